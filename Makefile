@@ -1,0 +1,41 @@
+# make demo: set up and run the main job. make test: lint, types, tests. Stamps make each step run once.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find lincon generators tasks tests -name '*.py' 2>/dev/null) pyproject.toml
+
+.PHONY: demo test lint types bench clean
+
+.stamps/env:
+	$(PYTHON) -m venv .venv
+	mkdir -p .stamps && touch $@
+
+.stamps/install: .stamps/env pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tasks,dev]'
+	touch $@
+
+.stamps/lint: .stamps/install $(SOURCES)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	touch $@
+
+.stamps/types: .stamps/install $(SOURCES)
+	$(BIN)/mypy
+	touch $@
+
+.stamps/test: .stamps/lint .stamps/types
+	$(BIN)/python -m pytest
+	touch $@
+
+runs/demo/table.md: .stamps/install
+	$(BIN)/lincon compare --out runs/demo
+
+lint: .stamps/lint
+types: .stamps/types
+test: .stamps/test
+demo: runs/demo/table.md
+	@cat runs/demo/table.md
+
+bench: .stamps/install
+	$(BIN)/python -m pytest benchmarks
+
+clean:
+	rm -rf .stamps .venv runs build dist *.egg-info
