@@ -1,0 +1,32 @@
+"""The generators, one a file: the listing of this folder is the feature list.
+
+A new one is a file here and a line below; `lincon.testing.check_generator` checks its laws.
+"""
+
+if __name__ != "lincon.generators":
+    raise ImportError("Import lincon.generators, never generators: a second copy would register everything twice.")
+
+from lincon.generators.dense import Dense
+from lincon.generators.hash import Hash
+from lincon.generators.identity import Identity
+from lincon.generators.matrix import Matrix
+from lincon.generators.nullspace import Nullspace
+from lincon.generators.random import Random
+from lincon.generators.ring import Ring
+from lincon.generators.sparse import Sparse
+from lincon.registry import available, build, get, register
+
+__all__ = [
+    "Dense",
+    "Hash",
+    "Identity",
+    "Matrix",
+    "Nullspace",
+    "Random",
+    "Ring",
+    "Sparse",
+    "available",
+    "build",
+    "get",
+    "register",
+]

@@ -1,0 +1,116 @@
+"""Dense: a dense random projection, regenerated block by block from the counter, columns of unit norm.
+
+G[i, j] = ε(i, j) / ‖column j‖, with ε Rademacher (±1, so the norm is √rows) or normal (one of 4096 equally likely
+quantiles of N(0, 1), rounded to multiples of 2^-12). The random basis of Li et al., "Measuring the intrinsic
+dimension of objective landscapes", ICLR 2018; with W₀ (`offset=True`) it is theirs.
+
+Cost: O(rows dof) time; memory of one block, or of G itself where that is at most `CACHE_BYTES`.
+"""
+
+from functools import cache, cached_property
+from statistics import NormalDist
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from lincon.counter import bits, key
+from lincon.errors import LinconError
+from lincon.generator import Generator, chunks
+from lincon.registry import register
+
+_STREAM = 1
+BLOCK = 1 << 18
+"""Entries regenerated at a time."""
+CACHE_BYTES = 64 << 20
+"""G is kept between calls, in float32, up to this size (64 MiB a device)."""
+
+
+@register
+@final
+class Dense(Generator):
+    """Dense random projection.
+
+    Args:
+        rows, dof, seed: as every generator.
+        entries: "rademacher" or "normal".
+    """
+
+    name = "dense"
+
+    def __init__(self, rows: int, dof: int, seed: int = 0, *, entries: str = "rademacher") -> None:
+        super().__init__(rows, dof, seed)
+        if entries not in ("rademacher", "normal"):
+            raise LinconError(f"dense: entries={entries!r}; give 'rademacher' or 'normal'.")
+        self.entries = entries
+        self._cache: dict[torch.device, Tensor] = {}
+
+    def options(self) -> dict[str, Any]:
+        return {"entries": self.entries}
+
+    def _draw(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """ε of rows [start, stop): (stop - start, dof) float32."""
+        per_word = 64 if self.entries == "rademacher" else 4
+        words = -(-self.dof // per_word)
+        counter = torch.arange(start * words, stop * words, device=device)
+        random = bits(key(self.seed, _STREAM), counter)
+        if self.entries == "rademacher":
+            drawn = _octets(device).index_select(0, random.view(torch.uint8).int())
+        else:
+            drawn = _quantiles(device)[random.view(torch.int16).int() & 4095]
+        return drawn.view(stop - start, words * per_word)[:, : self.dof]
+
+    def _block(self, start: int, stop: int, device: torch.device) -> Tensor:
+        if self.rows * self.dof * 4 > CACHE_BYTES:
+            return self._draw(start, stop, device)
+        if device not in self._cache:
+            self._cache[device] = torch.cat([self._draw(a, b, device) for a, b in self._blocks(0, self.rows)])
+        return self._cache[device][start:stop]
+
+    def _blocks(self, start: int, stop: int) -> list[tuple[int, int]]:
+        return list(chunks(start, stop, max(1, BLOCK // self.dof)))
+
+    @cached_property
+    def _norms(self) -> Tensor:
+        """Column norms of ε, (dof,) float64, from exact integers."""
+        if self.entries == "rademacher":
+            return torch.full((self.dof,), self.rows**0.5, dtype=torch.float64)
+        squares = torch.zeros(self.dof, dtype=torch.int64)
+        for low, high in self._blocks(0, self.rows):
+            squares += (self._block(low, high, squares.device) * 4096).long().square_().sum(0)
+        return squares.double().sqrt() / 4096
+
+    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
+        wide = torch.promote_types(out.dtype, torch.float32)
+        scaled = free.to(wide) / self._norms.to(out.device, wide)
+        for low, high in self._blocks(start, start + len(out)):
+            out[low - start : high - start] = self._block(low, high, out.device).to(wide) @ scaled
+
+    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        total = torch.zeros_like(out)
+        for low, high in self._blocks(start, start + len(grad)):
+            part = grad[low - start : high - start].to(out.dtype)
+            total += part @ self._block(low, high, out.device).to(out.dtype)
+        out += total / self._norms.to(out.device, out.dtype)
+
+    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+        if weights is None:
+            return torch.ones(self.dof, dtype=torch.float64)
+        total = torch.zeros(self.dof, dtype=torch.float64)
+        for low, high in self._blocks(0, self.rows):
+            total += weights[low:high].double().cpu() @ self._block(low, high, total.device).double().square_()
+        return total / self._norms**2
+
+
+@cache
+def _octets(device: torch.device) -> Tensor:
+    """The eight signs of each byte: (256, 8) float32."""
+    byte = torch.arange(256, device=device)[:, None]
+    return (1 - 2 * (byte >> torch.arange(8, device=device) & 1)).float()
+
+
+@cache
+def _quantiles(device: torch.device) -> Tensor:
+    """(4096,) float32, multiples of 2^-12."""
+    levels = [round(NormalDist().inv_cdf((level + 0.5) / 4096) * 4096) for level in range(4096)]
+    return torch.tensor(levels, device=device) / 4096

@@ -1,0 +1,174 @@
+"""Matrix: any G that the user brings, as a torch tensor, a NumPy array, a scipy sparse matrix or a LinearOperator.
+
+No seed can rebuild it, so it is stored in the model's file: dense, or as the three arrays of CSR. A LinearOperator
+is applied to the unit vectors once and kept as CSR. Cost: that of the product.
+"""
+
+import hashlib
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor
+
+from lincon.errors import LinconError
+from lincon.generator import Generator
+from lincon.registry import register
+
+Entries = Tensor | np.ndarray | scipy.sparse.sparray | scipy.sparse.spmatrix | LinearOperator
+
+
+@register
+@final
+class Matrix(Generator):
+    """A G given by its entries.
+
+    Args:
+        rows, dof, seed: the shape must be that of the matrix; the seed means nothing.
+        matrix: (rows, dof), real and finite. Copied, kept in its own precision (float32 or float64).
+        indptr, indices, values: the same as CSR arrays; this is how a file holds a sparse one.
+    """
+
+    name = "matrix"
+    allows_unused = True
+
+    def __init__(
+        self,
+        rows: int,
+        dof: int,
+        seed: int = 0,
+        *,
+        matrix: Entries | None = None,
+        indptr: Tensor | None = None,
+        indices: Tensor | None = None,
+        values: Tensor | None = None,
+    ) -> None:
+        super().__init__(rows, dof, seed)
+        if indptr is not None and indices is not None and values is not None:
+            self._tables = _check_csr(rows, dof, indptr, indices, values)
+        elif matrix is not None:
+            self._tables = _tables(matrix, rows, dof)
+        else:
+            raise LinconError("matrix: give matrix=, a tensor, array, scipy sparse matrix or LinearOperator.")
+        self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
+        return int(options["matrix"].shape[1]) if "matrix" in options else super().default_dof(rows, options)
+
+    def tables(self) -> dict[str, Tensor]:
+        return self._tables
+
+    def spec(self) -> dict[str, Any]:
+        return {**super().spec(), "digest": self._digest}
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest(self._tables)
+
+    def _pair(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """G and its transpose, ready for products."""
+        if (device, dtype) not in self._cache:
+            if "matrix" in self._tables:
+                matrix = self._tables["matrix"].to(device, dtype)
+                self._cache[device, dtype] = matrix, matrix.T
+            else:
+                csr = _to_scipy(self._tables, (self.rows, self.dof))
+                self._cache[device, dtype] = _torch_csr(csr, device, dtype), _torch_csr(csr.T.tocsr(), device, dtype)
+        return self._cache[device, dtype]
+
+    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
+        wide = torch.promote_types(out.dtype, torch.float32)
+        matrix, _ = self._pair(out.device, wide)
+        if matrix.layout == torch.strided:
+            out.copy_(matrix[start : start + len(out)] @ free.to(wide))
+        else:
+            out.copy_((matrix @ free.to(wide))[start : start + len(out)])
+
+    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        _, transpose = self._pair(out.device, out.dtype)
+        if transpose.layout == torch.strided:
+            out += transpose[:, start : start + len(grad)] @ grad.to(out.dtype)
+            return
+        whole = torch.zeros(self.rows, dtype=out.dtype, device=out.device)
+        whole[start : start + len(grad)] = grad
+        out += transpose @ whole
+
+    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+        csr = _to_scipy(self._tables, (self.rows, self.dof))
+        scale = np.ones(self.rows) if weights is None else weights.double().cpu().numpy()
+        return torch.from_numpy(np.asarray(csr.multiply(csr).T @ scale, np.float64))
+
+
+def digest(tables: dict[str, Tensor]) -> str:
+    """SHA-256 of the tables' names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name, table in sorted(tables.items()):
+        sha.update(f"{name} {table.dtype} {tuple(table.shape)}".encode())
+        sha.update(table.contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _to_scipy(tables: dict[str, Tensor], shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    """The tables as a scipy CSR array, float64."""
+    if "matrix" in tables:
+        return scipy.sparse.csr_array(tables["matrix"].double().numpy())
+    parts = tables["values"].double().numpy(), tables["indices"].numpy(), tables["indptr"].numpy()
+    return scipy.sparse.csr_array(parts, shape=shape)
+
+
+def from_scipy(matrix: Any) -> dict[str, Tensor]:
+    """CSR tables of a scipy sparse matrix, indices sorted and duplicates summed."""
+    csr = scipy.sparse.csr_array(matrix, copy=True)
+    csr.sum_duplicates()
+    values = csr.data if csr.data.dtype in (np.float32, np.float64) else csr.data.astype(np.float64)
+    return {
+        "indptr": torch.from_numpy(csr.indptr.astype(np.int64)),
+        "indices": torch.from_numpy(csr.indices.astype(np.int64)),
+        "values": torch.from_numpy(values.copy()),
+    }
+
+
+def _torch_csr(csr: scipy.sparse.csr_array, device: torch.device, dtype: torch.dtype) -> Tensor:
+    parts = (torch.from_numpy(np.asarray(part)) for part in (csr.indptr, csr.indices, csr.data))
+    indptr, indices, values = parts
+    return torch.sparse_csr_tensor(indptr, indices, values.to(dtype), csr.shape, check_invariants=False).to(device)
+
+
+def _check_csr(rows: int, dof: int, indptr: Tensor, indices: Tensor, values: Tensor) -> dict[str, Tensor]:
+    """The three arrays as tables, refused unless they are a valid (rows, dof) CSR matrix with finite values."""
+    integer = indptr.dtype == indices.dtype == torch.int64
+    shapes = indptr.shape == (rows + 1,) and indices.shape == values.shape == (values.numel(),)
+    if not (integer and shapes and values.dtype in (torch.float32, torch.float64)):
+        raise LinconError(f"matrix: indptr, indices, values are not the CSR arrays of a {rows} x {dof} matrix.")
+    steps = indptr.diff()
+    ordered = indptr[0] == 0 and indptr[-1] == len(indices) and bool((steps >= 0).all())
+    within = not len(indices) or (int(indices.min()) >= 0 and int(indices.max()) < dof)
+    if not (ordered and within and bool(values.isfinite().all())):
+        raise LinconError("matrix: the CSR arrays are inconsistent or hold a value that is not finite.")
+    return {"indptr": indptr, "indices": indices, "values": values}
+
+
+def _tables(matrix: Entries, rows: int, dof: int) -> dict[str, Tensor]:
+    if tuple(matrix.shape) != (rows, dof):
+        raise LinconError(
+            f"matrix: it has shape {tuple(matrix.shape)}, the constraint needs {(rows, dof)} "
+            "(rows: the generated weights; dof: give the matrix's width)."
+        )
+    if isinstance(matrix, LinearOperator):
+        matrix = scipy.sparse.hstack([scipy.sparse.csc_array(matrix @ e[:, None]) for e in np.eye(dof)])
+    if isinstance(matrix, Tensor) and matrix.layout != torch.strided:
+        coo = matrix.detach().cpu().to_sparse_coo().coalesce()
+        matrix = scipy.sparse.coo_array((coo.values().numpy(), coo.indices().numpy()), shape=(rows, dof))
+    if scipy.sparse.issparse(matrix):
+        tables = from_scipy(matrix)
+        return _check_csr(rows, dof, **tables)
+    dense = torch.as_tensor(matrix).detach().cpu().clone()
+    if dense.dtype not in (torch.float32, torch.float64):
+        dense = dense.double()
+    if not bool(dense.isfinite().all()):
+        raise LinconError("matrix: it holds a value that is not finite.")
+    return {"matrix": dense.contiguous()}

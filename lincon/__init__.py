@@ -1,0 +1,31 @@
+"""lincon: neural networks under linear constraints, Ŵ = G W.
+
+Only the small vector W is trained; G is a fixed, seeded matrix that is computed and never stored.
+"""
+
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
+from importlib.metadata import version as _version
+
+from lincon import generators as generators
+from lincon.attach import constrain as constrain
+from lincon.attach import constraints as constraints
+from lincon.attach import merge as merge
+from lincon.constraint import Constraint as Constraint
+from lincon.errors import DofError as DofError
+from lincon.errors import FileError as FileError
+from lincon.errors import LinconError as LinconError
+from lincon.errors import LinconWarning as LinconWarning
+from lincon.errors import TargetError as TargetError
+from lincon.errors import UnknownGeneratorError as UnknownGeneratorError
+from lincon.files import inspect as inspect
+from lincon.files import load as load
+from lincon.files import save as save
+from lincon.generator import Generator as Generator
+from lincon.ledger import Entry as Entry
+from lincon.ledger import Ledger as Ledger
+from lincon.report import summary as summary
+
+try:
+    __version__ = _version("lincon-torch")
+except _PackageNotFoundError:
+    __version__ = "unknown"

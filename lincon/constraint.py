@@ -1,0 +1,259 @@
+"""The constraint: a ledger, its generators and its free vectors, bound to the module that owns them.
+
+The owner registers each free vector as one Parameter and is the only module that does; everything else looks it up
+there at call time, because `functional_call`, DDP and FSDP replace the object. A forward pre-hook of the owner
+generates all weights in one operation a group, a forward hook drops them; a weight read at any other time is
+generated on its own.
+"""
+
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from threading import get_ident
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor, nn
+
+from lincon.errors import LinconWarning, TargetError
+from lincon.generated import Weight
+from lincon.generator import Generator
+from lincon.ledger import Entry, Ledger
+from lincon.scaled import Scaled
+
+
+@dataclass(frozen=True)
+class Group:
+    """What shares one free vector.
+
+    ``free``: name of its Parameter in the owner. ``origin``: name of the frozen Parameter that holds W₀, or None.
+    ``devices``: of each entry where it is not that of the free vector.
+    """
+
+    free: str
+    generator: Generator
+    ledger: Ledger
+    isometric: bool = False
+    origin: str | None = None
+    devices: tuple[str | None, ...] = ()
+
+    map: Generator = field(init=False, compare=False)
+    """diag(scale) G diag(column scale): what turns the free vector into all weights."""
+
+    def __post_init__(self) -> None:
+        plain = not self.isometric and set(self.ledger.scales) <= {1.0}
+        scaled = Scaled(self.generator, self.ledger.sizes, self.ledger.scales, self.isometric)
+        object.__setattr__(self, "map", self.generator if plain else scaled)
+
+    def device(self, index: int) -> str | None:
+        return self.devices[index] if self.devices else None
+
+
+@dataclass
+class _Opened:
+    """The weights of one forward, and the free vectors they were made from."""
+
+    free: list[Tensor]
+    versions: list[int]
+    weights: list[list[Tensor]]
+
+
+class Constraint:
+    """Ŵ = G W (+ W₀) on some tensors of ``owner``. Made by `lincon.constrain` and `lincon.load`.
+
+    Attributes:
+        owner: the module that was constrained; its parameters hold the free vectors.
+        groups: one for each free vector.
+        residual: relative residual ‖G W - target‖ / ‖target‖ of the last projection, or None.
+        copied_from: identifies constraints that are deep copies of one another.
+    """
+
+    def __init__(self, owner: nn.Module, groups: list[Group]) -> None:
+        self.owner = owner
+        self.groups = groups
+        self.residual: float | None = None
+        self.copied_from = uuid4().hex
+        self._opened: dict[int, _Opened] = {}
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom: the lengths of the free vectors, added up."""
+        return sum(group.generator.dof for group in self.groups)
+
+    @property
+    def rows(self) -> int:
+        """Generated weights, tied ones counted once."""
+        return sum(group.generator.rows for group in self.groups)
+
+    @property
+    def ledger(self) -> Ledger:
+        """All tensors, group after group; within a group, rows are those of its own generator."""
+        return Ledger(tuple(entry for group in self.groups for entry in group.ledger))
+
+    @property
+    def free(self) -> dict[str, Tensor]:
+        """The free vectors by name, each (dof,), as they are now in the owner."""
+        return {group.free: self._free(group) for group in self.groups}
+
+    def weights(self) -> dict[str, Tensor]:
+        """All generated tensors by (first) name, differentiable, generated in one operation a group."""
+        made = [self._generate(group) for group in self.groups]
+        pairs = zip(self.groups, made, strict=True)
+        return {e.name: w for group, ws in pairs for e, w in zip(group.ledger, ws, strict=True)}
+
+    def project(self, weights: Mapping[str, Tensor] | None = None) -> float:
+        """Fit the free vectors to given weights by least squares, in place.
+
+        Args:
+            weights: a tensor for every name of the ledger (a dense `state_dict` will do).
+
+        Returns:
+            The relative residual ‖Ŵ - target‖ / ‖target‖ over all tensors; also kept as `residual`.
+
+        Raises:
+            TargetError: a tensor is missing or has another shape. Nothing is changed then.
+        """
+        fitted, self.residual = self.fit(weights or {})
+        with torch.no_grad():
+            for group, free in zip(self.groups, fitted, strict=True):
+                self._free(group).copy_(free)
+        return self.residual
+
+    def fit(self, weights: Mapping[str, Tensor]) -> tuple[list[Tensor], float]:
+        """The least-squares free vectors for given weights, and the relative residual; changes nothing."""
+        fitted, missed, norm = [], 0.0, 0.0
+        for group in self.groups:
+            target = torch.cat([self._target(entry, weights) for entry in group.ledger])
+            wanted = target if (origin := self._origin(group)) is None else target - origin.double().cpu()
+            plain = Scaled(group.generator, group.ledger.sizes, group.ledger.scales, group.isometric)
+            free = plain.project(wanted)
+            missed += float((plain.unpack(free) - wanted).square().sum())
+            norm += float(target.square().sum())
+            fitted.append(free)
+        return fitted, (missed / norm) ** 0.5 if norm else 0.0
+
+    def _target(self, entry: Entry, weights: Mapping[str, Tensor]) -> Tensor:
+        found = next((weights[name] for name in entry.names if name in weights), None)
+        if found is None:
+            raise TargetError(f"No weights for {entry.name!r}; project needs all of: {[e.name for e in self.ledger]}.")
+        if tuple(found.shape) != entry.shape:
+            raise TargetError(f"Weights for {entry.name!r} have shape {tuple(found.shape)}, not {entry.shape}.")
+        return found.detach().double().cpu().reshape(-1)
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(group.generator) for group in self.groups[:3])
+        more = f", ... {len(self.groups)} in all" if len(self.groups) > 3 else ""
+        return f"Constraint({len(self.ledger)} tensors, {self.dof} dof -> {self.rows} rows: {names}{more})"
+
+    # Reading.
+
+    def _free(self, group: Group) -> Tensor:
+        free = self.owner._parameters[group.free]
+        assert free is not None
+        return free
+
+    def _origin(self, group: Group) -> Tensor | None:
+        return None if group.origin is None else self.owner._parameters[group.origin]
+
+    def _generate(self, group: Group) -> list[Tensor]:
+        """All weights of a group, from one operation."""
+        flat = group.map.unpack(self._free(group))
+        if (origin := self._origin(group)) is not None:
+            flat = flat + origin
+        parts = flat.split(group.ledger.sizes)
+        made = [part.view(entry.shape) for part, entry in zip(parts, group.ledger, strict=True)]
+        return [_to(weight, group.device(i)) for i, weight in enumerate(made)]
+
+    def _generate_one(self, group: Group, index: int) -> Tensor:
+        entry = group.ledger.entries[index]
+        flat = group.map.unpack(self._free(group), entry.start, entry.stop)
+        if (origin := self._origin(group)) is not None:
+            flat = flat + origin[entry.start : entry.stop]
+        return _to(flat.view(entry.shape), group.device(index))
+
+    def read(self, key: tuple[int, int]) -> Tensor:
+        """The tensor of entry ``key`` = (group, index): that of the running forward, or made on demand."""
+        group = self.groups[key[0]]
+        opened = self._opened.get(_thread())
+        if opened is not None:
+            weight = opened.weights[key[0]][key[1]]
+            if torch.compiler.is_compiling() or self._current(opened, key[0], weight):
+                return weight
+        made = self._generate_one(group, key[1])
+        return made if torch.compiler.is_compiling() else made.as_subclass(Weight)
+
+    def _current(self, opened: _Opened, number: int, weight: Tensor) -> bool:
+        """Whether an opened weight is still that of the free vector, and tracked if gradients are wanted now."""
+        free = self._free(self.groups[number])
+        same = opened.free[number] is free and opened.versions[number] == _version(free)
+        return same and (weight.requires_grad or not (torch.is_grad_enabled() and free.requires_grad))
+
+    def _open(self, module: nn.Module, args: Any) -> None:
+        """Forward pre-hook of the owner: generate everything once."""
+        free = [self._free(group) for group in self.groups]
+        versions = [] if torch.compiler.is_compiling() else [_version(f) for f in free]
+        self._opened[_thread()] = _Opened(free, versions, [self._generate(group) for group in self.groups])
+
+    def _close(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Forward hook of the owner, also after an error: let go of the weights."""
+        self._opened.pop(_thread(), None)
+
+    def _load(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        """Pre-hook of the owner's load_state_dict: a dense checkpoint is fitted by least squares."""
+        if any(prefix + group.free in state_dict for group in self.groups):
+            return
+        names = {name: prefix + name for entry in self.ledger for name in entry.names}
+        dense = {name: state_dict[key] for name, key in names.items() if key in state_dict}
+        if not dense:
+            return
+        fitted, self.residual = self.fit(dense)
+        if self.residual > 1e-4:
+            warnings.warn(
+                f"The checkpoint holds dense weights; the free vectors are fitted to them with a relative residual "
+                f"of {self.residual:.3g}.",
+                LinconWarning,
+                stacklevel=2,
+            )
+        for group, free in zip(self.groups, fitted, strict=True):
+            state_dict[prefix + group.free] = free.to(self._free(group))
+            if group.origin is not None:
+                state_dict.setdefault(prefix + group.origin, self._origin(group))
+        for key in names.values():
+            state_dict.pop(key, None)
+
+    # Copies.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": {}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Constraint":
+        if id(self.owner) not in memo:
+            raise TargetError(
+                "A part of a constrained model was copied without its free vector: copy the model that owns it "
+                f"({type(self.owner).__name__}), or lincon.merge(model) first."
+            )
+        copy = object.__new__(Constraint)
+        memo[id(self)] = copy
+        copy.__dict__.update({**self.__getstate__(), "owner": deepcopy(self.owner, memo)})
+        return copy
+
+
+def _to(weight: Tensor, device: str | None) -> Tensor:
+    return weight if device is None else weight.to(device)
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _thread() -> int:
+    """Forwards in several threads do not share their weights; a compiled one has no thread."""
+    return 0 if torch.compiler.is_compiling() else get_ident()
+
+
+def with_scales(group: Group, scales: list[float]) -> Group:
+    """The group with other multipliers."""
+    entries = tuple(replace(e, scale=s) for e, s in zip(group.ledger, scales, strict=True))
+    return replace(group, ledger=Ledger(entries))

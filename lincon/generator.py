@@ -1,0 +1,338 @@
+"""The abstract generator: a fixed linear map G that is computed, never learned and never stored.
+
+An implementation says what G does to a range of rows, twice: `_write` (G[start:stop] @ free) and `_accumulate`
+(+= G[start:stop].T @ grad). Everything else (autograd, projection, spec, fingerprint, operators) is derived here.
+The two directions are registered as one pair of torch operators, each the derivative of the other, so gradients of
+any order, `torch.func`, `torch.compile(fullgraph=True)` and `torch.export` see a linear map and never trace into it.
+"""
+
+import hashlib
+import itertools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.linalg import LinearOperator, lsmr
+from torch import Tensor
+
+from lincon.counter import below, bits, key
+from lincon.errors import DofError, LinconError
+
+CHUNK = 1 << 16
+"""Rows handled at a time where G is regenerated: temporaries stay in cache."""
+
+TABLE_BYTES = 1 << 20
+"""A table that speeds up a generator is kept between calls if it is no larger than this (1 MiB a device)."""
+
+
+class Generator(ABC):
+    """A fixed linear map G: R^dof -> R^rows. A value: equal specs are equal maps, on every device, for ever.
+
+    Args:
+        rows: number of generated weights, the height of G; at least 1.
+        dof: number of free parameters, the width of G; at least 1.
+        seed: any integer.
+
+    Raises:
+        DofError: rows or dof below 1, or more dof than rows where the scheme has no use for them.
+
+    Owns no Parameter and no buffer. Copies are the object itself, a pickle is the spec; tables that make it fast
+    are a cache per device in neither.
+    """
+
+    name: ClassVar[str]
+    """The registered name, e.g. "ring"."""
+    version: ClassVar[int] = 1
+    """Raised whenever the map of some spec changes by a bit."""
+    allows_unused: ClassVar[bool] = False
+    """Whether dof may exceed rows (entries are then left without a row)."""
+    diagonal_gram: ClassVar[bool] = False
+    """Whether GᵀG is diagonal, so that `project` has a closed form."""
+    starts_from_weights: ClassVar[bool] = False
+    """Whether a model constrained by it starts at the projection of its own weights, in their own scale."""
+
+    def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
+        if rows < 1 or dof < 1:
+            raise DofError(f"{self.name}: rows={rows} and dof={dof} must both be at least 1.")
+        if dof > rows and not self.allows_unused:
+            raise DofError(
+                f"{self.name}: dof={dof} exceeds rows={rows}; give dof <= {rows} "
+                "(index generators such as ring, hash and random accept more and leave entries unused)."
+            )
+        self.rows, self.dof, self.seed = int(rows), int(dof), int(seed)
+        self._handle = str(next(_handles))
+        _live[self._handle] = self
+
+    # What an implementation says.
+
+    @abstractmethod
+    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
+        """out[:] = G[start : start + len(out)] @ free. ``out`` and ``free`` share dtype and device; no autograd."""
+
+    @abstractmethod
+    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        """out += G[start : start + len(grad)].T @ grad. ``out``: (dof,) float32 or float64; same bits run to run."""
+
+    def options(self) -> dict[str, Any]:
+        """Constructor options beyond rows, dof and seed, as plain JSON values."""
+        return {}
+
+    def tables(self) -> dict[str, Tensor]:
+        """What no seed can rebuild, by constructor argument: stored in the model's file. Empty for most."""
+        return {}
+
+    def offset(self) -> Tensor | None:
+        """W₀ (rows,) of an affine constraint Ŵ = W₀ + G W, float64; None for a linear one."""
+        return None
+
+    @classmethod
+    def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
+        """The dof when none is asked for; refused unless the scheme itself says it."""
+        raise DofError(f"{cls.name}: give dof, an integer or a fraction of the {rows} rows.")
+
+    # What follows from it.
+
+    def unpack(
+        self,
+        free: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """Generate weights: ``G[start:stop] @ free``.
+
+        Args:
+            free: (dof,) floating point.
+            start, stop: range of rows; the default is all.
+            dtype: of the result; the default is free's.
+            out: (stop - start,) contiguous, to be overwritten; not differentiable.
+
+        Returns:
+            (stop - start,), differentiable to any order (or ``out``).
+        """
+        stop = self._check(free, self.dof, start, stop)
+        if out is None:
+            return torch.ops.lincon.unpack(free, self._handle, start, stop, dtype or free.dtype)
+        if out.shape != (stop - start,) or not out.is_contiguous():
+            raise LinconError(f"{self.name}: out has shape {tuple(out.shape)}; it must be contiguous ({stop - start},).")
+        if torch.is_grad_enabled() and free.requires_grad:
+            raise LinconError(f"{self.name}: unpack(out=...) is not differentiable; call it under torch.no_grad().")
+        with torch.no_grad():
+            self._write(out, free.to(out.dtype), start)
+        return out
+
+    def adjoint(self, grad: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """The transpose: ``G[start:stop].T @ grad``. ``grad``: (stop - start,) -> (dof,), differentiable.
+
+        Accumulates in float32 (float64 for float64 input), deterministically, and returns grad's dtype.
+        """
+        stop = self.rows if stop is None else stop
+        self._check(grad, stop - start, start, stop)
+        return torch.ops.lincon.adjoint(grad, self._handle, start, grad.dtype)
+
+    def project(self, target: Tensor) -> Tensor:
+        """The free vector nearest to given weights: argmin over W of ‖G W - target‖ (of least norm).
+
+        ``target``: (rows,) -> (dof,), same dtype and device. Closed form where GᵀG is diagonal, else LSMR
+        (Fong and Saunders 2011) in float64 to a relative tolerance of 1e-10.
+        """
+        self._check(target, self.rows, 0, self.rows)
+        with torch.no_grad():
+            wanted = target.detach().double()
+            if (offset := self.offset()) is not None:
+                wanted = wanted - offset.to(wanted.device)
+            if self.diagonal_gram:
+                gram = self.gram_diagonal().to(wanted.device)
+                solution = self.adjoint(wanted) / gram.where(gram > 0, torch.ones_like(gram))
+            else:
+                answer = lsmr(self.operator(), wanted.cpu().numpy(), atol=1e-10, btol=1e-10, maxiter=4 * self.dof + 100)
+                solution = torch.from_numpy(answer[0])
+            return solution.to(target)
+
+    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+        """diag(Gᵀ diag(weights) G): (dof,) float64; ``weights``: (rows,), ones by default.
+
+        For one-nonzero generators the number of uses of each entry. The default goes through G row by row.
+        """
+        total = torch.zeros(self.dof, dtype=torch.float64)
+        for start, stop in chunks(0, self.rows, max(1, CHUNK // self.dof)):
+            block = self._rows(start, stop)
+            scale = 1 if weights is None else weights[start:stop, None].double().cpu()
+            total += (block * block * scale).sum(0)
+        return total
+
+    def unused(self) -> int:
+        """How many free entries no row reads."""
+        return int((self.gram_diagonal() == 0).sum())
+
+    def spec(self) -> dict[str, Any]:
+        """Plain JSON from which `lincon.generators.build` makes an equal generator (with `tables`, if any)."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "rows": self.rows,
+            "dof": self.dof,
+            "seed": self.seed,
+            "options": self.options(),
+        }
+
+    def fingerprint(self) -> str:
+        """64 hex digits of G itself, from sampled rows: differs if this build of lincon makes another G."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        probe = below(bits(key(0, 101), torch.arange(self.dof)), 2001).sub_(1000).double()
+        starts = below(bits(key(0, 102), torch.arange(64)), min(self.rows, 1 << 31)).tolist()
+        digest = hashlib.sha256(f"{self.rows}x{self.dof}".encode())
+        for start in sorted({0, *starts}):
+            values = self.unpack(probe, start, min(start + 16, self.rows))
+            digest.update("".join(f"{value:.6e};" for value in (values + 0.0).tolist()).encode())
+        return digest.hexdigest()
+
+    def operator(self) -> LinearOperator:
+        """G as a scipy LinearOperator, (rows, dof) float64 on the CPU."""
+
+        def apply(function: Any, x: np.ndarray) -> np.ndarray:
+            return function(torch.from_numpy(np.ascontiguousarray(x.reshape(-1), np.float64))).numpy()
+
+        return LinearOperator(
+            (self.rows, self.dof),
+            matvec=lambda x: apply(self.unpack, x),
+            rmatvec=lambda x: apply(self.adjoint, x),
+            dtype=np.float64,
+        )
+
+    def dense(self) -> Tensor:
+        """G itself, (rows, dof) float64. For small ones: refused above 2**28 entries."""
+        if self.rows * self.dof > 1 << 28:
+            raise LinconError(f"{self.name}: a dense G of {self.rows} x {self.dof} would not fit; use operator().")
+        return self._rows(0, self.rows)
+
+    def sparse(self) -> csr_array:
+        """G as a scipy CSR array, (rows, dof) float64. The default goes through `dense`."""
+        return csr_array(coo_array(self.dense().numpy()))
+
+    def _rows(self, start: int, stop: int) -> Tensor:
+        """G[start:stop], (stop - start, dof) float64, column by column or row by row, whichever is shorter."""
+        if self.dof <= stop - start:
+            return torch.stack([self.unpack(e, start, stop) for e in torch.eye(self.dof, dtype=torch.float64)], 1)
+        eye = torch.eye(stop - start, dtype=torch.float64)
+        return torch.stack([self.adjoint(e, start, stop) for e in eye])
+
+    def _check(self, vector: Tensor, length: int, start: int, stop: int | None) -> int:
+        stop = self.rows if stop is None else stop
+        if not 0 <= start <= stop <= self.rows:
+            raise LinconError(f"{self.name}: rows {start}:{stop} are not within 0:{self.rows}.")
+        if vector.shape != (length,) or not vector.is_floating_point():
+            raise LinconError(
+                f"{self.name}: expected a floating-point vector of shape ({length},), "
+                f"got {tuple(vector.shape)} {vector.dtype}."
+            )
+        return stop
+
+    # A generator is a value.
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.rows, self.dof, self.seed, {**self.options(), **self.tables()})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Generator) and self.spec() == other.spec()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.spec(), sort_keys=True))
+
+    def __repr__(self) -> str:
+        options = "".join(f", {k}={v!r}" for k, v in self.options().items())
+        return f"{type(self).__name__}(rows={self.rows}, dof={self.dof}, seed={self.seed}{options})"
+
+
+def chunks(start: int, stop: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:
+    """Cut [start, stop) into consecutive ranges of at most ``size``."""
+    return ((low, min(low + size, stop)) for low in range(start, stop, size))
+
+
+def accumulator(dof: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros (dof,) in which gradients of ``dtype`` are summed: float64 for float64, float32 for all narrower."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return torch.zeros(dof, dtype=wide, device=device)
+
+
+def _rebuild(cls: type[Generator], rows: int, dof: int, seed: int, options: dict[str, Any]) -> Generator:
+    return cls(rows=rows, dof=dof, seed=seed, **options)
+
+
+# The pair of operators. A generator is passed by a handle, a string that compilers treat as a constant.
+
+_handles = itertools.count()
+_live: WeakValueDictionary[str, Generator] = WeakValueDictionary()
+
+
+@torch.library.custom_op("lincon::unpack", mutates_args=())
+def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    out = torch.empty(stop - start, dtype=dtype, device=free.device)
+    _live[generator]._write(out, free.to(dtype), start)
+    return out
+
+
+@torch.library.custom_op("lincon::adjoint", mutates_args=())
+def _adjoint(grad: Tensor, generator: str, start: int, dtype: torch.dtype) -> Tensor:
+    g = _live[generator]
+    out = accumulator(g.dof, grad.dtype, grad.device)
+    g._accumulate(out, grad.contiguous(), start)
+    return out.to(dtype)
+
+
+@_unpack.register_fake
+def _(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    return free.new_empty(stop - start, dtype=dtype)
+
+
+@_adjoint.register_fake
+def _(grad: Tensor, generator: str, start: int, dtype: torch.dtype) -> Tensor:
+    return grad.new_empty(_live[generator].dof, dtype=dtype)
+
+
+def _unpack_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    free, ctx.generator, ctx.start, _, _ = inputs
+    ctx.dtype = free.dtype
+
+
+def _unpack_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return torch.ops.lincon.adjoint(grad, ctx.generator, ctx.start, ctx.dtype), None, None, None, None
+
+
+def _adjoint_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, ctx.generator, ctx.start, _ = inputs
+    ctx.stop, ctx.dtype = ctx.start + len(grad), grad.dtype
+
+
+def _adjoint_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return torch.ops.lincon.unpack(grad, ctx.generator, ctx.start, ctx.stop, ctx.dtype), None, None, None
+
+
+def _batched(operator: Any) -> Any:
+    def rule(info: Any, in_dims: tuple[Any, ...], batch: Tensor, *args: Any) -> tuple[Tensor, int]:
+        return torch.stack([operator(x, *args) for x in batch.movedim(in_dims[0], 0)]), 0
+
+    return rule
+
+
+_unpack.register_autograd(_unpack_backward, setup_context=_unpack_context)
+_adjoint.register_autograd(_adjoint_backward, setup_context=_adjoint_context)
+_unpack.register_vmap(_batched(torch.ops.lincon.unpack))
+_adjoint.register_vmap(_batched(torch.ops.lincon.adjoint))

@@ -1,0 +1,26 @@
+"""What a training leaves behind, epoch by epoch."""
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from lightning import Callback, LightningModule, Trainer
+
+
+@dataclass
+class History(Callback):
+    """Records every epoch: seconds of training (without the test), mean training loss, test accuracy."""
+
+    epoch_seconds: list[float] = field(default_factory=list)
+    train_loss: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    _started: float = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epoch_seconds.append(perf_counter() - self._started)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.train_loss.append(trainer.callback_metrics["train_loss"].item())
+        self.test_accuracy.append(trainer.callback_metrics["test_accuracy"].item())

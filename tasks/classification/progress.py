@@ -1,0 +1,42 @@
+"""One progress bar, in epochs, over any number of trainings."""
+
+from typing import Self
+
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+
+class EpochBar(Callback):
+    """A callback that shows and moves the bar on the error stream, in a context that ends it.
+
+    Args:
+        epochs: of all trainings together.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self._progress = Progress(
+            "{task.description:<15}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            "epochs,",
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("", total=epochs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def describe(self, text: str) -> None:
+        """Say what is being trained."""
+        self._progress.update(self._task, description=text)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._progress.start()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._progress.advance(self._task)
