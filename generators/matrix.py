@@ -5,6 +5,7 @@ is applied to the unit vectors once and kept as CSR. Cost: that of the product.
 """
 
 import hashlib
+import warnings
 from functools import cached_property
 from typing import Any, final
 
@@ -133,9 +134,10 @@ def from_scipy(matrix: Any) -> dict[str, Tensor]:
 
 
 def _torch_csr(csr: scipy.sparse.csr_array, device: torch.device, dtype: torch.dtype) -> Tensor:
-    parts = (torch.from_numpy(np.asarray(part)) for part in (csr.indptr, csr.indices, csr.data))
-    indptr, indices, values = parts
-    return torch.sparse_csr_tensor(indptr, indices, values.to(dtype), csr.shape, check_invariants=False).to(device)
+    indptr, indices, values = (torch.from_numpy(np.asarray(part)) for part in (csr.indptr, csr.indices, csr.data))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls its CSR support beta, once a process
+        return torch.sparse_csr_tensor(indptr, indices, values.to(dtype), csr.shape, check_invariants=False).to(device)
 
 
 def _check_csr(rows: int, dof: int, indptr: Tensor, indices: Tensor, values: Tensor) -> dict[str, Tensor]:

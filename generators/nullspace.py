@@ -141,14 +141,24 @@ def _solve(equalities: Equalities, values: Any, rows: int) -> tuple[scipy.sparse
         raise LinconError("nullspace: the equalities hold a value that is not finite.")
     origin = np.zeros(rows)
     blocks: list[tuple[np.ndarray, np.ndarray]] = []
+    solved: dict[tuple[int, bytes], tuple[np.ndarray, np.ndarray]] = {}
     for equations, members in _components(a):
         part = a[equations][:, members].toarray()
-        origin[members] = scipy.linalg.lstsq(part, b[equations])[0] if len(equations) else 0.0
-        blocks.append((members, scipy.linalg.null_space(part) if len(equations) else np.ones((1, 1))))
+        slot = len(members), part.tobytes()
+        if slot not in solved:
+            solved[slot] = _null(part), np.linalg.pinv(part)
+        basis, inverse = solved[slot]
+        origin[members] = inverse @ b[equations]
+        blocks.append((members, basis))
     residual = np.abs(a @ origin - b).max(initial=0.0)
     if residual > 1e-9 * max(1.0, np.abs(b).max(initial=0.0)):
         raise LinconError(f"nullspace: no weights obey the equalities; the nearest miss by {residual:.3g}.")
     return _assemble(blocks, rows), torch.from_numpy(origin)
+
+
+def _null(part: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of the null space of one block; all of space where nothing is asked."""
+    return scipy.linalg.null_space(part) if part.size else np.eye(part.shape[1])
 
 
 def _components(a: scipy.sparse.csr_array) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -145,23 +145,24 @@ def _initial(plan: Group, members: list[Target], scale: str | None, seed: int, z
     free = torch.randn(plan.generator.dof, generator=draw, dtype=torch.float64)
     if scale is None and zero:
         return plan, free * 0
-    if meta := next((t.name for t in members if t.tensor.is_meta), None):
-        raise TargetError(f"{meta!r} is on the meta device and has no values to match; materialise the model first.")
+    meta = next((t.name for t in members if t.tensor.is_meta), None)
+    if meta and scale == "match":
+        raise TargetError(f"{meta!r} is on the meta device: it has no values to match. Materialise it, or give scale=None.")
     unit = Scaled(plan.generator, plan.ledger.sizes, plan.ledger.scales, plan.isometric).unpack(free)
-    made = [max(spread(part), float(part.abs().max())) if len(part) == 1 else spread(part)
-            for part in unit.split(plan.ledger.sizes)]
-    wanted = [spread(t.tensor) for t in members]
+    pairs = list(zip(members, unit.split(plan.ledger.sizes), strict=True))
+    wanted, made = [spread(t.tensor) for t, _ in pairs], [spread(part) for _, part in pairs]
     if scale == "match":
         ratios = [w / m if w > 0 and m > 0 else None for w, m in zip(wanted, made, strict=True)]
         smallest = min((r for r in ratios if r), default=1.0)
         plan = with_scales(plan, [r / smallest if r else 1.0 for r in ratios])
     else:
-        smallest = _overall(wanted, plan.ledger.sizes) / (_overall(made, plan.ledger.sizes) or 1.0) or 1.0
+        sizes = [0 if t.tensor.is_meta else t.tensor.numel() for t in members]
+        smallest = _overall(wanted, sizes) / (_overall(made, sizes) or 1.0) or 1.0
     return plan, free * (0.0 if zero else smallest)
 
 
 def _overall(spreads: list[float], sizes: list[int]) -> float:
-    return float((sum(s * s * n for s, n in zip(spreads, sizes, strict=True)) / sum(sizes)) ** 0.5)
+    return float((sum(s * s * n for s, n in zip(spreads, sizes, strict=True)) / max(1, sum(sizes))) ** 0.5)
 
 
 def _origin(generator: Generator, members: list[Target], offset: bool) -> Tensor | None:

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from typer.core import TyperGroup
 
 import lincon
 from lincon.errors import LinconError
 
-UsageError = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer carry inside
+UsageError: Any = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer carry inside
 
 
 class OneLine(TyperGroup):
@@ -38,7 +39,7 @@ def _one_line() -> Iterator[None]:
     except (LinconError, OSError) as error:
         _end(str(error), 2)
     except KeyboardInterrupt:
-        _end("interrupted; runs that were finished are kept, and the same command continues from them", 130)
+        _end("interrupted; a comparison continues from its finished runs when called again", 130)
 
 
 def _end(message: str, code: int) -> None:
@@ -57,6 +58,9 @@ Model = Annotated[str, typer.Option(help="Name of the model: resnet-small, resne
 Data = Annotated[str, typer.Option(help="Name of the data set: digits.")]
 Dof = Annotated[str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction of body weights).")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training images.")]
+Threads = Annotated[
+    int, typer.Option(min=1, help="Of torch, on the CPU; more than one pays for large images.")
+]
 
 
 @app.command()
@@ -66,7 +70,8 @@ def compare(
     data: Data = "digits",
     dof: Dof = "0.1",
     epochs: Epochs = 20,
-    seeds: Annotated[int, typer.Option(help="Runs of each scheme, with the seeds 0, 1, ...")] = 3,
+    threads: Threads = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each scheme, with the seeds 0, 1, ...")] = 3,
     out: Annotated[Path, typer.Option(help="Folder of table.md, results.json, curves.png and runs/.")] = Path(
         "runs/compare"
     ),
@@ -76,11 +81,10 @@ def compare(
     from lincon.tasks.classification import schemes as known
     from lincon.tasks.classification.training import Recipe
 
-    if seeds < 1:
-        raise LinconError(f"seeds is {seeds}; at least 1 is needed.")
-    names = [name.strip() for name in schemes.split(",")] if schemes else list(known.SCHEMES)
+    names = dict.fromkeys(name.strip() for name in schemes.split(",")) if schemes else known.SCHEMES
+    torch.set_num_threads(threads)
     recipe = Recipe(model, data, _dof(dof), epochs)
-    comparison = compare.compare(recipe, names, range(seeds), out)
+    comparison = compare.compare(recipe, list(names), range(seeds), out)
     Console().print(report.console_table(comparison.table, comparison.title))
     typer.echo(f"written to {out}: table.md, results.json, curves.png")
 
@@ -92,6 +96,7 @@ def train(
     data: Data = "digits",
     dof: Dof = "0.1",
     epochs: Epochs = 20,
+    threads: Threads = 1,
     seed: Annotated[int, typer.Option(help="Of initialisation, G and the order of the images.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of model.safetensors.")] = Path("runs/train"),
 ) -> None:
@@ -100,6 +105,7 @@ def train(
     from lincon.tasks.classification.progress import EpochBar
     from lincon.tasks.classification.saving import save
 
+    torch.set_num_threads(threads)
     recipe = training.Recipe(model, data, _dof(dof), epochs)
     out.mkdir(parents=True, exist_ok=True)
     with EpochBar(epochs) as bar:

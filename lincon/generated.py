@@ -50,7 +50,7 @@ class Weight(Tensor):
             raise TargetError(f"A generated weight cannot be written to ({name}). {_REMEDY}")
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
-        if name == "detach" or func is Tensor.data.__get__:  # type: ignore[attr-defined]
+        if name == "detach" or func == Tensor.data.__get__:  # type: ignore[attr-defined]
             return result.as_subclass(cls)
         return result.as_subclass(Tensor) if type(result) is cls else result
 
@@ -120,8 +120,9 @@ def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
 
 def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
     """Pickle as the original class and the names that are parametrized; torch's own refuses."""
+    original = type(self).__bases__[0]
     attributes = tuple(self.parametrizations)  # type: ignore[arg-type]
-    return _restore, (type(self).__bases__[0], attributes), self.__dict__.copy()
+    return _restore, (original, attributes), original.__getstate__(self)
 
 
 def _restore(cls: type[nn.Module], attributes: tuple[str, ...]) -> nn.Module:

@@ -2,8 +2,8 @@
 
 An implementation says what G does to a range of rows, twice: `_write` (G[start:stop] @ free) and `_accumulate`
 (+= G[start:stop].T @ grad). Everything else (autograd, projection, spec, fingerprint, operators) is derived here.
-The two directions are registered as one pair of torch operators, each the derivative of the other, so gradients of
-any order, `torch.func`, `torch.compile(fullgraph=True)` and `torch.export` see a linear map and never trace into it.
+The two directions are a pair of torch operators, each the derivative of the other, so gradients of any order, forward
+mode, `torch.func`, `torch.compile(fullgraph=True)` and `torch.export` see a linear map and never trace into it.
 """
 
 import hashlib
@@ -120,7 +120,7 @@ class Generator(ABC):
         """
         stop = self._check(free, self.dof, start, stop)
         if out is None:
-            return torch.ops.lincon.unpack(free, self._handle, start, stop, dtype or free.dtype)
+            return _Unpack.on(free, self._handle, start, stop, dtype or free.dtype)
         if out.shape != (stop - start,) or not out.is_contiguous():
             raise LinconError(f"{self.name}: out has shape {tuple(out.shape)}; it must be contiguous ({stop - start},).")
         if torch.is_grad_enabled() and free.requires_grad:
@@ -136,7 +136,7 @@ class Generator(ABC):
         """
         stop = self.rows if stop is None else stop
         self._check(grad, stop - start, start, stop)
-        return torch.ops.lincon.adjoint(grad, self._handle, start, grad.dtype)
+        return _Adjoint.on(grad, self._handle, start, stop, grad.dtype)
 
     def project(self, target: Tensor) -> Tensor:
         """The free vector nearest to given weights: argmin over W of ‖G W - target‖ (of least norm).
@@ -276,7 +276,7 @@ def _rebuild(cls: type[Generator], rows: int, dof: int, seed: int, options: dict
     return cls(rows=rows, dof=dof, seed=seed, **options)
 
 
-# The pair of operators. A generator is passed by a handle, a string that compilers treat as a constant.
+# The pair of operators, opaque to compilers. A generator is passed by a handle, a string that they treat as a constant.
 
 _handles = itertools.count()
 _live: WeakValueDictionary[str, Generator] = WeakValueDictionary()
@@ -290,7 +290,7 @@ def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dt
 
 
 @torch.library.custom_op("lincon::adjoint", mutates_args=())
-def _adjoint(grad: Tensor, generator: str, start: int, dtype: torch.dtype) -> Tensor:
+def _adjoint(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     g = _live[generator]
     out = accumulator(g.dof, grad.dtype, grad.device)
     g._accumulate(out, grad.contiguous(), start)
@@ -303,36 +303,64 @@ def _(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -
 
 
 @_adjoint.register_fake
-def _(grad: Tensor, generator: str, start: int, dtype: torch.dtype) -> Tensor:
+def _(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     return grad.new_empty(_live[generator].dof, dtype=dtype)
 
 
-def _unpack_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    free, ctx.generator, ctx.start, _, _ = inputs
-    ctx.dtype = free.dtype
+class _Linear(torch.autograd.Function):
+    """Applies one operator; its derivative is the other. Arguments: vector, handle, start, stop, result's dtype."""
+
+    @classmethod
+    def on(cls, vector: Tensor, handle: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        function = cls if torch.compiler.is_compiling() else _FORWARD_MODE[cls]
+        return function.apply(vector, handle, start, stop, dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        vector, *ctx.where, ctx.out = inputs
+        ctx.dtype = vector.dtype
 
 
-def _unpack_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return torch.ops.lincon.adjoint(grad, ctx.generator, ctx.start, ctx.dtype), None, None, None, None
+class _Unpack(_Linear):
+    @staticmethod
+    def forward(vector: Tensor, handle: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        return torch.ops.lincon.unpack(vector, handle, start, stop, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return _Adjoint.on(grad, *ctx.where, ctx.dtype), None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], batch: Tensor, *args: Any) -> tuple[Tensor, int]:
+        return torch.stack([_Unpack.on(x, *args) for x in batch.movedim(in_dims[0], 0)]), 0
 
 
-def _adjoint_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, ctx.generator, ctx.start, _ = inputs
-    ctx.stop, ctx.dtype = ctx.start + len(grad), grad.dtype
+class _Adjoint(_Linear):
+    @staticmethod
+    def forward(vector: Tensor, handle: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        return torch.ops.lincon.adjoint(vector, handle, start, stop, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return _Unpack.on(grad, *ctx.where, ctx.dtype), None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], batch: Tensor, *args: Any) -> tuple[Tensor, int]:
+        return torch.stack([_Adjoint.on(x, *args) for x in batch.movedim(in_dims[0], 0)]), 0
 
 
-def _adjoint_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return torch.ops.lincon.unpack(grad, ctx.generator, ctx.start, ctx.stop, ctx.dtype), None, None, None
+class _UnpackForwardMode(_Unpack):
+    """With forward-mode derivatives, which compilers refuse to trace."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+        return _Unpack.on(tangent, *ctx.where, ctx.out)
 
 
-def _batched(operator: Any) -> Any:
-    def rule(info: Any, in_dims: tuple[Any, ...], batch: Tensor, *args: Any) -> tuple[Tensor, int]:
-        return torch.stack([operator(x, *args) for x in batch.movedim(in_dims[0], 0)]), 0
+class _AdjointForwardMode(_Adjoint):
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+        return _Adjoint.on(tangent, *ctx.where, ctx.out)
 
-    return rule
 
-
-_unpack.register_autograd(_unpack_backward, setup_context=_unpack_context)
-_adjoint.register_autograd(_adjoint_backward, setup_context=_adjoint_context)
-_unpack.register_vmap(_batched(torch.ops.lincon.unpack))
-_adjoint.register_vmap(_batched(torch.ops.lincon.adjoint))
+_FORWARD_MODE: dict[type[_Linear], type[_Linear]] = {_Unpack: _UnpackForwardMode, _Adjoint: _AdjointForwardMode}

@@ -134,6 +134,8 @@ def _check_place(name: str, module: nn.Module, attribute: str) -> None:
 
 def group(chosen: list[Target], scope: Scope, dof: Dof) -> list[tuple[str, list[Target], int]]:
     """(label, targets, dof) of each group that ``scope`` makes. The label is "" for the whole model."""
+    if isinstance(scope, Mapping) and dof is not None:
+        raise DofError("dof= and a scope that maps prefixes to dof exclude each other; leave dof out.")
     labels = {t.name: _label(scope, t.name) for t in chosen}
     groups: dict[str, list[Target]] = {}
     for target in chosen:
@@ -161,8 +163,6 @@ def _label(scope: Scope, name: str) -> str:
 
 def _budgets(scope: Scope, dof: Dof, rows: dict[str, int]) -> dict[str, Any]:
     if isinstance(scope, Mapping):
-        if dof is not None:
-            raise DofError("dof= and a scope that maps prefixes to dof exclude each other; leave dof out.")
         return {label: count(scope[label], rows[label]) for label in rows}
     if isinstance(dof, float):
         return {label: count(dof, n) for label, n in rows.items()}
@@ -202,5 +202,8 @@ def _share(total: int, rows: dict[str, int]) -> dict[str, int]:
 
 
 def spread(tensor: Tensor) -> float:
-    """Standard deviation of a tensor's values, in float64."""
-    return float(torch.std(tensor.detach().double(), correction=0))
+    """Standard deviation of a tensor's values, in float64; of a single value its size; 0 on the meta device."""
+    if tensor.is_meta:
+        return 0.0
+    values = tensor.detach().double()
+    return float(values.abs().sum() if values.numel() == 1 else torch.std(values, correction=0))

@@ -1,7 +1,10 @@
 """The classification task: models, data, schemes, and the comparison that continues."""
 
 import json
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import lightning
 import pytest
@@ -220,18 +223,11 @@ def test_a_damaged_run_is_named(tmp_path):
 
 
 def test_importing_lincon_imports_no_task():
-    import subprocess
-    import sys
-
-    code = (
-        "import lincon, sys; print([m for m in ('lightning', 'typer', 'lincon.tasks') if m in sys.modules])"
-    )
+    code = "import lincon, sys; print({'lightning', 'typer', 'lincon.tasks'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
 def test_tasks_cannot_be_imported_under_a_second_name(monkeypatch):
-    from pathlib import Path
-
     monkeypatch.syspath_prepend(str(Path(lincon.__file__).parents[1]))
     with pytest.raises(ImportError, match=r"lincon\.tasks"):
         __import__("tasks")

@@ -68,7 +68,8 @@ def compare(recipe: Recipe, schemes: Sequence[str], seeds: Sequence[int], out: P
 
 def _train_missing(store: Store, recipe: Recipe, wanted: Sequence[tuple[str, int]]) -> None:
     missing = [pair for pair in wanted if not store.get(*pair)]
-    with EpochBar(len(missing) * recipe.epochs) as bar:
+    done = len(wanted) - len(missing)
+    with EpochBar(len(wanted) * recipe.epochs, done * recipe.epochs) as bar:
         for scheme, seed in missing:
             bar.describe(f"{scheme}, seed {seed}")
             _, run = train(recipe, scheme, seed, [bar])

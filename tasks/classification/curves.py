@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lincon.tasks.classification.training import Run
 
@@ -20,7 +21,7 @@ def picture(runs: Sequence[Run], title: str) -> bytes:
         _draw(axes, scheme, 100 * np.array([run.test_accuracy for run in runs if run.scheme == scheme]))
     axes.set(title=title, xlabel="epoch", ylabel="test accuracy (%)")
     _stretch(axes)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     return _png(figure)

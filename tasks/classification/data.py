@@ -37,15 +37,15 @@ class Images(lightning.LightningDataModule):
         super().__init__()
         self.seed, self.batch = seed, batch
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         order = RandomSampler(self.train_set, generator=torch.Generator().manual_seed(self.seed))
         return _loader(self.train_set, BatchSampler(order, self.batch, drop_last=True))
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return _loader(self.test_set, BatchSampler(SequentialSampler(self.test_set), 512, drop_last=False))
 
 
-def _loader(dataset: TensorDataset, batches: Sampler[list[int]]) -> DataLoader[Batch]:
+def _loader(dataset: TensorDataset, batches: Sampler[list[int]]) -> DataLoader[tuple[Tensor, ...]]:
     """One indexing operation a batch: the sampler yields lists of indices, and nothing is collated."""
     return DataLoader(dataset, sampler=batches, batch_size=None)
 

@@ -2,6 +2,7 @@
 
 import lightning
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
@@ -41,7 +42,7 @@ class Classifier(lightning.LightningModule):
         self.accuracy(self(images), labels)
         self.log("test_accuracy", self.accuracy, batch_size=len(labels))
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.SGD(
             self.parameters(), self.learning_rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
         )

@@ -12,9 +12,10 @@ class EpochBar(Callback):
 
     Args:
         epochs: of all trainings together.
+        done: those of them that were trained before.
     """
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, done: int = 0) -> None:
         self._progress = Progress(
             "{task.description:<15}",
             BarColumn(),
@@ -23,13 +24,14 @@ class EpochBar(Callback):
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
         )
-        self._task = self._progress.add_task("", total=epochs)
+        self._task = self._progress.add_task("", total=epochs, completed=done)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def describe(self, text: str) -> None:
         """Say what is being trained."""

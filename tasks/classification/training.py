@@ -79,8 +79,8 @@ class Run:
 def build(recipe: Recipe, scheme: str, data: type[Images], seed: int) -> nn.Module:
     """The untrained model of a scheme; equal seeds give equal initialisations and generating matrices.
 
-    Raises LinconError for an unknown scheme, and for a dof that is not positive, a fraction above 1, or refused
-    by the scheme.
+    Raises LinconError for an unknown scheme, and for a dof that is not positive, a fraction above 1, or
+    refused by the scheme.
     """
     make = choose("scheme", scheme, SCHEMES)
     architecture = partial(MODELS[recipe.model], data.channels, data.classes)

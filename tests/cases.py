@@ -1,0 +1,71 @@
+"""One example or more of every registered generator; a test fails if a name has none."""
+
+from collections.abc import Callable
+
+import torch
+from hypothesis import strategies as st
+
+import lincon
+from lincon.counter import bits, key
+from lincon.generators import Matrix, Nullspace, available, get
+from lincon.generators.nullspace import tied
+from lincon.testing import values
+
+OPTIONS: dict[str, list[dict[str, object]]] = {
+    "identity": [{}],
+    "dense": [{}, {"entries": "normal"}],
+    "sparse": [{}],
+    "hash": [{}],
+    "random": [{}],
+    "ring": [
+        {},
+        {"tile": 1},
+        {"tile": 5},
+        {"tile": 8},
+        {"order": "deck"},
+        {"permute": False},
+        {"sign": False},
+        {"tile": 3, "sign": False, "permute": False},
+    ],
+    "matrix": [{}],
+    "nullspace": [{}],
+}
+
+
+def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) -> lincon.Generator:
+    """An example with about the given size: what a scheme cannot have is brought to what it can."""
+    if name == "matrix":
+        return Matrix(rows, dof, seed, matrix=values(rows * dof, seed % 97).view(rows, dof))
+    if name == "nullspace":
+        size = 1 + seed % 3
+        groups = -(-rows // size)
+        equalities = tied(groups, size)
+        return Nullspace(groups * size, None, equalities=equalities, values=values(equalities.shape[0], 7).numpy())
+    cls = get(name)
+    if name == "identity":
+        dof = rows
+    if not cls.allows_unused:
+        dof = min(dof, rows)
+    if isinstance(tile := options.get("tile"), int):
+        options = {**options, "tile": min(tile, dof)}
+    return cls(rows, dof, seed, **options)  # type: ignore[arg-type]
+
+
+SIZES = st.one_of(st.integers(1, 40), st.sampled_from([64, 97, 127, 128, 200]))
+SEEDS = st.one_of(st.integers(0, 3), st.integers(-(2**70), 2**70))
+
+
+@st.composite
+def generators(draw: Callable[..., object], name: str) -> lincon.Generator:
+    options = draw(st.sampled_from(OPTIONS[name]))
+    return make(name, draw(SIZES), draw(SIZES), draw(SEEDS), options)  # type: ignore[arg-type]
+
+
+def examples() -> list[lincon.Generator]:
+    """Fixed, small, one for each registered name and option set."""
+    return [make(name, 131, 23, 5, options) for name in available() for options in OPTIONS[name]]
+
+
+def integers(n: int, stream: int) -> torch.Tensor:
+    """(n,) float64 with small integer values: sums of them are exact."""
+    return (bits(key(1, stream), torch.arange(n)) & 15).double() - 7

@@ -1,0 +1,37 @@
+"""Write the golden files: one model for every generator and option set, and the weights it generates.
+
+Run once a format or a generator's version: `python -m tests.golden.make`. Existing files are never overwritten.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import lincon
+from tests.cases import OPTIONS, make
+from tests.models import Raw
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    for name, choices in OPTIONS.items():
+        for number, options in enumerate(choices):
+            path = HERE / f"{name}-{number}.safetensors"
+            if path.exists():
+                continue
+            model = Raw()
+            if name in ("identity", "matrix", "nullspace"):
+                lincon.constrain(model, lambda rows, dof, seed, n=name: make(n, rows, 9, 6, {}), scale=None)
+            else:
+                lincon.constrain(model, name, dof=9, seed=2024, **options)  # type: ignore[arg-type]
+            with torch.no_grad():
+                model.get_parameter("free").copy_(torch.arange(model.get_parameter("free").numel()) / 16 - 0.25)
+            lincon.save(model, path)
+            lincon.merge(model)
+            save_file(model.state_dict(), HERE / f"weights.{path.name}")
+
+
+if __name__ == "__main__":
+    main()

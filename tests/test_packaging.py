@@ -1,0 +1,42 @@
+"""What `import lincon` costs and brings, and that there is one copy of everything."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(code, cwd=None):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_brings_neither_lightning_nor_a_task_nor_their_dependencies():
+    heavy = run(
+        "import sys, lincon;"
+        "print([m for m in ('lightning', 'kornia', 'sklearn', 'matplotlib', 'torchmetrics', 'typer', 'rich',"
+        " 'lincon.tasks', 'onnx') if m in sys.modules])"
+    )
+    assert heavy == "[]"
+
+
+def test_import_adds_little_to_import_torch():
+    """At most 0.3 s, both measured in the same processes; the best of five, since the machine may be busy."""
+    code = "import time, torch; start = time.perf_counter(); import lincon; print(time.perf_counter() - start)"
+    assert min(float(run(code)) for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("folder", ["generators", "tasks"])
+def test_top_level_folders_are_not_importable(folder):
+    message = run(f"try:\n    import {folder}\nexcept ImportError as e:\n    print(e)", cwd=ROOT)
+    assert folder in message
+
+
+def test_one_copy_of_every_class():
+    assert run(
+        "import lincon, lincon.generators.ring as r; print(lincon.generators.Ring is r.Ring is lincon.generators.get('ring'))"
+    ) == "True"
