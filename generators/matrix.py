@@ -10,16 +10,15 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
-import scipy.sparse
+import scipy
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator
 from lincon.registry import register
 
-Entries = Tensor | np.ndarray | scipy.sparse.sparray | scipy.sparse.spmatrix | LinearOperator
+Entries = Any  # Tensor | ndarray | scipy sparse array or matrix | LinearOperator; scipy.sparse is not imported yet
 
 
 @register
@@ -78,7 +77,10 @@ class Matrix(Generator):
                 self._cache[device, dtype] = matrix, matrix.T
             else:
                 csr = _to_scipy(self._tables, (self.rows, self.dof))
-                self._cache[device, dtype] = _torch_csr(csr, device, dtype), _torch_csr(csr.T.tocsr(), device, dtype)
+                self._cache[device, dtype] = (
+                    _torch_csr(csr, device, dtype),
+                    _torch_csr(csr.T.tocsr(), device, dtype),
+                )
         return self._cache[device, dtype]
 
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
@@ -113,7 +115,7 @@ def digest(tables: dict[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _to_scipy(tables: dict[str, Tensor], shape: tuple[int, int]) -> scipy.sparse.csr_array:
+def _to_scipy(tables: dict[str, Tensor], shape: tuple[int, int]) -> "scipy.sparse.csr_array":
     """The tables as a scipy CSR array, float64."""
     if "matrix" in tables:
         return scipy.sparse.csr_array(tables["matrix"].double().numpy())
@@ -133,7 +135,7 @@ def from_scipy(matrix: Any) -> dict[str, Tensor]:
     }
 
 
-def _torch_csr(csr: scipy.sparse.csr_array, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _torch_csr(csr: "scipy.sparse.csr_array", device: torch.device, dtype: torch.dtype) -> Tensor:
     indptr, indices, values = (torch.from_numpy(np.asarray(part)) for part in (csr.indptr, csr.indices, csr.data))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls its CSR support beta, once a process
@@ -160,7 +162,7 @@ def _tables(matrix: Entries, rows: int, dof: int) -> dict[str, Tensor]:
             f"matrix: it has shape {tuple(matrix.shape)}, the constraint needs {(rows, dof)} "
             "(rows: the generated weights; dof: give the matrix's width)."
         )
-    if isinstance(matrix, LinearOperator):
+    if isinstance(matrix, scipy.sparse.linalg.LinearOperator):
         matrix = scipy.sparse.hstack([scipy.sparse.csc_array(matrix @ e[:, None]) for e in np.eye(dof)])
     if isinstance(matrix, Tensor) and matrix.layout != torch.strided:
         coo = matrix.detach().cpu().to_sparse_coo().coalesce()

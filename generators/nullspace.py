@@ -12,10 +12,8 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
+import scipy
 import torch
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from lincon.errors import DofError, LinconError
@@ -23,7 +21,7 @@ from lincon.generator import Generator
 from lincon.generators.matrix import Matrix, digest, from_scipy
 from lincon.registry import register
 
-Equalities = np.ndarray | Tensor | scipy.sparse.sparray | scipy.sparse.spmatrix
+Equalities = Any  # Tensor | ndarray | scipy sparse array or matrix; scipy.sparse is not imported yet
 
 
 @register
@@ -71,7 +69,7 @@ class Nullspace(Generator):
         if dof not in (None, width):
             raise DofError(f"nullspace: the equalities leave {width} degrees of freedom, not {dof}; give dof=None.")
         super().__init__(rows, width, seed)
-        self._basis = Matrix(rows, width, **tables)
+        self._basis = Matrix(rows, width, seed, **tables)
         if origin.shape != (rows,) or origin.dtype != torch.float64 or not bool(origin.isfinite().all()):
             raise LinconError(f"nullspace: origin must be ({rows},) float64 and finite.")
         self._origin = origin
@@ -82,7 +80,12 @@ class Nullspace(Generator):
 
     def tables(self) -> dict[str, Tensor]:
         b = self._basis.tables()
-        return {"indptr": b["indptr"], "indices": b["indices"], "entries": b["values"], "origin": self._origin}
+        return {
+            "indptr": b["indptr"],
+            "indices": b["indices"],
+            "entries": b["values"],
+            "origin": self._origin,
+        }
 
     def spec(self) -> dict[str, Any]:
         return {**super().spec(), "digest": self._digest}
@@ -104,18 +107,18 @@ class Nullspace(Generator):
         return self._basis.gram_diagonal(weights)
 
 
-def zero_sum(groups: int, size: int) -> scipy.sparse.csr_array:
+def zero_sum(groups: int, size: int) -> "scipy.sparse.csr_array":
     """A for: each of ``groups`` consecutive runs of ``size`` weights sums to zero. (groups, groups * size)."""
     return scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(groups), np.ones((1, size))))
 
 
-def tied(groups: int, size: int) -> scipy.sparse.csr_array:
+def tied(groups: int, size: int) -> "scipy.sparse.csr_array":
     """A for: within each of ``groups`` consecutive runs of ``size`` all weights are equal."""
     steps = np.eye(size - 1, size) - np.eye(size - 1, size, 1)
     return scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(groups), steps))
 
 
-def symmetric(groups: int, size: int) -> scipy.sparse.csr_array:
+def symmetric(groups: int, size: int) -> "scipy.sparse.csr_array":
     """A for: each of ``groups`` consecutive ``size`` x ``size`` squares equals its transpose."""
     upper, lower = np.triu_indices(size, 1)
     above, below = upper * size + lower, lower * size + upper
@@ -127,7 +130,7 @@ def symmetric(groups: int, size: int) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(groups), square))
 
 
-def _solve(equalities: Equalities, values: Any, rows: int) -> tuple[scipy.sparse.csr_array, Tensor]:
+def _solve(equalities: Equalities, values: Any, rows: int) -> "tuple[scipy.sparse.csr_array, Tensor]":
     """The basis (rows, dof) and W₀ (rows,) of A w = b, component by component."""
     if isinstance(equalities, Tensor):
         equalities = equalities.detach().cpu().double().numpy()
@@ -161,18 +164,18 @@ def _null(part: np.ndarray) -> np.ndarray:
     return scipy.linalg.null_space(part) if part.size else np.eye(part.shape[1])
 
 
-def _components(a: scipy.sparse.csr_array) -> list[tuple[np.ndarray, np.ndarray]]:
+def _components(a: "scipy.sparse.csr_array") -> list[tuple[np.ndarray, np.ndarray]]:
     """(equations, weights) of each connected component of the bipartite graph of A, in order of first weight."""
-    equations, rows = a.shape
+    equations = a.shape[0]
     graph = scipy.sparse.block_array([[None, a], [a.T, None]])
-    _, label = connected_components(graph, directed=False)
+    _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
     order = np.argsort(label, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     pairs = [(g[g < equations], g[g >= equations] - equations) for g in groups]
     return sorted((p for p in pairs if len(p[1])), key=lambda p: int(p[1][0]))
 
 
-def _assemble(blocks: list[tuple[np.ndarray, np.ndarray]], rows: int) -> scipy.sparse.csr_array:
+def _assemble(blocks: list[tuple[np.ndarray, np.ndarray]], rows: int) -> "scipy.sparse.csr_array":
     row, column, entry, width = [], [], [], 0
     for members, basis in blocks:
         row.append(np.repeat(members, basis.shape[1]))

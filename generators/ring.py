@@ -29,7 +29,6 @@ from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
 from lincon.errors import LinconError
-from lincon.generator import CHUNK, TABLE_BYTES, chunks
 from lincon.generators._single import Entries, Single
 from lincon.permutation import Permutation
 from lincon.registry import register

@@ -49,7 +49,10 @@ class Sparse(Generator):
             return self._draw(low, high, device)
         if device not in self._cache:
             parts = [self._draw(a, b, device) for a, b in self._blocks(0, self.strata)]
-            self._cache[device] = torch.cat([r.to(torch.int32) for r, _ in parts]), torch.cat([s for _, s in parts])
+            self._cache[device] = (
+                torch.cat([r.to(torch.int32) for r, _ in parts]),
+                torch.cat([s for _, s in parts]),
+            )
         rows, sign = self._cache[device]
         return rows[low:high], sign[low:high]
 

@@ -83,7 +83,9 @@ def constrain(
             LinconWarning,
             stacklevel=2,
         )
-    constraint = attach(model, [plan.group for plan in plans], chosen, {k: v for p in plans for k, v in p.values.items()})
+    constraint = attach(
+        model, [plan.group for plan in plans], chosen, {k: v for p in plans for k, v in p.values.items()}
+    )
     if any(plan.fit for plan in plans):
         constraint.project({t.name: t.tensor for t in chosen})
     _warn_of_optimizers([t.tensor for t in chosen])
@@ -147,7 +149,9 @@ def _initial(plan: Group, members: list[Target], scale: str | None, seed: int, z
         return plan, free * 0
     meta = next((t.name for t in members if t.tensor.is_meta), None)
     if meta and scale == "match":
-        raise TargetError(f"{meta!r} is on the meta device: it has no values to match. Materialise it, or give scale=None.")
+        raise TargetError(
+            f"{meta!r} is on the meta device: it has no values to match. Materialise it, or give scale=None."
+        )
     unit = Scaled(plan.generator, plan.ledger.sizes, plan.ledger.scales, plan.isometric).unpack(free)
     pairs = list(zip(members, unit.split(plan.ledger.sizes), strict=True))
     wanted, made = [spread(t.tensor) for t, _ in pairs], [spread(part) for _, part in pairs]

@@ -58,9 +58,7 @@ Model = Annotated[str, typer.Option(help="Name of the model: resnet-small, resne
 Data = Annotated[str, typer.Option(help="Name of the data set: digits.")]
 Dof = Annotated[str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction of body weights).")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training images.")]
-Threads = Annotated[
-    int, typer.Option(min=1, help="Of torch, on the CPU; more than one pays for large images.")
-]
+Threads = Annotated[int, typer.Option(min=1, help="Of torch, on the CPU; more than one pays for large images.")]
 
 
 @app.command()
@@ -103,7 +101,6 @@ def train(
     """Train one scheme and save the model."""
     from lincon.tasks.classification import training
     from lincon.tasks.classification.progress import EpochBar
-    from lincon.tasks.classification.saving import save
 
     torch.set_num_threads(threads)
     recipe = training.Recipe(model, data, _dof(dof), epochs)
@@ -111,7 +108,7 @@ def train(
     with EpochBar(epochs) as bar:
         bar.describe(f"{scheme}, seed {seed}")
         trained, run = training.train(recipe, scheme, seed, [bar])
-    size = save(trained, out / "model.safetensors")
+    size = lincon.save(trained, out / "model.safetensors")
     typer.echo(lincon.summary(trained))
     typer.echo(f"test accuracy {100 * run.accuracy:.2f} %; {size:,} bytes in {out / 'model.safetensors'}")
 

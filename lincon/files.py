@@ -1,8 +1,8 @@
 """Model files: the free vectors, the unconstrained tensors, the spec and the ledger, in one safetensors file.
 
 The metadata entry ``lincon`` is JSON (`FORMAT` 1): for each constraint its owner and groups, for each group the name of
-its free vector, the generator's spec and fingerprint, the ledger. ``sha256`` covers that JSON and every tensor. A
-file is written under a temporary name, synced and renamed; nothing is ever unpickled.
+its free vector, the generator's spec and fingerprint, the ledger. Its ``sha256`` covers the rest of the JSON and every
+tensor. A file is written under a temporary name, synced and renamed; nothing is ever unpickled.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lincon.attach import attach, constraints
 from lincon.constraint import Constraint, Group
-from lincon.errors import FileError, LinconError, TargetError
+from lincon.errors import FileError, LinconError
 from lincon.ledger import Ledger
 from lincon.registry import build
 from lincon.tensors import targets
@@ -69,10 +69,8 @@ class Contents:
         ]
         for group in self.groups:
             spec = group["generator"]
-            options = "".join(f", {k}={v!r}" for k, v in spec["options"].items())
-            lines.append(
-                f"  {group['free']}: {spec['name']}(rows={spec['rows']:,}, dof={spec['dof']:,}, seed={spec['seed']}{options})"
-            )
+            settings = {"rows": spec["rows"], "dof": spec["dof"], "seed": spec["seed"], **spec["options"]}
+            lines.append(f"  {group['free']}: {spec['name']}({', '.join(f'{k}={v!r}' for k, v in settings.items())})")
             for entry in Ledger.from_json(group["ledger"]):
                 shape = " x ".join(map(str, entry.shape))
                 tied = f" (tied: {', '.join(entry.names[1:])})" if entry.names[1:] else ""
@@ -81,14 +79,12 @@ class Contents:
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> int:
-    """Write a constrained model: free vectors, unconstrained tensors, spec and ledger.
+    """Write a model: free vectors, unconstrained tensors, spec and ledger (a plain or merged one: all its tensors).
 
-    Returns the size in bytes. Raises LinconError if the model has no constraint, or if two constraints in it are
-    copies of one another's free vector under one name. The file is written whole or not at all.
+    Returns the size in bytes. The file is written whole or not at all: a temporary name beside ``path``, synced,
+    then renamed. Raises LinconError if the folder does not exist.
     """
     found = _owned(model)
-    if not found:
-        raise TargetError(f"{type(model).__name__} has no constraint; save its state_dict with safetensors instead.")
     tensors, header_constraints, derived = {}, [], set()
     for prefix, constraint in found:
         header_constraints.append({"owner": prefix, "groups": [_describe(constraint, g) for g in constraint.groups]})
@@ -99,10 +95,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> int:
     state, aliases = _distinct({k: v for k, v in model.state_dict().items() if k not in derived})
     tensors.update(state)
     header = {"format": FORMAT, "lincon": _version(), "constraints": header_constraints, "aliases": aliases}
-    text = json.dumps(header, separators=(",", ":"))
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _whole(Path(path)) as temporary:
-        save_file(stored, temporary, {"lincon": text, "sha256": _digest(text, stored)})
+        save_file(stored, temporary, {"lincon": seal(header, stored)})
     return os.path.getsize(path)
 
 
@@ -122,7 +117,7 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
     if "lincon" not in metadata:
         raise FileError(f"{path} was not written by lincon; load it with safetensors.torch.load_file.")
     header = _header(path, metadata["lincon"])
-    if metadata.get("sha256") != _digest(metadata["lincon"], tensors):
+    if metadata["lincon"] != seal(header, tensors):
         raise FileError(f"{path} was altered after it was saved (its SHA-256 differs); get another copy.")
     return Contents(path, header, tensors, size)
 
@@ -183,7 +178,11 @@ def _describe(constraint: Constraint, group: Group) -> dict[str, Any]:
         origin = constraint.owner._parameters[group.origin]
         assert origin is not None
         own = group.generator.offset() is not None
-        description["origin"] = {"name": group.origin, "of": "generator" if own else "model", "sha256": _sha(origin)}
+        description["origin"] = {
+            "name": group.origin,
+            "of": "generator" if own else "model",
+            "sha256": _sha(origin),
+        }
     return description
 
 
@@ -258,7 +257,7 @@ def _check_state(
 def _origins(model: nn.Module, prefix: str, groups: list[Group], contents: Contents, where: str) -> dict[str, Tensor]:
     """W₀ of each group that has one: the generator's, or the model's own weights if they are those of the file."""
     present = {name: t.tensor for t in targets(model.get_submodule(prefix.rstrip("."))) for name in t.names}
-    described = {g["free"]: g.get("origin") for g in contents.groups}
+    described = {g["free"]: g.get("origin", {}) for g in contents.groups}
     found = {}
     for group in groups:
         if group.origin is None:
@@ -267,7 +266,7 @@ def _origins(model: nn.Module, prefix: str, groups: list[Group], contents: Conte
         own = group.generator.offset()
         pieces = [present[e.name].detach().reshape(-1) for e in group.ledger]
         origin = torch.cat(pieces) if own is None else own.to(like)
-        if own is None and _sha(origin) != described[group.free]["sha256"]:
+        if own is None and _sha(origin) != described[group.free].get("sha256"):
             raise FileError(f"{where}: the file's W₀ differs from the weights this model has; give it the same base.")
         found[group.origin] = origin
     return found
@@ -306,12 +305,14 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     return header
 
 
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    sha = hashlib.sha256(text.encode())
+def seal(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """The JSON of a header with the SHA-256 of itself and of the tensors as its last entry."""
+    header = {k: v for k, v in header.items() if k != "sha256"}
+    sha = hashlib.sha256(json.dumps(header, separators=(",", ":")).encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha.update(_bytes(tensor))
-    return sha.hexdigest()
+    return json.dumps({**header, "sha256": sha.hexdigest()}, separators=(",", ":"))
 
 
 def _sha(tensor: Tensor) -> str:
@@ -319,7 +320,7 @@ def _sha(tensor: Tensor) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _version() -> str:

@@ -110,7 +110,7 @@ def _finish(module: nn.Module) -> None:
     cls.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]
     if issubclass(cls, nn.RNNBase):
         module.__dict__.pop("_flat_weights", None)
-        cls._flat_weights = property(_flat_weights, lambda self, value: None)  # type: ignore[attr-defined]
+        setattr(cls, "_flat_weights", property(_flat_weights, lambda self, value: None))  # noqa: B010
 
 
 def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
@@ -122,7 +122,7 @@ def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
     """Pickle as the original class and the names that are parametrized; torch's own refuses."""
     original = type(self).__bases__[0]
     attributes = tuple(self.parametrizations)  # type: ignore[arg-type]
-    return _restore, (original, attributes), original.__getstate__(self)
+    return _restore, (original, attributes), original.__getstate__(self)  # type: ignore[call-arg]
 
 
 def _restore(cls: type[nn.Module], attributes: tuple[str, ...]) -> nn.Module:

@@ -16,9 +16,8 @@ from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
+import scipy  # its parts are imported at first use: half of lincon's import time otherwise
 import torch
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.linalg import LinearOperator, lsmr
 from torch import Tensor
 
 from lincon.counter import below, bits, key
@@ -122,7 +121,9 @@ class Generator(ABC):
         if out is None:
             return _Unpack.on(free, self._handle, start, stop, dtype or free.dtype)
         if out.shape != (stop - start,) or not out.is_contiguous():
-            raise LinconError(f"{self.name}: out has shape {tuple(out.shape)}; it must be contiguous ({stop - start},).")
+            raise LinconError(
+                f"{self.name}: out has shape {tuple(out.shape)}; it must be contiguous ({stop - start},)."
+            )
         if torch.is_grad_enabled() and free.requires_grad:
             raise LinconError(f"{self.name}: unpack(out=...) is not differentiable; call it under torch.no_grad().")
         with torch.no_grad():
@@ -153,7 +154,9 @@ class Generator(ABC):
                 gram = self.gram_diagonal().to(wanted.device)
                 solution = self.adjoint(wanted) / gram.where(gram > 0, torch.ones_like(gram))
             else:
-                answer = lsmr(self.operator(), wanted.cpu().numpy(), atol=1e-10, btol=1e-10, maxiter=4 * self.dof + 100)
+                answer = scipy.sparse.linalg.lsmr(
+                    self.operator(), wanted.cpu().numpy(), atol=1e-10, btol=1e-10, maxiter=4 * self.dof + 100
+                )
                 solution = torch.from_numpy(answer[0])
             return solution.to(target)
 
@@ -198,13 +201,13 @@ class Generator(ABC):
             digest.update("".join(f"{value:.6e};" for value in (values + 0.0).tolist()).encode())
         return digest.hexdigest()
 
-    def operator(self) -> LinearOperator:
+    def operator(self) -> "scipy.sparse.linalg.LinearOperator":
         """G as a scipy LinearOperator, (rows, dof) float64 on the CPU."""
 
         def apply(function: Any, x: np.ndarray) -> np.ndarray:
             return function(torch.from_numpy(np.ascontiguousarray(x.reshape(-1), np.float64))).numpy()
 
-        return LinearOperator(
+        return scipy.sparse.linalg.LinearOperator(
             (self.rows, self.dof),
             matvec=lambda x: apply(self.unpack, x),
             rmatvec=lambda x: apply(self.adjoint, x),
@@ -217,9 +220,9 @@ class Generator(ABC):
             raise LinconError(f"{self.name}: a dense G of {self.rows} x {self.dof} would not fit; use operator().")
         return self._rows(0, self.rows)
 
-    def sparse(self) -> csr_array:
+    def sparse(self) -> "scipy.sparse.csr_array":
         """G as a scipy CSR array, (rows, dof) float64. The default goes through `dense`."""
-        return csr_array(coo_array(self.dense().numpy()))
+        return scipy.sparse.csr_array(self.dense().numpy())
 
     def _rows(self, start: int, stop: int) -> Tensor:
         """G[start:stop], (stop - start, dof) float64, column by column or row by row, whichever is shorter."""
@@ -311,9 +314,9 @@ class _Linear(torch.autograd.Function):
     """Applies one operator; its derivative is the other. Arguments: vector, handle, start, stop, result's dtype."""
 
     @classmethod
-    def on(cls, vector: Tensor, handle: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    def on(cls, vector: Tensor, *where: Any) -> Tensor:
         function = cls if torch.compiler.is_compiling() else _FORWARD_MODE[cls]
-        return function.apply(vector, handle, start, stop, dtype)
+        return function.apply(vector, *where)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -327,7 +330,7 @@ class _Unpack(_Linear):
         return torch.ops.lincon.unpack(vector, handle, start, stop, dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return _Adjoint.on(grad, *ctx.where, ctx.dtype), None, None, None, None
 
     @staticmethod
@@ -341,7 +344,7 @@ class _Adjoint(_Linear):
         return torch.ops.lincon.adjoint(vector, handle, start, stop, dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return _Unpack.on(grad, *ctx.where, ctx.dtype), None, None, None, None
 
     @staticmethod
@@ -353,14 +356,17 @@ class _UnpackForwardMode(_Unpack):
     """With forward-mode derivatives, which compilers refuse to trace."""
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         return _Unpack.on(tangent, *ctx.where, ctx.out)
 
 
 class _AdjointForwardMode(_Adjoint):
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         return _Adjoint.on(tangent, *ctx.where, ctx.out)
 
 
-_FORWARD_MODE: dict[type[_Linear], type[_Linear]] = {_Unpack: _UnpackForwardMode, _Adjoint: _AdjointForwardMode}
+_FORWARD_MODE: dict[type[_Linear], type[_Linear]] = {
+    _Unpack: _UnpackForwardMode,
+    _Adjoint: _AdjointForwardMode,
+}

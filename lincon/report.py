@@ -49,7 +49,8 @@ class Summary:
     def __str__(self) -> str:
         width = max([len(line.name) for line in self.lines], default=6)
         rows = [
-            f"{line.name:<{width}}  {' x '.join(map(str, line.shape)):>20}  {line.scale:>9.4g}  {line.free} <- {line.generator}"
+            f"{line.name:<{width}}  {' x '.join(map(str, line.shape)):>20}  {line.scale:>9.4g}"
+            f"  {line.free} <- {line.generator}"
             for line in self.lines
         ]
         head = f"{'tensor':<{width}}  {'shape':>20}  {'scale':>9}  free vector <- generator"

@@ -34,7 +34,12 @@ class Scaled(Generator):
         self._columns: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def options(self) -> dict[str, Any]:
-        return {"inner": self.inner.spec(), "sizes": self.sizes, "scales": self.scales, "isometric": self.isometric}
+        return {
+            "inner": self.inner.spec(),
+            "sizes": self.sizes,
+            "scales": self.scales,
+            "isometric": self.isometric,
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Scaled, (self.inner, self.sizes, self.scales, self.isometric)

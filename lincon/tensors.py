@@ -91,7 +91,8 @@ def _by_pattern(model: nn.Module, everything: list[Target], patterns: list[str])
 
 def _why_nothing(model: nn.Module, everything: list[Target]) -> str:
     if taken := generated_names(model):
-        return f"{len(taken)} tensors are constrained already ({sorted(taken)[0]!r}, ...); lincon.merge(model) undoes that."
+        first = sorted(taken)[0]
+        return f"{len(taken)} tensors are constrained already ({first!r}, ...); lincon.merge(model) undoes that."
     return f"of {len(everything)} parameters none was chosen (the default is those of two or more dimensions)."
 
 
@@ -104,7 +105,9 @@ def _is_constant(tensor: Tensor) -> bool:
 def _check(target: Target) -> None:
     name, tensor = target.name, target.tensor
     if is_lazy(tensor):
-        raise TargetError(f"{name!r} belongs to a lazy module that has no shape yet: run the model once, then constrain.")
+        raise TargetError(
+            f"{name!r} belongs to a lazy module that has no shape yet: run the model once, then constrain."
+        )
     if not tensor.is_floating_point():
         raise TargetError(f"{name!r} is {tensor.dtype}; only floating-point tensors can be constrained.")
     if tensor.numel() == 0:

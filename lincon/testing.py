@@ -3,6 +3,7 @@
 import json
 import pickle
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,10 +27,12 @@ def check_generator(generator: Generator) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         np.random.seed(7)
-        before = torch.get_rng_state(), np.random.get_state()[1].copy()
+        before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
         _check(generator)
         assert torch.equal(torch.get_rng_state(), before[0]), "torch's global random state was moved"
-        assert np.array_equal(np.random.get_state()[1], before[1]), "NumPy's global random state was moved"
+        assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before[1]), (
+            "NumPy's global random state was moved"
+        )
 
 
 def _check(g: Generator) -> None:
@@ -56,8 +59,12 @@ def _check(g: Generator) -> None:
 def _check_slices(g: Generator, free: Tensor, grad: Tensor) -> None:
     whole = g.unpack(free)
     cuts = sorted({0, 1, g.rows // 3, g.rows - 1, g.rows})
-    parts = [(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
-    _same(torch.cat([g.unpack(free, a, b) for a, b in parts]), whole, "unpack of slices is not a slice of unpack")
+    parts = list(pairwise(cuts))
+    _same(
+        torch.cat([g.unpack(free, a, b) for a, b in parts]),
+        whole,
+        "unpack of slices is not a slice of unpack",
+    )
     total = sum((g.adjoint(grad[a:b], a, b) for a, b in parts), torch.zeros(g.dof, dtype=torch.float64))
     _same(total, g.adjoint(grad), "adjoints of slices do not add up")
     out = torch.empty(g.rows, dtype=torch.float64)

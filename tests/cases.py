@@ -48,7 +48,7 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
         dof = min(dof, rows)
     if isinstance(tile := options.get("tile"), int):
         options = {**options, "tile": min(tile, dof)}
-    return cls(rows, dof, seed, **options)  # type: ignore[arg-type]
+    return cls(rows, dof, seed, **options)
 
 
 SIZES = st.one_of(st.integers(1, 40), st.sampled_from([64, 97, 127, 128, 200]))

@@ -230,7 +230,12 @@ def test_scale_match_starts_every_tensor_at_its_own_spread():
     plain, model = convnet(), convnet()
     constraint = lincon.constrain(model, "ring", dof=0.1)
     for entry in constraint.ledger:
-        torch.testing.assert_close(model.get_submodule(entry.name[0]).weight.std(), plain.get_parameter(entry.name).std(), rtol=0.02, atol=0)
+        torch.testing.assert_close(
+            model.get_submodule(entry.name[0]).weight.std(),
+            plain.get_parameter(entry.name).std(),
+            rtol=0.02,
+            atol=0,
+        )
         assert entry.scale >= 1
     assert min(e.scale for e in constraint.ledger) == 1
 
@@ -291,7 +296,9 @@ def test_offset_starts_at_the_weights_it_found_and_trains_around_them():
 def test_warm_start_is_the_least_squares_fit_and_says_how_far_it_is():
     plain, model = convnet(), convnet()
     constraint = lincon.constrain(model, "ring", dof=0.5, init="project")
-    made, wanted = ({e.name: f(e.name) for e in constraint.ledger} for f in (constraint.weights().get, plain.get_parameter))
+    made, wanted = (
+        {e.name: f(e.name) for e in constraint.ledger} for f in (constraint.weights().get, plain.get_parameter)
+    )
     missed = sum((made[n] - wanted[n]).square().sum() for n in made) / sum(w.square().sum() for w in wanted.values())
     assert 0 < constraint.residual < 1
     torch.testing.assert_close(float(missed) ** 0.5, constraint.residual, rtol=1e-4, atol=0)
@@ -326,7 +333,13 @@ def test_matrix_of_the_users():
     from scipy.sparse.linalg import aslinearoperator
 
     dense = torch.randn(24, 5, dtype=torch.float64)
-    for matrix in (dense, dense.numpy(), dense.to_sparse(), scipy.sparse.csr_array(dense.numpy()), aslinearoperator(dense.numpy())):
+    for matrix in (
+        dense,
+        dense.numpy(),
+        dense.to_sparse(),
+        scipy.sparse.csr_array(dense.numpy()),
+        aslinearoperator(dense.numpy()),
+    ):
         model = nn.Linear(6, 4).double()
         lincon.constrain(model, "matrix", matrix=matrix, scale=None)
         torch.testing.assert_close(torch.as_tensor(model.weight).reshape(-1), dense @ model.free)

@@ -22,17 +22,15 @@ CONSTRAINED = ("ring", "hash", "random", "sparse", "dense")
 QUICK = Recipe(epochs=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread():
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """Every scheme, one epoch, two seeds: the comparison and its folder."""
+    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("compared")
     return comparing.compare(QUICK, list(SCHEMES), range(2), out), out
 

@@ -4,19 +4,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 import lincon
 from lincon.cli import app
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def call(*arguments):
@@ -34,9 +25,7 @@ def refused(*arguments):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("trained")
-    return call(
-        "train", "--scheme", "ring", "--epochs", 1, "--dof", "500", "--out", out
-    ), out / "model.safetensors"
+    return call("train", "--scheme", "ring", "--epochs", 1, "--dof", "500", "--out", out), out / "model.safetensors"
 
 
 def test_train_prints_a_summary_and_saves_the_model(trained):
@@ -104,9 +93,7 @@ def test_a_damaged_file_is_one_line(trained, tmp_path):
 
 
 def test_other_options_in_the_same_folder_are_one_line(tmp_path):
-    assert (
-        call("compare", "--schemes", "small", "--seeds", 1, "--epochs", 1, "--out", tmp_path).exit_code == 0
-    )
+    assert call("compare", "--schemes", "small", "--seeds", 1, "--epochs", 1, "--out", tmp_path).exit_code == 0
     said = refused("compare", "--schemes", "small", "--seeds", 1, "--epochs", 2, "--out", tmp_path)
     assert str(tmp_path) in said and "epochs is 1 there and 2 here" in said
 

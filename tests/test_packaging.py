@@ -37,6 +37,10 @@ def test_top_level_folders_are_not_importable(folder):
 
 
 def test_one_copy_of_every_class():
-    assert run(
-        "import lincon, lincon.generators.ring as r; print(lincon.generators.Ring is r.Ring is lincon.generators.get('ring'))"
-    ) == "True"
+    assert (
+        run(
+            "import lincon, lincon.generators.ring as r;"
+            "print(lincon.generators.Ring is r.Ring is lincon.generators.get('ring'))"
+        )
+        == "True"
+    )

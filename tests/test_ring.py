@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from lincon.generators import Hash, Random, Ring, build
 
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
-ORDERS = st.sampled_from([{}, {"order": "deck"}, {"tile": 1}, {"tile": 8}, {"tile": 16}, {"tile": 32}, {"permute": False}])
+ORDERS = st.sampled_from(
+    [{}, {"order": "deck"}, {"tile": 1}, {"tile": 8}, {"tile": 16}, {"tile": 32}, {"permute": False}]
+)
 
 
 @given(rows=st.integers(1, 3000), dof=st.integers(1, 400), seed=st.integers(0, 2**64), options=ORDERS)
@@ -31,7 +33,9 @@ def test_no_compression_is_a_signed_bijection(n, options):
     assert torch.equal(index.sort().values, torch.arange(n))
 
 
-@pytest.mark.parametrize("options", [{"tile": 1}, {"tile": 16}, {"tile": 64}, {"order": "deck"}, {"sign": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"tile": 1}, {"tile": 16}, {"tile": 64}, {"order": "deck"}, {"sign": False}], ids=str
+)
 def test_the_same_bits_in_any_chunking(options, monkeypatch):
     rows, dof = 50_000, 3001
     free = torch.randn(dof)
@@ -105,6 +109,13 @@ def test_fingerprints_of_large_generators_never_change():
 
 
 def test_auto_tile():
-    assert [Ring(10**6, d).tile for d in (100, 16_383, 16_384, 46_080, 2_359_296, 11_160_576)] == [1, 1, 16, 32, 1024, 1024]
+    assert [Ring(10**6, d).tile for d in (100, 16_383, 16_384, 46_080, 2_359_296, 11_160_576)] == [
+        1,
+        1,
+        16,
+        32,
+        1024,
+        1024,
+    ]
     for dof in (16_384, 46_080, 99_999, 2_359_296):
         assert dof // Ring(10**6, dof).tile >= 1000

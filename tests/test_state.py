@@ -81,7 +81,7 @@ def test_a_file_reloads_in_another_process_with_other_threads(tmp_path):
     model = constrained(dof=0.3)
     lincon.save(model, tmp_path / "m.safetensors")
     lincon.merge(model)
-    torch.save({k: v for k, v in model.state_dict().items()}, tmp_path / "weights.pt")
+    torch.save(dict(model.state_dict()), tmp_path / "weights.pt")
     code = (
         "import torch, lincon; torch.set_num_threads(1); from tests.models import convnet;"
         f"m = convnet(); lincon.load(m, r'{tmp_path}/m.safetensors'); lincon.merge(m);"
@@ -102,7 +102,12 @@ def test_golden_files_load_as_they_were_saved(name):
         lincon.merge(model)
         expected = load_file(GOLDEN / f"weights.{file.name}")
         for key, value in model.state_dict().items():
-            exact = name not in ("dense", "sparse", "matrix", "nullspace")  # those sum, and sums may be reordered
+            exact = name not in (
+                "dense",
+                "sparse",
+                "matrix",
+                "nullspace",
+            )  # those sum, and sums may be reordered
             torch.testing.assert_close(value, expected[key], rtol=0 if exact else 1e-6, atol=0 if exact else 1e-7)
 
 
@@ -122,14 +127,13 @@ def test_options_of_a_newer_version_are_named_in_a_warning():
 
 def rewrite(path, change):
     """Alter a file's description and seal it again, as a newer or another lincon could have."""
-    from lincon.files import _digest
+    from lincon.files import seal
 
     with safe_open(path, "pt") as file:
         tensors, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
     header = json.loads(metadata["lincon"])
     change(header, tensors)
-    text = json.dumps(header)
-    save_file(tensors, path, {"lincon": text, "sha256": _digest(text, tensors)})
+    save_file(tensors, path, {"lincon": seal(header, tensors)})
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,10 @@ def rewrite(path, change):
         (lambda h, t: h["constraints"][0]["groups"][0].update(fingerprint="0" * 64), "another G"),
         (lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(seed=4), "another G"),
         (lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(version=2), "version 2"),
-        (lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(name="vera"), "No generator 'vera'"),
+        (
+            lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(name="vera"),
+            "No generator 'vera'",
+        ),
         (lambda h, t: h.update(format=2), "format 2"),
         (lambda h, t: h.pop("constraints"), "damaged"),
         (lambda h, t: t.update(free=torch.zeros(5)), "do not agree"),
@@ -218,6 +225,21 @@ def test_offset_files_hold_no_base_and_refuse_another(tmp_path):
     nn.init.normal_(other[0].weight)
     with pytest.raises(lincon.FileError, match="W₀ differs"):
         lincon.load(other, tmp_path / "m.safetensors")
+
+
+def test_a_plain_or_merged_model_is_a_file_too(tmp_path):
+    model = constrained()
+    lincon.merge(model)
+    lincon.save(model, tmp_path / "m.safetensors")
+    fresh = nn.Sequential(*convnet()).eval()
+    lincon.load(fresh, tmp_path / "m.safetensors")
+    assert torch.equal(fresh(images()), model(images())) and lincon.inspect(tmp_path / "m.safetensors").dof == 0
+
+
+def test_equal_models_make_equal_files(tmp_path):
+    for name in "ab":
+        lincon.save(constrained(), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
@@ -303,7 +325,11 @@ def test_clones_of_a_constrained_layer_are_named():
 
 
 def test_pickle_and_spawn_work():
-    for model, inputs in ((constrained(), images()), (Reads(), torch.randn(2, 6)), (nn.GRU(3, 4), torch.randn(5, 2, 3))):
+    for model, inputs in (
+        (constrained(), images()),
+        (Reads(), torch.randn(2, 6)),
+        (nn.GRU(3, 4), torch.randn(5, 2, 3)),
+    ):
         if not lincon.constraints(model):
             lincon.constrain(model, "ring", dof=0.5)
         buffer = io.BytesIO()

@@ -269,7 +269,9 @@ def test_merge_exports_to_torch_export_and_onnx(tmp_path):
 
     evaluator = ReferenceEvaluator(program.model_proto)
     (name,) = [i.name for i in program.model_proto.graph.input]
-    torch.testing.assert_close(torch.from_numpy(evaluator.run(None, {name: images().numpy()})[0]), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.from_numpy(evaluator.run(None, {name: images().numpy()})[0]), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_merged_model_never_generates(calls):

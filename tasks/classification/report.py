@@ -57,10 +57,7 @@ def line(runs: Sequence[Run]) -> Line:
 
 def lines(runs: Sequence[Run]) -> list[Line]:
     """A line per scheme, in the order in which they first appear."""
-    return [
-        line([run for run in runs if run.scheme == scheme])
-        for scheme in dict.fromkeys(r.scheme for r in runs)
-    ]
+    return [line([run for run in runs if run.scheme == scheme]) for scheme in dict.fromkeys(r.scheme for r in runs)]
 
 
 def console_table(table: Sequence[Line], title: str) -> Table:

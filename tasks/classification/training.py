@@ -12,13 +12,13 @@ from pathlib import Path
 from lightning import Callback, Trainer, seed_everything
 from torch import nn
 
+import lincon
 from lincon import LinconError
 from lincon.tasks.classification.choice import choose
 from lincon.tasks.classification.data import DATA, Images
 from lincon.tasks.classification.history import History
 from lincon.tasks.classification.models import MODELS, body_weights, count
 from lincon.tasks.classification.module import Classifier
-from lincon.tasks.classification.saving import save
 from lincon.tasks.classification.schemes import SCHEMES, degrees_of_freedom
 from lincon.tensors import count as as_count
 
@@ -90,9 +90,7 @@ def build(recipe: Recipe, scheme: str, data: type[Images], seed: int) -> nn.Modu
     return make(architecture, dof, seed)
 
 
-def train(
-    recipe: Recipe, scheme: str, seed: int, callbacks: Sequence[Callback] = ()
-) -> tuple[nn.Module, Run]:
+def train(recipe: Recipe, scheme: str, seed: int, callbacks: Sequence[Callback] = ()) -> tuple[nn.Module, Run]:
     """Train one scheme with one seed; the trained model and what the run came to.
 
     Initialisation, order of the images and augmentation depend on the seed alone, not on the scheme.
@@ -139,12 +137,14 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        yield
-    logger.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _file_bytes(model: nn.Module) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        return save(model, Path(folder) / "model.safetensors")
+        return lincon.save(model, Path(folder) / "model.safetensors")

@@ -3,6 +3,7 @@
 Run once a format or a generator's version: `python -m tests.golden.make`. Existing files are never overwritten.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,10 @@ from tests.models import Raw
 HERE = Path(__file__).parent
 
 
+def _example(name: str, rows: int, dof: int, seed: int) -> lincon.Generator:
+    return make(name, rows, 9, 6, {})
+
+
 def main() -> None:
     for name, choices in OPTIONS.items():
         for number, options in enumerate(choices):
@@ -23,7 +28,7 @@ def main() -> None:
                 continue
             model = Raw()
             if name in ("identity", "matrix", "nullspace"):
-                lincon.constrain(model, lambda rows, dof, seed, n=name: make(n, rows, 9, 6, {}), scale=None)
+                lincon.constrain(model, partial(_example, name), scale=None)
             else:
                 lincon.constrain(model, name, dof=9, seed=2024, **options)  # type: ignore[arg-type]
             with torch.no_grad():
