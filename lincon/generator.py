@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
+from lincon.recycling import Recycler
 
 CHUNK = 1 << 16
 """Rows handled at a time where G is regenerated: temporaries stay in cache."""
@@ -65,6 +66,7 @@ class Generator(ABC):
                 "(index generators such as ring, hash and random accept more and leave entries unused)."
             )
         self.rows, self.dof, self.seed = int(rows), int(dof), int(seed)
+        self._recycler = Recycler()
         self._handle = str(next(_handles))
         _live[self._handle] = self
 
@@ -269,12 +271,6 @@ def chunks(start: int, stop: int, size: int = CHUNK) -> Iterator[tuple[int, int]
     return ((low, min(low + size, stop)) for low in range(start, stop, size))
 
 
-def accumulator(dof: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros (dof,) in which gradients of ``dtype`` are summed: float64 for float64, float32 for all narrower."""
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return torch.zeros(dof, dtype=wide, device=device)
-
-
 def _rebuild(cls: type[Generator], rows: int, dof: int, seed: int, options: dict[str, Any]) -> Generator:
     return cls(rows=rows, dof=dof, seed=seed, **options)
 
@@ -287,7 +283,7 @@ _live: WeakValueDictionary[str, Generator] = WeakValueDictionary()
 
 @torch.library.custom_op("lincon::unpack", mutates_args=())
 def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    out = torch.empty(stop - start, dtype=dtype, device=free.device)
+    out = _live[generator]._recycler.empty(stop - start, dtype, free.device)
     _live[generator]._write(out, free.to(dtype), start)
     return out
 
@@ -295,7 +291,8 @@ def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dt
 @torch.library.custom_op("lincon::adjoint", mutates_args=())
 def _adjoint(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     g = _live[generator]
-    out = accumulator(g.dof, grad.dtype, grad.device)
+    wide = torch.float64 if grad.dtype == torch.float64 else torch.float32  # sums of narrower ones would lose bits
+    out = g._recycler.empty(g.dof, wide, grad.device).zero_()
     g._accumulate(out, grad.contiguous(), start)
     return out.to(dtype)
 

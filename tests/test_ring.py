@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lincon.generators import Hash, Random, Ring, build
+from lincon.generators._single import Single
 
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
 ORDERS = st.sampled_from(
@@ -92,8 +93,83 @@ def test_pieces_of_a_tile_are_exchanged_and_signs_vary():
     index, sign = ring.entries(torch.arange(ring.rows))
     starts = index.view(-1, 4, 16)[:, :, 0] % 64 // 16
     assert len({tuple(order) for order in starts.tolist()}) == 4
-    patterns = {tuple(row) for row in sign.view(-1, 64).tolist()}
-    assert len(patterns) == 16  # eight laps, each a pattern and its negative
+    assert len({tuple(row) for row in sign.view(-1, 64).tolist()}) == 8 * 64  # no two tiles have the same signs
+
+
+CASES = [
+    (300_000, 20_011, {}),
+    (300_000, 20_011, {"tile": 1}),
+    (300_000, 2_011, {}),
+    (500_000, 17_000, {"tile": 64}),
+    (500_000, 170, {"tile": 8}),
+    (400_000, 46_080, {"sign": False}),
+    (300_000, 300_000, {}),
+    (300_000, 250_000, {"permute": False}),
+    (250_000, 20_011, {"order": "deck"}),
+    (250_000, 700_000, {}),
+    (2_000_000, 20_011, {}),
+    (2_500_000, 1_200_000, {}),
+]
+
+
+@pytest.mark.parametrize(("rows", "dof", "options"), CASES, ids=str)
+def test_the_fast_path_is_taken_and_equals_the_reference_bit_for_bit(rows, dof, options, monkeypatch):
+    ring, free = Ring(rows, dof, 5, **options), torch.randn(dof)
+    ranges = [
+        (0, rows),
+        (rows // 7, rows - rows // 11),
+        (rows // 7 + 3, rows // 7 + 200),
+        (rows // dof // 2 * dof, rows),
+    ]
+    single = []
+    reference = Single._write
+    monkeypatch.setattr(
+        Single, "_write", lambda self, out, *args: (single.append(len(out)), reference(self, out, *args))
+    )
+    for start, stop in ranges:
+        expected = torch.empty(stop - start)
+        reference(ring, expected, free, start)
+        single.clear()
+        assert torch.equal(ring.unpack(free, start, stop), expected)
+        if ring.order == "laps" and stop - start > dof:  # entry by entry only where a range cuts through tiles
+            assert sum(single) <= 2 * (ring.tile + dof % ring.tile)
+        grad = torch.randn(stop - start, dtype=torch.float64)
+        total = torch.zeros(dof, dtype=torch.float64)
+        Single._accumulate(ring, total, grad, start)
+        torch.testing.assert_close(ring.adjoint(grad, start, stop), total, rtol=1e-12, atol=1e-12)
+        # In float32 each sum of n terms is off by at most n roundings of its largest partial sum.
+        narrow, bound = ring.adjoint(grad.float(), start, stop), (rows / dof + 1) * 2**-23
+        assert bool(((narrow - total).abs() <= bound * ring_magnitude(ring, grad, start) + 1e-6).all())
+
+
+def ring_magnitude(ring: Ring, grad: torch.Tensor, start: int) -> torch.Tensor:
+    """Sum of |grad| over the rows of each entry."""
+    total = torch.zeros(ring.dof, dtype=torch.float64)
+    unsigned = Ring(ring.rows, ring.dof, ring.seed, **{**ring.options(), "sign": False})
+    Single._accumulate(unsigned, total, grad.abs(), start)
+    return total
+
+
+def test_the_adjoint_is_the_same_bits_run_to_run_in_one_or_two_threads():
+    ring, grad = Ring(2_000_000, 46_080), torch.randn(2_000_000)
+    results = []
+    for threads in (1, 2, 2):
+        torch.set_num_threads(threads)
+        results.append(ring.adjoint(grad))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[1], results[2])
+
+
+def test_what_is_resident_is_below_one_percent_of_the_weights():
+    rows = 21_258_240
+    for dof in (46_080, 2_359_296, 11_160_576):
+        ring = Ring(rows, dof)
+        ring.unpack(torch.zeros(dof), 0, 1 << 20)
+        (cycle,) = ring._cycles.values()
+        held = sum(t.numel() * t.element_size() for t in (cycle.index, cycle.signs))
+        assert held < 0.01 * 4 * rows
+    hashed = Hash(rows, 46_080)
+    hashed.unpack(torch.zeros(46_080), 0, 1 << 16)
+    assert not hashed._tables
 
 
 def test_hash_and_random_leave_entries_unused_and_ring_does_not():

@@ -1,0 +1,90 @@
+"""Large buffers are written again only when nothing holds them."""
+
+import torch
+
+import lincon
+from lincon.generators import Ring
+from lincon.recycling import LARGE
+
+ROWS, DOF = 2 * LARGE, LARGE
+
+
+def test_a_buffer_is_used_again_when_it_was_let_go():
+    ring, free = Ring(ROWS, DOF), torch.randn(DOF)
+    first = ring.unpack(free)
+    place = first.data_ptr()
+    del first
+    assert ring.unpack(free).data_ptr() == place
+
+
+def test_a_buffer_that_anything_holds_is_left_alone():
+    ring, a, b = Ring(ROWS, DOF), torch.randn(DOF), torch.randn(DOF)
+    held = ring.unpack(a)
+    view = held[5:9]
+    expected = held.clone()
+    ring.unpack(b)
+    assert torch.equal(held, expected)
+    del held
+    ring.unpack(b)
+    assert torch.equal(view, expected[5:9])
+
+
+def big(seed=0):
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(1024, 1024), torch.nn.Tanh(), torch.nn.Linear(1024, 1024))
+    lincon.constrain(model, "ring", dof=LARGE)
+    return model
+
+
+def test_two_forwards_before_one_backward_stay_right():
+    model, x = big(), torch.randn(3, 1024)
+    a, b = model(x), model(2 * x)
+    (a.square().sum() + b.square().sum()).backward()
+    both = model.free.grad.clone()
+    model.free.grad = None
+    model(x).square().sum().backward()
+    model(2 * x).square().sum().backward()
+    torch.testing.assert_close(model.free.grad, both, rtol=1e-4, atol=1e-5)
+
+
+def test_a_forward_between_an_update_and_a_backward_stays_right():
+    """A held graph keeps the weights of its own time."""
+    model, x = big(), torch.randn(3, 1024)
+    out = model(x)
+    expected = torch.autograd.grad(out.square().sum(), model.free, retain_graph=True)[0].clone()
+    with torch.no_grad():
+        model(x)
+    torch.testing.assert_close(torch.autograd.grad(out.square().sum(), model.free)[0], expected)
+
+
+def test_gradients_that_are_kept_are_not_overwritten():
+    model, x = big(), torch.randn(3, 1024)
+    kept = []
+    for scale in (1, 2, 3):
+        model.free.grad = None
+        model(scale * x).square().sum().backward()
+        kept.append((model.free.grad, model.free.grad.clone()))
+    assert all(torch.equal(grad, copy) for grad, copy in kept)
+
+
+def test_training_recycles_from_step_to_step():
+    model, x = big(), torch.randn(3, 1024)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    places = set()
+    for _ in range(5):
+        optimizer.zero_grad()
+        out = model(x)
+        weight = next(t for t in _saved(out) if t.numel() == 1024 * 1024)
+        places.add(weight.untyped_storage().data_ptr())
+        del weight
+        out.square().sum().backward()
+        del out
+        optimizer.step()
+    assert len(places) == 1
+
+
+def _saved(out):
+    node = out.grad_fn
+    return [
+        getattr(node, name) for name in dir(node) if name.startswith("_saved_mat") and getattr(node, name) is not None
+    ]
