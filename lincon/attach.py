@@ -36,6 +36,7 @@ def constrain(
     scale: str | None = "match",
     offset: bool = False,
     init: str = "random",
+    materialize: str = "model",
     **options: Any,
 ) -> Constraint:
     """Generate weights of ``model`` from free vectors, in place: Ŵ = G W, or W₀ + G W.
@@ -60,6 +61,8 @@ def constrain(
         init: "random", or "project" for the least-squares fit to the present weights; the relative residual is
             then in ``constraint.residual``. Generators whose G is in the weights' own units (`identity`,
             `nullspace`) always start at the fit, with scale 1.
+        materialize: "model" generates all weights once a forward; "layer" one at a time, freed after use and
+            generated again for the backward, for less memory. Can be changed later: ``constraint.materialize``.
         options: of the generator, e.g. ``tile=1``.
 
     Returns:
@@ -70,6 +73,7 @@ def constrain(
     """
     _check_choice("scale", scale, ("match", "isometric", None))
     _check_choice("init", init, ("random", "project"))
+    _check_choice("materialize", materialize, ("model", "layer"))
     chosen, constant = select(model, where)
     make = _factory(generator, options)
     taken = {name for name, _ in model.named_parameters(recurse=False)}
@@ -86,6 +90,7 @@ def constrain(
     constraint = attach(
         model, [plan.group for plan in plans], chosen, {k: v for p in plans for k, v in p.values.items()}
     )
+    constraint.materialize = materialize
     if any(plan.fit for plan in plans):
         constraint.project({t.name: t.tensor for t in chosen})
     _warn_of_optimizers([t.tensor for t in chosen])
@@ -199,8 +204,9 @@ def attach(model: nn.Module, groups: list[Group], chosen: list[Target], values: 
 
     Everything has been checked by now. ``values``: of every free vector and origin.
     """
-    constraint = Constraint(model, groups)
     by_name = {target.name: target for target in chosen}
+    groups = [replace(g, lowered=all(_lowered(by_name[entry.name]) for entry in g.ledger)) for g in groups]
+    constraint = Constraint(model, groups)
     frozen = {g.origin for g in groups}
     for name, value in values.items():
         model.register_parameter(name, nn.Parameter(value, requires_grad=name not in frozen))
@@ -212,6 +218,14 @@ def attach(model: nn.Module, groups: list[Group], chosen: list[Target], values: 
     model.register_forward_hook(constraint._close, always_call=True)
     model.register_load_state_dict_pre_hook(constraint._load)
     return constraint
+
+
+_LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention
+
+
+def _lowered(target: Target) -> bool:
+    """Whether autocast casts this weight wherever it is used."""
+    return all(isinstance(module, _LOWERED) for module, _ in target.places)
 
 
 def constraints(model: nn.Module) -> list[Constraint]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lincon.errors import LinconWarning, TargetError
 from lincon.generated import Weight
 from lincon.generator import Generator
+from lincon.layerwise import Tape
 from lincon.ledger import Entry, Ledger
 from lincon.scaled import Scaled
 
@@ -29,7 +30,8 @@ class Group:
     """What shares one free vector.
 
     ``free``: name of its Parameter in the owner. ``origin``: name of the frozen Parameter that holds W₀, or None.
-    ``devices``: of each entry where it is not that of the free vector.
+    ``devices``: of each entry where it is not that of the free vector. ``lowered``: whether all of its weights are
+    used by operations that autocast runs in lower precision, so that they are generated in it.
     """
 
     free: str
@@ -38,6 +40,7 @@ class Group:
     isometric: bool = False
     origin: str | None = None
     devices: tuple[str | None, ...] = ()
+    lowered: bool = False
 
     map: Generator = field(init=False, compare=False)
     """diag(scale) G diag(column scale): what turns the free vector into all weights."""
@@ -67,15 +70,18 @@ class Constraint:
         owner: the module that was constrained; its parameters hold the free vectors.
         groups: one for each free vector.
         residual: relative residual ‖G W - target‖ / ‖target‖ of the last projection, or None.
+        materialize: "model" generates all weights once a forward, in one operation a group; "layer" generates each
+            when it is used, frees it, and generates it again for the backward, so that Ŵ never exists at once.
         copied_from: identifies constraints that are deep copies of one another.
     """
 
-    def __init__(self, owner: nn.Module, groups: list[Group]) -> None:
+    def __init__(self, owner: nn.Module, groups: list[Group], materialize: str = "model") -> None:
         self.owner = owner
         self.groups = groups
+        self.materialize = materialize
         self.residual: float | None = None
         self.copied_from = uuid4().hex
-        self._opened: dict[int, _Opened] = {}
+        self._opened: dict[int, _Opened | Tape] = {}
 
     @property
     def dof(self) -> int:
@@ -157,31 +163,41 @@ class Constraint:
     def _origin(self, group: Group) -> Tensor | None:
         return None if group.origin is None else self.owner._parameters[group.origin]
 
+    def _dtype(self, group: Group) -> torch.dtype:
+        """What the weights are generated in: the free vector's type, or autocast's where it would cast them all."""
+        free = self._free(group)
+        if group.lowered and torch.is_autocast_enabled(free.device.type):
+            return torch.get_autocast_dtype(free.device.type)
+        return free.dtype
+
     def _generate(self, group: Group) -> list[Tensor]:
         """All weights of a group, from one operation."""
-        flat = group.map.unpack(self._free(group))
+        free = self._free(group)
+        flat = group.map.unpack(free, dtype=self._dtype(group))
         if (origin := self._origin(group)) is not None:
-            flat = flat + origin
+            flat = flat + origin.to(flat.dtype)
         parts = flat.split(group.ledger.sizes)
         made = [part.view(entry.shape) for part, entry in zip(parts, group.ledger, strict=True)]
         return [_to(weight, group.device(i)) for i, weight in enumerate(made)]
 
-    def _generate_one(self, group: Group, index: int) -> Tensor:
+    def _generate_one(self, group: Group, index: int, free: Tensor, dtype: torch.dtype) -> Tensor:
         entry = group.ledger.entries[index]
-        flat = group.map.unpack(self._free(group), entry.start, entry.stop)
+        flat = group.map.unpack(free, entry.start, entry.stop, dtype=dtype)
         if (origin := self._origin(group)) is not None:
-            flat = flat + origin[entry.start : entry.stop]
+            flat = flat + origin[entry.start : entry.stop].to(dtype)
         return _to(flat.view(entry.shape), group.device(index))
 
     def read(self, key: tuple[int, int]) -> Tensor:
         """The tensor of entry ``key`` = (group, index): that of the running forward, or made on demand."""
         group = self.groups[key[0]]
         opened = self._opened.get(_thread())
+        if isinstance(opened, Tape):
+            return opened.read(key)
         if opened is not None:
             weight = opened.weights[key[0]][key[1]]
             if torch.compiler.is_compiling() or self._current(opened, key[0], weight):
                 return weight
-        made = self._generate_one(group, key[1])
+        made = self._generate_one(group, key[1], self._free(group), self._dtype(group))
         return made if torch.compiler.is_compiling() else made.as_subclass(Weight)
 
     def _current(self, opened: _Opened, number: int, weight: Tensor) -> bool:
@@ -191,14 +207,21 @@ class Constraint:
         return same and (weight.requires_grad or not (torch.is_grad_enabled() and free.requires_grad))
 
     def _open(self, module: nn.Module, args: Any) -> None:
-        """Forward pre-hook of the owner: generate everything once."""
+        """Forward pre-hook of the owner: generate everything once, or start to generate layer by layer."""
+        self._close(module, args, None)
+        if self.materialize == "layer":
+            if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+                self._opened[_thread()] = Tape(self)
+            return
         free = [self._free(group) for group in self.groups]
         versions = [] if torch.compiler.is_compiling() else [_version(f) for f in free]
         self._opened[_thread()] = _Opened(free, versions, [self._generate(group) for group in self.groups])
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of the owner, also after an error: let go of the weights."""
-        self._opened.pop(_thread(), None)
+        opened = self._opened.pop(_thread(), None)
+        if isinstance(opened, Tape):
+            opened.close()
 
     def _load(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         """Pre-hook of the owner's load_state_dict: a dense checkpoint is fitted by least squares."""

@@ -80,6 +80,11 @@ class Generator(ABC):
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         """out += G[start : start + len(grad)].T @ grad. ``out``: (dof,) float32 or float64; same bits run to run."""
 
+    def accumulator(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Zeros (dof,) in which gradients of ``dtype`` are summed: float64 for float64, float32 for all narrower."""
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return self._recycler.empty(self.dof, wide, device).zero_()
+
     def options(self) -> dict[str, Any]:
         """Constructor options beyond rows, dof and seed, as plain JSON values."""
         return {}
@@ -291,8 +296,7 @@ def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dt
 @torch.library.custom_op("lincon::adjoint", mutates_args=())
 def _adjoint(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     g = _live[generator]
-    wide = torch.float64 if grad.dtype == torch.float64 else torch.float32  # sums of narrower ones would lose bits
-    out = g._recycler.empty(g.dof, wide, grad.device).zero_()
+    out = g.accumulator(grad.dtype, grad.device)
     g._accumulate(out, grad.contiguous(), start)
     return out.to(dtype)
 
