@@ -52,11 +52,14 @@ class Single(Generator):
             values = grad[low:high].to(out.dtype)
             add_at(out, index, values if sign is None else values * sign)
 
+    def energy(self, start: int, stop: int) -> float:
+        return 1.0
+
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
-        total = torch.zeros(self.dof, dtype=torch.float64)
+        total = torch.zeros(self.dof, dtype=torch.float64, device="cpu")
         for low, high in chunks(0, self.rows):
             index, _ = self._entries(low, high, total.device)
-            ones = torch.ones(high - low, dtype=torch.float64)
+            ones = torch.ones(high - low, dtype=torch.float64, device="cpu")
             add_at(total, index, ones if weights is None else weights[low:high].double().cpu())
         return total
 

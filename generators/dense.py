@@ -23,7 +23,7 @@ _STREAM = 1
 BLOCK = 1 << 18
 """Entries regenerated at a time."""
 CACHE_BYTES = 64 << 20
-"""G is kept between calls, in float32, up to this size (64 MiB a device)."""
+"""G is kept between calls, in float32, up to this size (64 MiB a generator and device)."""
 
 
 @register
@@ -92,6 +92,9 @@ class Dense(Generator):
             part = grad[low - start : high - start].to(out.dtype)
             total += part @ self._block(low, high, out.device).to(out.dtype)
         out += total / self._norms.to(out.device, out.dtype)
+
+    def energy(self, start: int, stop: int) -> float:
+        return self.dof / self.rows
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         if weights is None:

@@ -5,7 +5,6 @@ is applied to the unit vectors once and kept as CSR. Cost: that of the product.
 """
 
 import hashlib
-import warnings
 from functools import cached_property
 from typing import Any, final
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator
+from lincon.generators._single import add_at
 from lincon.registry import register
 
 Entries = Any  # Tensor | ndarray | scipy sparse array or matrix | LinearOperator; scipy.sparse is not imported yet
@@ -53,11 +53,11 @@ class Matrix(Generator):
             self._tables = _tables(matrix, rows, dof)
         else:
             raise LinconError("matrix: give matrix=, a tensor, array, scipy sparse matrix or LinearOperator.")
-        self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     @classmethod
     def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
-        return int(options["matrix"].shape[1]) if "matrix" in options else super().default_dof(rows, options)
+        return int(np.shape(options["matrix"])[1]) if "matrix" in options else super().default_dof(rows, options)
 
     def tables(self) -> dict[str, Tensor]:
         return self._tables
@@ -69,36 +69,40 @@ class Matrix(Generator):
     def _digest(self) -> str:
         return digest(self._tables)
 
-    def _pair(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """G and its transpose, ready for products."""
+    def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The tables on a device, entries in ``dtype``: (matrix,) or (lengths of rows, indices, values)."""
         if (device, dtype) not in self._cache:
             if "matrix" in self._tables:
-                matrix = self._tables["matrix"].to(device, dtype)
-                self._cache[device, dtype] = matrix, matrix.T
+                self._cache[device, dtype] = (self._tables["matrix"].to(device, dtype),)
             else:
-                csr = _to_scipy(self._tables, (self.rows, self.dof))
-                self._cache[device, dtype] = (
-                    _torch_csr(csr, device, dtype),
-                    _torch_csr(csr.T.tocsr(), device, dtype),
-                )
+                lengths, indices = self._tables["indptr"].diff(), self._tables["indices"]
+                values = self._tables["values"].to(device, dtype)
+                self._cache[device, dtype] = lengths.to(device), indices.to(device), values
         return self._cache[device, dtype]
 
+    def _nonzeros(self, start: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Lengths of rows [start, stop), and the indices and values of their nonzeros."""
+        lengths, indices, values = self._on(like.device, like.dtype)
+        low, high = int(self._tables["indptr"][start]), int(self._tables["indptr"][stop])
+        return lengths[start:stop], indices[low:high], values[low:high]
+
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        wide = torch.promote_types(out.dtype, torch.float32)
-        matrix, _ = self._pair(out.device, wide)
-        if matrix.layout == torch.strided:
-            out.copy_(matrix[start : start + len(out)] @ free.to(wide))
+        free = free.to(torch.promote_types(out.dtype, torch.float32))
+        if "matrix" in self._tables:
+            (matrix,) = self._on(free.device, free.dtype)
+            out.copy_(matrix[start : start + len(out)] @ free)
         else:
-            out.copy_((matrix @ free.to(wide))[start : start + len(out)])
+            lengths, indices, values = self._nonzeros(start, start + len(out), free)
+            out.copy_(torch.segment_reduce(values * free[indices], "sum", lengths=lengths))
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        _, transpose = self._pair(out.device, out.dtype)
-        if transpose.layout == torch.strided:
-            out += transpose[:, start : start + len(grad)] @ grad.to(out.dtype)
-            return
-        whole = torch.zeros(self.rows, dtype=out.dtype, device=out.device)
-        whole[start : start + len(grad)] = grad
-        out += transpose @ whole
+        grad = grad.to(out.dtype)
+        if "matrix" in self._tables:
+            (matrix,) = self._on(out.device, out.dtype)
+            out += grad @ matrix[start : start + len(grad)]
+        else:
+            lengths, indices, values = self._nonzeros(start, start + len(grad), out)
+            add_at(out, indices, values * grad.repeat_interleave(lengths))
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         csr = _to_scipy(self._tables, (self.rows, self.dof))
@@ -135,13 +139,6 @@ def from_scipy(matrix: Any) -> dict[str, Tensor]:
     }
 
 
-def _torch_csr(csr: "scipy.sparse.csr_array", device: torch.device, dtype: torch.dtype) -> Tensor:
-    indptr, indices, values = (torch.from_numpy(np.asarray(part)) for part in (csr.indptr, csr.indices, csr.data))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls its CSR support beta, once a process
-        return torch.sparse_csr_tensor(indptr, indices, values.to(dtype), csr.shape, check_invariants=False).to(device)
-
-
 def _check_csr(rows: int, dof: int, indptr: Tensor, indices: Tensor, values: Tensor) -> dict[str, Tensor]:
     """The three arrays as tables, refused unless they are a valid (rows, dof) CSR matrix with finite values."""
     integer = indptr.dtype == indices.dtype == torch.int64
@@ -157,6 +154,8 @@ def _check_csr(rows: int, dof: int, indptr: Tensor, indices: Tensor, values: Ten
 
 
 def _tables(matrix: Entries, rows: int, dof: int) -> dict[str, Tensor]:
+    if isinstance(matrix, list | tuple):
+        matrix = np.asarray(matrix, np.float64)
     if tuple(matrix.shape) != (rows, dof):
         raise LinconError(
             f"matrix: it has shape {tuple(matrix.shape)}, the constraint needs {(rows, dof)} "

@@ -20,7 +20,7 @@ from lincon.registry import register
 
 _STREAM = 4
 CACHE_BYTES = 64 << 20
-"""Positions and signs are kept between calls up to this size (64 MiB a device); larger ones are regenerated."""
+"""Positions and signs are kept between calls up to this size (64 MiB a generator and device)."""
 
 
 @register
@@ -85,6 +85,9 @@ class Sparse(Generator):
             if start or len(grad) < self.rows:
                 local = torch.where((local >= 0) & (local < len(grad)), local, len(grad))
             out += (padded[local] * sign).sum(0) / self.strata**0.5
+
+    def energy(self, start: int, stop: int) -> float:
+        return self.dof / self.rows
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         if weights is None:

@@ -8,9 +8,9 @@ from importlib.metadata import version as _version
 
 from lincon import generators as generators
 from lincon.attach import constrain as constrain
-from lincon.attach import constraints as constraints
-from lincon.attach import merge as merge
+from lincon.binding import merge as merge
 from lincon.constraint import Constraint as Constraint
+from lincon.constraint import constraints as constraints
 from lincon.errors import DofError as DofError
 from lincon.errors import FileError as FileError
 from lincon.errors import LinconError as LinconError

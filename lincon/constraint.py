@@ -29,7 +29,7 @@ from lincon.scaled import Scaled
 class Group:
     """What shares one free vector.
 
-    ``free``: name of its Parameter in the owner. ``origin``: name of the frozen Parameter that holds W₀, or None.
+    ``free``: name of its Parameter in the owner. ``origin``: name of the buffer that holds W₀, or None.
     ``devices``: of each entry where it is not that of the free vector. ``lowered``: whether all of its weights are
     used by operations that autocast runs in lower precision, so that they are generated in it.
     """
@@ -109,7 +109,7 @@ class Constraint:
         pairs = zip(self.groups, made, strict=True)
         return {e.name: w for group, ws in pairs for e, w in zip(group.ledger, ws, strict=True)}
 
-    def project(self, weights: Mapping[str, Tensor] | None = None) -> float:
+    def project(self, weights: Mapping[str, Tensor]) -> float:
         """Fit the free vectors to given weights by least squares, in place.
 
         Args:
@@ -121,7 +121,7 @@ class Constraint:
         Raises:
             TargetError: a tensor is missing or has another shape. Nothing is changed then.
         """
-        fitted, self.residual = self.fit(weights or {})
+        fitted, self.residual = self.fit(weights)
         with torch.no_grad():
             for group, free in zip(self.groups, fitted, strict=True):
                 self._free(group).copy_(free)
@@ -146,7 +146,12 @@ class Constraint:
             raise TargetError(f"No weights for {entry.name!r}; project needs all of: {[e.name for e in self.ledger]}.")
         if tuple(found.shape) != entry.shape:
             raise TargetError(f"Weights for {entry.name!r} have shape {tuple(found.shape)}, not {entry.shape}.")
-        return found.detach().double().cpu().reshape(-1)
+        target = found.detach().double().cpu().reshape(-1)
+        if not bool(target.isfinite().all()):
+            raise TargetError(
+                f"Weights for {entry.name!r} hold a value that is not finite; nothing can be fitted to them."
+            )
+        return target
 
     def __repr__(self) -> str:
         names = ", ".join(repr(group.generator) for group in self.groups[:3])
@@ -161,7 +166,7 @@ class Constraint:
         return free
 
     def _origin(self, group: Group) -> Tensor | None:
-        return None if group.origin is None else self.owner._parameters[group.origin]
+        return None if group.origin is None else self.owner._buffers[group.origin]
 
     def _dtype(self, group: Group) -> torch.dtype:
         """What the weights are generated in: the free vector's type, or autocast's where it would cast them all."""
@@ -198,7 +203,8 @@ class Constraint:
             if torch.compiler.is_compiling() or self._current(opened, key[0], weight):
                 return weight
         made = self._generate_one(group, key[1], self._free(group), self._dtype(group))
-        return made if torch.compiler.is_compiling() else made.as_subclass(Weight)
+        plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        return made if plain else made.as_subclass(Weight)
 
     def _current(self, opened: _Opened, number: int, weight: Tensor) -> bool:
         """Whether an opened weight is still that of the free vector, and tracked if gradients are wanted now."""
@@ -280,3 +286,26 @@ def with_scales(group: Group, scales: list[float]) -> Group:
     """The group with other multipliers."""
     entries = tuple(replace(e, scale=s) for e, s in zip(group.ledger, scales, strict=True))
     return replace(group, ledger=Ledger(entries))
+
+
+def constraints(model: nn.Module) -> list[Constraint]:
+    """The constraints of a model and of the modules in it, each once.
+
+    Warns if several of them are copies of one (a constrained layer was cloned, as nn.TransformerEncoder does): each
+    has a free vector of its own then.
+    """
+    found: dict[int, Constraint] = {}
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, Constraint):
+                found[id(owner)] = owner
+    result = list(found.values())
+    if len({c.copied_from for c in result}) < len(result):
+        warnings.warn(
+            "Several constraints here are copies of one, each with a free vector of its own: to share one, build the "
+            "whole model first and constrain that.",
+            LinconWarning,
+            stacklevel=2,
+        )
+    return result

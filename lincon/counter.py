@@ -40,7 +40,9 @@ def key(seed: int, *streams: int) -> int:
     False
     """
     mixed = _scramble(seed & _MASK)
-    mixed ^= _scramble((seed >> 64) ^ 0x5851F42D4C957F2D)
+    while seed not in (0, -1):  # limb by limb, so that integers of any size differ
+        seed >>= 64
+        mixed = _scramble(mixed ^ _scramble((seed & _MASK) ^ 0x5851F42D4C957F2D))
     for stream in streams:
         mixed = _scramble(mixed ^ _scramble(stream ^ 0x14057B7EF767814F))
     return mixed

@@ -8,25 +8,25 @@ tensor. A file is written under a temporary name, synced and renamed; nothing is
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lincon.attach import attach, constraints
-from lincon.constraint import Constraint, Group
+from lincon.binding import bind, check_whole, unbind
+from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import FileError, LinconError
 from lincon.ledger import Ledger
-from lincon.registry import build
-from lincon.tensors import targets
+from lincon.registry import build, registered
+from lincon.tensors import Target, targets
 
 FORMAT = 1
 _TABLE = "lincon.tables."
@@ -82,20 +82,26 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> int:
     """Write a model: free vectors, unconstrained tensors, spec and ledger (a plain or merged one: all its tensors).
 
     Returns the size in bytes. The file is written whole or not at all: a temporary name beside ``path``, synced,
-    then renamed. Raises LinconError if the folder does not exist.
+    then renamed.
+
+    Raises LinconError, naming it, for what could not be loaded again: a part of a constrained model without its
+    free vector, a module replaced after it was constrained, a generator that is not registered, extra state that
+    is no tensor, tensors on the meta device; or if the folder does not exist.
     """
+    check_whole(model)
     found = _owned(model)
     tensors, header_constraints, derived = {}, [], set()
     for prefix, constraint in found:
         header_constraints.append({"owner": prefix, "groups": [_describe(constraint, g) for g in constraint.groups]})
         derived |= {prefix + g.origin for g in constraint.groups if g.origin}
         for group in constraint.groups:
+            _check_registered(group)
             tables = group.generator.tables()
             tensors.update({f"{_TABLE}{prefix}{group.free}.{name}": table for name, table in tables.items()})
     state, aliases = _distinct({k: v for k, v in model.state_dict().items() if k not in derived})
     tensors.update(state)
     header = {"format": FORMAT, "lincon": _version(), "constraints": header_constraints, "aliases": aliases}
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    stored = _apart(tensors)
     with _whole(Path(path)) as temporary:
         save_file(stored, temporary, {"lincon": seal(header, stored)})
     return os.path.getsize(path)
@@ -127,7 +133,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
 
     Args:
         model: of the architecture that was saved; fresh, or constrained the same way already. With an offset,
-            it must hold the same W₀.
+            it must hold the same W₀. Values come in the model's own dtypes.
         path: what `save` wrote.
 
     Returns:
@@ -136,29 +142,83 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
     contents = inspect(path)
     where = f"{path} does not fit this {type(model).__name__}"
     groups = _rebuild_groups(contents)
-    existing = dict(_owned(model))
+    existing: dict[str, list[Group]] = {}
+    for prefix, constraint in _owned(model):
+        existing.setdefault(prefix, []).extend(constraint.groups)
     if existing and not _same(existing, groups):
         raise FileError(f"{where}: the model is constrained already, in another way; load into a fresh one.")
     plans = {} if existing else {p: _check_ledger(model, p, gs, where) for p, gs in groups.items()}
     state = {k: v for k, v in contents.tensors.items() if not k.startswith(_TABLE)}
     state.update({name: state[first] for name, first in contents.header.get("aliases", {}).items()})
-    _check_state(model, state, groups, bool(existing), where)
-    origins = {} if existing else {p: _origins(model, p, gs, contents, where) for p, gs in groups.items()}
-    for prefix, chosen in plans.items():
-        owner = model.get_submodule(prefix.rstrip("."))
-        like = chosen[0].tensor
-        frees = {g.free: state[prefix + g.free].to(like.device, like.dtype) for g in groups[prefix]}
-        attach(owner, groups[prefix], chosen, {**frees, **origins[prefix]})
-    kept = {k: v for k, v in model.state_dict().items() if k not in state}
-    model.load_state_dict({**kept, **state})
+    _check_state(model, state, groups, where)
+    origins = {p: _origins(model, p, gs, contents, where) for p, gs in groups.items()}
+    bound: list[tuple[Constraint, list[Target]]] = []
+    try:
+        for prefix, chosen in plans.items():
+            bound.append((_bind(model, prefix, groups[prefix], chosen, state, origins[prefix]), chosen))
+        _fill(model, state)
+    except BaseException:
+        for constraint, chosen in bound:
+            unbind(constraint, {name: target.tensor for target in chosen for name in target.names})
+        raise
     return [constraint for _, constraint in _owned(model)]
+
+
+def _bind(
+    model: nn.Module,
+    prefix: str,
+    groups: list[Group],
+    chosen: list[Target],
+    state: dict[str, Tensor],
+    origins: dict[str, Tensor],
+) -> Constraint:
+    present = {target.name: target.tensor for target in chosen}
+    values, placed = dict(origins), []
+    for group in groups:
+        members = [present[entry.name] for entry in group.ledger]
+        values[group.free] = state[prefix + group.free].to(members[0].device, members[0].dtype)
+        devices = tuple(None if m.device == members[0].device else str(m.device) for m in members)
+        placed.append(replace(group, devices=devices if any(devices) else ()))
+    return bind(model.get_submodule(prefix.rstrip(".")), placed, chosen, values)
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """load_state_dict with what the file holds; what it does not (W₀) stays."""
+    whole = model.state_dict()
+    for name, tensor in state.items():
+        whole[name] = tensor
+    model.load_state_dict(whole)
+
+
+def _check_registered(group: Group) -> None:
+    cls = type(group.generator)
+    if registered(cls.name) is not cls:
+        raise LinconError(
+            f"{cls.__name__} is not the registered generator {cls.name!r}, so the file could not be loaded: "
+            "decorate it with @lincon.generators.register."
+        )
+
+
+def _apart(tensors: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors on the CPU, no two in one storage."""
+    stored: dict[str, Tensor] = {}
+    places = set()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.is_meta:
+            what = "on the meta device" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}, not a tensor"
+            raise LinconError(f"{name!r} is {what}; it cannot be saved.")
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        stored[name] = plain.clone() if place in places else plain
+        places.add(place)
+    return stored
 
 
 def _owned(model: nn.Module) -> list[tuple[str, Constraint]]:
     """(prefix of the owner, constraint) of all constraints in a model."""
-    found = {id(c.owner): [] for c in constraints(model)}  # type: dict[int, list[Constraint]]
+    found: dict[int, list[Constraint]] = {}
     for constraint in constraints(model):
-        found[id(constraint.owner)].append(constraint)
+        found.setdefault(id(constraint.owner), []).append(constraint)
     return [
         (f"{name}." if name else "", constraint)
         for name, module in model.named_modules()
@@ -175,7 +235,7 @@ def _describe(constraint: Constraint, group: Group) -> dict[str, Any]:
         "ledger": group.ledger.to_json(),
     }
     if group.origin is not None:
-        origin = constraint.owner._parameters[group.origin]
+        origin = constraint.owner._buffers[group.origin]
         assert origin is not None
         own = group.generator.offset() is not None
         description["origin"] = {
@@ -194,7 +254,10 @@ def _rebuild_groups(contents: Contents) -> dict[str, list[Group]]:
         for described in constraint["groups"]:
             start = f"{_TABLE}{prefix}{described['free']}."
             tables = {k[len(start) :]: v for k, v in contents.tensors.items() if k.startswith(start)}
-            generator = build(described["generator"], tables)
+            try:
+                generator = build(described["generator"], tables)
+            except (LinconError, KeyError, ValueError, TypeError) as error:
+                raise FileError(f"{contents.path}: {error}") from None
             if generator.fingerprint() != described["fingerprint"]:
                 raise FileError(
                     f"{contents.path}: this lincon makes another G of {generator!r} than the one that saved the file; "
@@ -210,15 +273,14 @@ def _rebuild_groups(contents: Contents) -> dict[str, list[Group]]:
     return groups
 
 
-def _same(existing: dict[str, Constraint], groups: dict[str, list[Group]]) -> bool:
-    def essence(group: Group) -> tuple[Any, ...]:
-        return group.free, group.generator, group.ledger, group.isometric, group.origin
+def _same(existing: dict[str, list[Group]], groups: dict[str, list[Group]]) -> bool:
+    def essence(gs: list[Group]) -> list[tuple[Any, ...]]:
+        return [(g.free, g.generator, g.ledger, g.isometric, g.origin) for g in sorted(gs, key=lambda g: g.free)]
 
-    mine = {p: [essence(g) for g in c.groups] for p, c in existing.items()}
-    return mine == {p: [essence(g) for g in gs] for p, gs in groups.items()}
+    return {p: essence(gs) for p, gs in existing.items()} == {p: essence(gs) for p, gs in groups.items()}
 
 
-def _check_ledger(model: nn.Module, prefix: str, groups: list[Group], where: str) -> list[Any]:
+def _check_ledger(model: nn.Module, prefix: str, groups: list[Group], where: str) -> list[Target]:
     """The model's tensors that the ledger names; refused if one is missing, has another shape, or other ties."""
     try:
         owner = model.get_submodule(prefix.rstrip("."))
@@ -240,34 +302,49 @@ def _check_ledger(model: nn.Module, prefix: str, groups: list[Group], where: str
     return chosen
 
 
-def _check_state(
-    model: nn.Module, state: dict[str, Tensor], groups: dict[str, list[Group]], attached: bool, where: str
-) -> None:
+def _check_state(model: nn.Module, state: dict[str, Tensor], groups: dict[str, list[Group]], where: str) -> None:
     """That what is stored besides the free vectors is just what the model has besides the generated tensors."""
-    free = {p + g.free for p, gs in groups.items() for g in gs}
-    generated = {p + n for p, gs in groups.items() for g in gs for e in g.ledger for n in e.names}
-    origins = {p + g.origin for p, gs in groups.items() for g in gs if g.origin}
-    wanted = {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in generated | origins | free}
+    under = {p: _prefixes(model, p) for p in groups}
+    free = {p + g.free for first, gs in groups.items() for p in under[first] for g in gs}
+    generated = {
+        p + n for first, gs in groups.items() for p in under[first] for g in gs for e in g.ledger for n in e.names
+    }
+    origins = {p + g.origin for first, gs in groups.items() for p in under[first] for g in gs if g.origin}
+    present = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    wanted = {k: tuple(v.shape) for k, v in present.items() if k not in generated | origins | free}
     stored = {k: tuple(v.shape) for k, v in state.items() if k not in free}
     for name in sorted(wanted.keys() | stored.keys()):
         if wanted.get(name) != stored.get(name):
             raise FileError(f"{where}: {name!r} is {stored.get(name)} in the file and {wanted.get(name)} here.")
 
 
+def _prefixes(model: nn.Module, first: str) -> list[str]:
+    """All prefixes of the owner that is called ``first``: it may be in the model more than once."""
+    owner = model.get_submodule(first.rstrip("."))
+    return [f"{name}." if name else "" for name, m in model.named_modules(remove_duplicate=False) if m is owner]
+
+
 def _origins(model: nn.Module, prefix: str, groups: list[Group], contents: Contents, where: str) -> dict[str, Tensor]:
     """W₀ of each group that has one: the generator's, or the model's own weights if they are those of the file."""
-    present = {name: t.tensor for t in targets(model.get_submodule(prefix.rstrip("."))) for name in t.names}
+    owner = model.get_submodule(prefix.rstrip("."))
+    present = {name: t.tensor for t in targets(owner) for name in t.names}
     described = {g["free"]: g.get("origin", {}) for g in contents.groups}
     found = {}
     for group in groups:
         if group.origin is None:
             continue
-        like = present[group.ledger.entries[0].name].detach()
-        own = group.generator.offset()
-        pieces = [present[e.name].detach().reshape(-1) for e in group.ledger]
-        origin = torch.cat(pieces) if own is None else own.to(like)
+        own, bound = group.generator.offset(), owner._buffers.get(group.origin)
+        if bound is not None:
+            origin = bound
+        elif own is None:
+            origin = torch.cat([present[e.name].detach().reshape(-1) for e in group.ledger])
+        else:
+            origin = own.to(present[group.ledger.entries[0].name].detach())
         if own is None and _sha(origin) != described[group.free].get("sha256"):
-            raise FileError(f"{where}: the file's W₀ differs from the weights this model has; give it the same base.")
+            raise FileError(
+                f"{where}: the file's W₀ differs from the weights this model has; give it the same base in the same "
+                f"dtype (here {origin.dtype})."
+            )
         found[group.origin] = origin
     return found
 
@@ -277,6 +354,9 @@ def _distinct(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
     first: dict[tuple[Any, ...], str] = {}
     kept, aliases = {}, {}
     for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            kept[name] = tensor
+            continue
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in first:
             aliases[name] = first[place]
@@ -289,19 +369,20 @@ def _distinct(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
 def _header(path: Path, text: str) -> dict[str, Any]:
     try:
         header = json.loads(text)
-        newer = int(header["format"]) > FORMAT
-        constraints_ = header["constraints"]
-        for constraint in constraints_:
+        if int(header["format"]) > FORMAT:
+            raise FileError(
+                f"{path} has format {header['format']} and this lincon reads up to {FORMAT}: "
+                f"install lincon {header.get('lincon', '(newer)')} or later."
+            )
+        for constraint in header["constraints"]:
+            constraint["owner"]
             for group in constraint["groups"]:
                 Ledger.from_json(group["ledger"])
                 group["generator"]["dof"], group["fingerprint"], group["free"], group["isometric"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, FileError):
+            raise
         raise FileError(f"{path}: its description is damaged ({error!r}); get another copy.") from None
-    if newer:
-        raise FileError(
-            f"{path} has format {header['format']} and this lincon reads up to {FORMAT}: "
-            f"install lincon {header.get('lincon', '(newer)')} or later."
-        )
     return header
 
 
@@ -335,22 +416,15 @@ def _whole(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that becomes it at the end, or nothing does."""
     if not path.parent.is_dir():
         raise LinconError(f"{path.parent} is not a folder; make it first.")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    if path.is_dir():
+        raise LinconError(f"{path} is a folder; give the name of a file.")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_map_only
 
 from lincon.errors import TargetError
 
@@ -37,26 +38,37 @@ class Generated(nn.Module):
 class Weight(Tensor):
     """A generated weight read outside its model's forward: an ordinary tensor that refuses to be written to.
 
-    A write would change a temporary and nothing else. Results of operations on it are plain tensors.
+    A write would change a temporary and nothing else. Its views refuse too; other results are plain tensors.
     """
 
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        name = getattr(func, "__name__", "")
-        written = args[0] if args else None
-        if isinstance(written, Weight) and _writes(name):
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        written = [kwargs.get("out"), *(args[:1] if _writes(name) else ())]
+        if any(
+            isinstance(x, Weight) for group in written for x in (group if isinstance(group, list | tuple) else [group])
+        ):
             raise TargetError(f"A generated weight cannot be written to ({name}). {_REMEDY}")
         with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **(kwargs or {}))
-        if name == "detach" or func == Tensor.data.__get__:  # type: ignore[attr-defined]
-            return result.as_subclass(cls)
-        return result.as_subclass(Tensor) if type(result) is cls else result
+            result = func(*args, **kwargs)
+            storages = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Weight)}
+            return tree_map_only(Tensor, lambda x: _as_seen(x, storages), result)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+
+def _as_seen(result: Tensor, storages: set[int]) -> Tensor:
+    """Views of a weight are refused writes too; anything else is a plain tensor."""
+    if type(result) not in (Tensor, Weight) or result.layout != torch.strided:
+        return result
+    return result.as_subclass(Weight if result.untyped_storage().data_ptr() in storages else Tensor)
 
 
 def _writes(name: str) -> bool:
-    in_place = name.endswith("_") and not name.endswith("__")
+    in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
     return in_place or name in ("__set__", "__setitem__") or (name.startswith("__i") and name not in _READS)
 
 
@@ -66,9 +78,13 @@ _READS = {"__index__", "__int__", "__invert__", "__init__"}
 def install(module: nn.Module, attribute: str, generated: Generated) -> None:
     """Put ``generated`` in place of ``module.<attribute>``."""
     order = tuple(module._parameters)
+    stored = module._modules.get("parametrizations")
+    if isinstance(stored, nn.ModuleDict):  # its class may be shared with deep copies: it gets one of its own
+        module.__class__ = type(module).__bases__[0]
+        _dress(module, tuple(stored))
     parametrize.register_parametrization(module, attribute, generated, unsafe=True)
     generated.sealed = True
-    if not hasattr(module, "_lincon_order"):
+    if "_lincon_order" not in module.__dict__:
         module._lincon_order = order  # type: ignore[assignment]
     _finish(module)
 
@@ -78,7 +94,7 @@ def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> Non
 
     The class made by torch may be shared with deep copies of the module, so it is left alone, never edited.
     """
-    parametrizations = module.parametrizations
+    parametrizations = module._modules["parametrizations"]
     assert isinstance(parametrizations, nn.ModuleDict)
     del parametrizations[attribute]
     module.__class__ = type(module).__bases__[0]
@@ -86,7 +102,7 @@ def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> Non
     if len(parametrizations):
         _dress(module, tuple(parametrizations))
         return
-    del module.parametrizations
+    del module._modules["parametrizations"]
     order = module.__dict__.pop("_lincon_order")
     rest = [name for name in module._parameters if name not in order]
     old = dict(module._parameters)
@@ -121,7 +137,7 @@ def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
 def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
     """Pickle as the original class and the names that are parametrized; torch's own refuses."""
     original = type(self).__bases__[0]
-    attributes = tuple(self.parametrizations)  # type: ignore[arg-type]
+    attributes: tuple[str, ...] = tuple(self._modules["parametrizations"])  # type: ignore[arg-type]
     return _restore, (original, attributes), original.__getstate__(self)  # type: ignore[call-arg]
 
 

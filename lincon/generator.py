@@ -3,7 +3,7 @@
 An implementation says what G does to a range of rows, twice: `_write` (G[start:stop] @ free) and `_accumulate`
 (+= G[start:stop].T @ grad). Everything else (autograd, projection, spec, fingerprint, operators) is derived here.
 The two directions are a pair of torch operators, each the derivative of the other, so gradients of any order, forward
-mode, `torch.func`, `torch.compile(fullgraph=True)` and `torch.export` see a linear map and never trace into it.
+mode, `torch.func` and `torch.compile(fullgraph=True)` see a linear map and never trace into it.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
+from operator import index
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
@@ -65,7 +66,7 @@ class Generator(ABC):
                 f"{self.name}: dof={dof} exceeds rows={rows}; give dof <= {rows} "
                 "(index generators such as ring, hash and random accept more and leave entries unused)."
             )
-        self.rows, self.dof, self.seed = int(rows), int(dof), int(seed)
+        self.rows, self.dof, self.seed = int(rows), int(dof), as_seed(seed)
         self._recycler = Recycler()
         self._handle = str(next(_handles))
         _live[self._handle] = self
@@ -172,12 +173,21 @@ class Generator(ABC):
 
         For one-nonzero generators the number of uses of each entry. The default goes through G row by row.
         """
-        total = torch.zeros(self.dof, dtype=torch.float64)
+        total = torch.zeros(self.dof, dtype=torch.float64, device="cpu")
         for start, stop in chunks(0, self.rows, max(1, CHUNK // self.dof)):
             block = self._rows(start, stop)
             scale = 1 if weights is None else weights[start:stop, None].double().cpu()
             total += (block * block * scale).sum(0)
         return total
+
+    def energy(self, start: int, stop: int) -> float:
+        """Mean over rows [start, stop) of the squared norm of a row of G, in expectation over seeds.
+
+        The variance of a generated weight is this times that of W. The default counts, by `gram_diagonal`.
+        """
+        inside = torch.zeros(self.rows, dtype=torch.float64, device="cpu")
+        inside[start:stop] = 1
+        return float(self.gram_diagonal(inside).sum()) / max(1, stop - start)
 
     def unused(self) -> int:
         """How many free entries no row reads."""
@@ -195,18 +205,20 @@ class Generator(ABC):
         }
 
     def fingerprint(self) -> str:
-        """64 hex digits of G itself, from sampled rows: differs if this build of lincon makes another G."""
+        """32 hex digits of G itself, from sampled rows: differs if this build of lincon makes another G."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        probe = below(bits(key(0, 101), torch.arange(self.dof)), 2001).sub_(1000).double()
-        starts = below(bits(key(0, 102), torch.arange(64)), min(self.rows, 1 << 31)).tolist()
+        probe = below(bits(key(0, 101), torch.arange(self.dof, device="cpu")), 2001).sub_(1000).double()
+        starts = below(bits(key(0, 102), torch.arange(64, device="cpu")), min(self.rows, 1 << 31)).tolist()
         digest = hashlib.sha256(f"{self.rows}x{self.dof}".encode())
+        noise = 1e-9 * float(probe.abs().sum())  # sums that cancel are zero, whatever the order they were added in
         for start in sorted({0, *starts}):
             values = self.unpack(probe, start, min(start + 16, self.rows))
-            digest.update("".join(f"{value:.6e};" for value in (values + 0.0).tolist()).encode())
-        return digest.hexdigest()
+            values = torch.where(values.abs() < noise, 0.0, values)
+            digest.update("".join(f"{value:.6e};" for value in values.tolist()).encode())
+        return digest.hexdigest()[:32]
 
     def operator(self) -> "scipy.sparse.linalg.LinearOperator":
         """G as a scipy LinearOperator, (rows, dof) float64 on the CPU."""
@@ -276,6 +288,14 @@ def chunks(start: int, stop: int, size: int = CHUNK) -> Iterator[tuple[int, int]
     return ((low, min(low + size, stop)) for low in range(start, stop, size))
 
 
+def as_seed(seed: Any) -> int:
+    """Any integer, also NumPy's or torch's, as one of Python's."""
+    try:
+        return index(seed)
+    except TypeError:
+        raise LinconError(f"seed={seed!r}; it must be an integer.") from None
+
+
 def _rebuild(cls: type[Generator], rows: int, dof: int, seed: int, options: dict[str, Any]) -> Generator:
     return cls(rows=rows, dof=dof, seed=seed, **options)
 
@@ -316,6 +336,10 @@ class _Linear(torch.autograd.Function):
 
     @classmethod
     def on(cls, vector: Tensor, *where: Any) -> Tensor:
+        if torch.compiler.is_exporting():
+            raise LinconError(
+                "A constrained model cannot be exported: its G lives in this process. lincon.merge it first."
+            )
         function = cls if torch.compiler.is_compiling() else _FORWARD_MODE[cls]
         return function.apply(vector, *where)
 

@@ -39,6 +39,12 @@ def get(name: str) -> type[Generator]:
     return _registered[name]
 
 
+def registered(name: str) -> type[Generator] | None:
+    """The class registered as ``name``, or None."""
+    _load_plugins()
+    return _registered.get(name)
+
+
 def build(spec: dict[str, Any], tables: dict[str, Tensor] | None = None) -> Generator:
     """The generator that a spec (and its tables) describes.
 

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
-from lincon.attach import constraints
-from lincon.constraint import Constraint
+from lincon.constraint import Constraint, constraints
 
 
 @dataclass(frozen=True)
@@ -70,31 +69,37 @@ class Summary:
 def summary(model: nn.Module) -> Summary:
     """Count everything in a model, constrained or not; every free vector once."""
     found = constraints(model)
+    prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
     tensors = [*model.parameters(), *model.buffers()]
-    origins = [c.owner._parameters[g.origin] for c in found for g in c.groups if g.origin]
+    origins = [c.owner._buffers[g.origin] for c in found for g in c.groups if g.origin]
     tables = [t for c in found for g in c.groups for t in g.generator.tables().values()]
     resident = sum(t.numel() * t.element_size() for t in tensors)
     free = {id(c.owner._parameters[g.free]) for c in found for g in c.groups}
-    origin_ids = {id(o) for o in origins}
     origin_bytes = sum(o.numel() * o.element_size() for o in origins if o is not None)
     free_bytes = sum(t.numel() * t.element_size() for t in tensors if id(t) in free)
     generated_bytes = sum(g.generator.rows * c.free[g.free].element_size() for c in found for g in c.groups)
     return Summary(
-        lines=tuple(line for c in found for line in _lines(c)),
+        lines=tuple(line for c in found for line in _lines(c, prefixes[id(c.owner)])),
         dof=sum(c.dof for c in found),
         rows=sum(c.rows for c in found),
-        unconstrained=sum(p.numel() for p in model.parameters() if id(p) not in free | origin_ids),
+        unconstrained=sum(p.numel() for p in model.parameters() if id(p) not in free),
         unused=sum(g.generator.unused() for c in found for g in c.groups if g.generator.allows_unused),
         resident=resident + sum(t.numel() * t.element_size() for t in tables),
         dense=resident - free_bytes - origin_bytes + generated_bytes,
-        file=resident - origin_bytes + sum(t.numel() * t.element_size() for t in tables),
+        file=_state_bytes(model) - origin_bytes + sum(t.numel() * t.element_size() for t in tables),
         residual=next((c.residual for c in found if c.residual is not None), None),
     )
 
 
-def _lines(constraint: Constraint) -> list[Line]:
+def _state_bytes(model: nn.Module) -> int:
+    """Of the tensors of the state_dict, each once."""
+    distinct = {t.data_ptr() if t.numel() else id(t): t for t in model.state_dict().values() if isinstance(t, Tensor)}
+    return sum(t.numel() * t.element_size() for t in distinct.values())
+
+
+def _lines(constraint: Constraint, prefix: str) -> list[Line]:
     return [
-        Line(" = ".join(e.names), e.shape, group.generator.name, e.scale, group.free)
+        Line(" = ".join(prefix + name for name in e.names), e.shape, group.generator.name, e.scale, group.free)
         for group in constraint.groups
         for e in group.ledger
     ]

@@ -74,7 +74,8 @@ class Scaled(Generator):
 
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
         if self.isometric:
-            free = free * self._column_scale(free)
+            wide = torch.promote_types(out.dtype, torch.float32)
+            free = (free.to(wide) * self._column_scale(free.to(wide))).to(out.dtype)
         for low, high, scale in self._segments(start, start + len(out)):
             self.inner._write(out[low:high], free, start + low)
             if scale != 1.0:
@@ -87,6 +88,15 @@ class Scaled(Generator):
             self.inner._accumulate(total, part, start + low)
         if self.isometric:
             out += total * self._column_scale(total)
+
+    def energy(self, start: int, stop: int) -> float:
+        if self.isometric:
+            return super().energy(start, stop)
+        parts = [
+            (scale * scale * self.inner.energy(start + a, start + b), b - a)
+            for a, b, scale in self._segments(start, stop)
+        ]
+        return sum(energy * rows for energy, rows in parts) / max(1, stop - start)
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         squares = self._row_squares()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from numbers import Integral, Number
 from typing import Any
 
 import torch
@@ -11,12 +12,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from lincon.constraint import constraints
 from lincon.errors import DofError, TargetError
 from lincon.generated import Generated
 
 Where = str | Iterable[str] | Callable[[str, nn.Parameter], bool] | None
 Scope = str | Iterable[str] | Mapping[str, int | float] | Callable[[str], str]
 Dof = int | float | None
+
+FEW = 32
+"""Values from which a standard deviation is worth more than a root mean square."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,15 @@ class Target:
 
 
 def targets(model: nn.Module) -> list[Target]:
-    """Every Parameter of the model, in the order of `named_parameters`, with all its names and places."""
+    """Every Parameter of the model, in the order of `named_parameters`, with all its names and places.
+
+    Free vectors of constraints that are there already are not among them.
+    """
+    free = {id(tensor) for constraint in constraints(model) for tensor in constraint.free.values()}
     found: dict[int, tuple[list[str], dict[tuple[int, str], tuple[nn.Module, str]], nn.Parameter]] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for attribute, tensor in module._parameters.items():
-            if tensor is not None:
+            if tensor is not None and id(tensor) not in free:
                 names, places, _ = found.setdefault(id(tensor), ([], {}, tensor))
                 names.append(f"{prefix}.{attribute}" if prefix else attribute)
                 places.setdefault((id(module), attribute), (module, attribute))
@@ -61,7 +70,7 @@ def select(model: nn.Module, where: Where) -> tuple[list[Target], list[str]]:
     everything = targets(model)
     constant: list[str] = []
     if where is None:
-        chosen = [t for t in everything if t.tensor.requires_grad and (is_lazy(t.tensor) or t.tensor.dim() >= 2)]
+        chosen = [t for t in everything if is_lazy(t.tensor) or _is_weight(t.tensor)]
         constant = [t.name for t in chosen if _is_constant(t.tensor)]
         chosen = [t for t in chosen if t.name not in constant]
     elif callable(where):
@@ -69,7 +78,8 @@ def select(model: nn.Module, where: Where) -> tuple[list[Target], list[str]]:
     else:
         chosen = _by_pattern(model, everything, [where] if isinstance(where, str) else list(where))
     if not chosen:
-        raise TargetError(f"There is nothing to constrain: {_why_nothing(model, everything)}")
+        left = f" Left out, since initialised to a constant: {', '.join(constant)}." if constant else ""
+        raise TargetError(f"There is nothing to constrain: {_why_nothing(model, everything)}{left}")
     for target in chosen:
         _check(target)
     return chosen, constant
@@ -96,6 +106,11 @@ def _why_nothing(model: nn.Module, everything: list[Target]) -> str:
     return f"of {len(everything)} parameters none was chosen (the default is those of two or more dimensions)."
 
 
+def _is_weight(tensor: Tensor) -> bool:
+    """What the default chooses: trainable, real, of two or more dimensions."""
+    return tensor.requires_grad and tensor.is_floating_point() and tensor.dim() >= 2
+
+
 def _is_constant(tensor: Tensor) -> bool:
     if is_lazy(tensor) or tensor.is_meta:
         return False
@@ -117,7 +132,8 @@ def _check(target: Target) -> None:
 
 
 def _check_place(name: str, module: nn.Module, attribute: str) -> None:
-    hooked = attribute.endswith("_orig") or (attribute.endswith("_v") and hasattr(module, attribute[:-1] + "g"))
+    hooks = [getattr(h, "name", getattr(h, "_tensor_name", None)) for h in module._forward_pre_hooks.values()]
+    hooked = any(isinstance(name, str) and attribute in (f"{name}_g", f"{name}_v", f"{name}_orig") for name in hooks)
     if hooked or isinstance(module, parametrize.ParametrizationList):
         raise TargetError(
             f"{name!r} is parametrized or pruned already (weight norm, spectral norm, ...): undo that first "
@@ -128,6 +144,8 @@ def _check_place(name: str, module: nn.Module, attribute: str) -> None:
             f"{name!r} belongs to a {type(module).__name__}, which iterates over what it holds; move the parameter "
             "to a module of its own, or leave it out with where=..."
         )
+    if hasattr(nn.ModuleDict, attribute):
+        raise TargetError(f"{name!r}: torch cannot parametrize a tensor of this name; rename it, or leave it out.")
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) and (module.sparse or module.max_norm is not None):
         raise TargetError(
             f"{name!r} belongs to an embedding with {'sparse=True' if module.sparse else 'max_norm'}, which writes to "
@@ -140,6 +158,8 @@ def group(chosen: list[Target], scope: Scope, dof: Dof) -> list[tuple[str, list[
     if isinstance(scope, Mapping) and dof is not None:
         raise DofError("dof= and a scope that maps prefixes to dof exclude each other; leave dof out.")
     labels = {t.name: _label(scope, t.name) for t in chosen}
+    if not (isinstance(scope, str) or callable(scope)) and (idle := set(scope) - set(labels.values())):
+        raise TargetError(f"scope names {sorted(idle)}, under which there is no tensor to constrain.")
     groups: dict[str, list[Target]] = {}
     for target in chosen:
         groups.setdefault(labels[target.name], []).append(target)
@@ -180,6 +200,8 @@ def count(dof: Dof, rows: int) -> int:
     >>> count(0.5, 100), count(64, 100), count(0.001, 100)
     (50, 64, 1)
     """
+    if isinstance(dof, Number) and not isinstance(dof, bool | int | float):  # NumPy's
+        dof = int(dof) if isinstance(dof, Integral) else float(dof)
     if isinstance(dof, bool) or not isinstance(dof, int | float):
         raise DofError(f"dof={dof!r}; give an integer or a fraction of the rows between 0 and 1.")
     if not math.isfinite(dof) or dof <= 0:
@@ -205,8 +227,10 @@ def _share(total: int, rows: dict[str, int]) -> dict[str, int]:
 
 
 def spread(tensor: Tensor) -> float:
-    """Standard deviation of a tensor's values, in float64; of a single value its size; 0 on the meta device."""
+    """Standard deviation of a tensor's values, in float64; of fewer than `FEW` the root mean square; 0 on meta."""
     if tensor.is_meta:
         return 0.0
     values = tensor.detach().double()
-    return float(values.abs().sum() if values.numel() == 1 else torch.std(values, correction=0))
+    if values.numel() < FEW:
+        return float(values.square().mean().sqrt())
+    return float(torch.std(values, correction=0))

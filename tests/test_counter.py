@@ -13,7 +13,7 @@ from lincon.permutation import Permutation
 
 
 def test_the_first_words_never_change():
-    assert key(0) == 0x58A83CC340F85AE8
+    assert key(0) == 0xE220A8397B1DCDAFA83CC340F85AE8
     words = bits(key(1, 2), torch.arange(4)).tolist()
     assert words == GOLDEN
 
@@ -84,4 +84,4 @@ def test_the_same_bits_in_another_process_with_another_thread_count():
     assert [int(x) for x in other] == mine
 
 
-GOLDEN = [-5184780746559334343, 8106628579082168430, 4282162336504909776, 305176509423255575]
+GOLDEN = [-3852431601464221002, -8765521039925078805, 1208559866384426285, 2635599950721777556]
