@@ -6,9 +6,13 @@ A new one is a file here and a line below; `lincon.testing.check_generator` chec
 if __name__ != "lincon.generators":
     raise ImportError("Import lincon.generators, never generators: a second copy would register everything twice.")
 
+from lincon.generators.codebook import Codebook
 from lincon.generators.dense import Dense
+from lincon.generators.fastfood import Fastfood
+from lincon.generators.fold import Fold
 from lincon.generators.hash import Hash
 from lincon.generators.identity import Identity
+from lincon.generators.kronecker import Kronecker
 from lincon.generators.matrix import Matrix
 from lincon.generators.nullspace import Nullspace
 from lincon.generators.random import Random
@@ -17,9 +21,13 @@ from lincon.generators.sparse import Sparse
 from lincon.registry import available, build, get, register
 
 __all__ = [
+    "Codebook",
     "Dense",
+    "Fastfood",
+    "Fold",
     "Hash",
     "Identity",
+    "Kronecker",
     "Matrix",
     "Nullspace",
     "Random",

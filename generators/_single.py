@@ -20,6 +20,7 @@ class Single(Generator):
 
     allows_unused = True
     diagonal_gram = True
+    disjoint = True
 
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         super().__init__(rows, dof, seed)

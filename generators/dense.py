@@ -8,13 +8,12 @@ Cost: O(rows dof) time; memory of one block, or of G itself where that is at mos
 """
 
 from functools import cache, cached_property
-from statistics import NormalDist
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from lincon.counter import bits, key
+from lincon.counter import bits, key, normals
 from lincon.errors import LinconError
 from lincon.generator import Generator, chunks
 from lincon.registry import register
@@ -57,7 +56,7 @@ class Dense(Generator):
         if self.entries == "rademacher":
             drawn = _octets(device).index_select(0, random.view(torch.uint8).int())
         else:
-            drawn = _quantiles(device)[random.view(torch.int16).int() & 4095]
+            drawn = normals(random.view(torch.int16))
         return drawn.view(stop - start, words * per_word)[:, : self.dof]
 
     def _block(self, start: int, stop: int, device: torch.device) -> Tensor:
@@ -110,10 +109,3 @@ def _octets(device: torch.device) -> Tensor:
     """The eight signs of each byte: (256, 8) float32."""
     byte = torch.arange(256, device=device)[:, None]
     return (1 - 2 * (byte >> torch.arange(8, device=device) & 1)).float()
-
-
-@cache
-def _quantiles(device: torch.device) -> Tensor:
-    """(4096,) float32, multiples of 2^-12."""
-    levels = [round(NormalDist().inv_cdf((level + 0.5) / 4096) * 4096) for level in range(4096)]
-    return torch.tensor(levels, device=device) / 4096

@@ -20,6 +20,7 @@ class Identity(Generator):
 
     name = "identity"
     diagonal_gram = True
+    disjoint = True
     starts_from_weights = True
 
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:

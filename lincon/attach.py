@@ -21,6 +21,8 @@ from lincon.tensors import FEW, Dof, Scope, Target, Where, group, select, spread
 
 _GROUP_STREAM, _FREE_STREAM = 201, 202
 Recipe = str | type[Generator] | Generator | Callable[[int, int, int], Generator]
+Make = Callable[[Tensor, int | None, int], Generator]
+"""(weights, dof, seed) -> generator; the weights, (rows,), are those of the model."""
 
 
 def constrain(
@@ -35,6 +37,7 @@ def constrain(
     offset: bool = False,
     init: str = "random",
     materialize: str = "model",
+    gradient: str = "euclidean",
     **options: Any,
 ) -> Constraint:
     """Generate weights of ``model`` from free vectors, in place: Ŵ = G W, or W₀ + G W.
@@ -61,6 +64,8 @@ def constrain(
             `nullspace`) always start at the fit, with scale 1.
         materialize: "model" generates all weights once a forward; "layer" one at a time, freed after use and
             generated again for the backward, for less memory. Can be changed later: ``constraint.materialize``.
+        gradient: "euclidean" trains W by its own gradient; "gram" divides that by diag(GᵀG), so that steps on W move
+            Ŵ as projected gradient descent does; "mean" is the scaler of STABLE-RPS (see `Group.divisor`).
         options: of the generator, e.g. ``tile=1``.
 
     Returns:
@@ -75,6 +80,7 @@ def constrain(
         raise LinconError("offset=True starts at the weights as they are, init='project' at a fit to them: give one.")
     _check_choice("scale", scale, ("match", "isometric", None))
     _check_choice("init", init, ("random", "project"))
+    _check_choice("gradient", gradient, ("euclidean", "gram", "mean"))
     _check_choice("materialize", materialize, ("model", "layer"))
     seed = as_seed(seed)
     chosen, constant = select(model, where)
@@ -86,7 +92,8 @@ def constrain(
             mixed = key(seed, _GROUP_STREAM, number) >> 1 if len(grouped) > 1 else seed
             plans.append(_plan(model, label, members, make, budget, mixed, scale, offset, init, taken))
         values = {name: value for plan in plans for name, value in plan.values.items()}
-        constraint = bind(model, [plan.group for plan in plans], chosen, values)
+        groups = [replace(plan.group, gradient=gradient) for plan in plans]
+        constraint = bind(model, groups, chosen, values)
         constraint.materialize = materialize
         if any(plan.fit for plan in plans):
             constraint.project({t.name: t.tensor for t in chosen})
@@ -121,7 +128,7 @@ def _plan(
     model: nn.Module,
     label: str,
     members: list[Target],
-    make: Callable[[int, int | None, int], Generator],
+    make: Make,
     dof: int | None,
     seed: int,
     scale: str | None,
@@ -136,7 +143,7 @@ def _plan(
             "constrain them in two calls (where=...) or in two scopes."
         )
     ledger = Ledger.of([(t.names, tuple(t.tensor.shape)) for t in members])
-    generator = make(ledger.rows, dof, seed)
+    generator = make(_flat(members), dof, seed)
     if not isinstance(generator, Generator):
         raise LinconError(f"The callable made a {type(generator).__name__}, not a lincon.Generator.")
     if (generator.rows, generator.dof) != (ledger.rows, dof if dof is not None else generator.dof):
@@ -201,26 +208,32 @@ def _origin(generator: Generator, members: list[Target], offset: bool) -> Tensor
         return own
     if own is not None:
         raise LinconError(f"{generator.name}: it has an offset of its own; leave offset out.")
+    return _flat(members)
+
+
+def _flat(members: list[Target]) -> Tensor:
+    """The tensors laid one after the other, (rows,), on the device of the first."""
     return torch.cat([t.tensor.detach().reshape(-1).to(members[0].tensor.device) for t in members])
 
 
-def _factory(generator: Recipe, options: dict[str, Any]) -> Callable[[int, int | None, int], Generator]:
+def _factory(generator: Recipe, options: dict[str, Any]) -> Make:
     if isinstance(generator, Generator):
         made = generator
-        return lambda rows, dof, seed: made
+        return lambda weights, dof, seed: made
     cls = get(generator) if isinstance(generator, str) else generator
     if isinstance(cls, type):
-        return lambda rows, dof, seed: _construct(cls, rows, dof, seed, options)
+        return lambda weights, dof, seed: _construct(cls, weights, dof, seed, options)
     if options:
         raise LinconError(f"Options {sorted(options)} were given with a callable; bind them in it.")
-    return lambda rows, dof, seed: cls(rows, dof, seed)  # type: ignore[arg-type]
+    return lambda weights, dof, seed: cls(len(weights), dof, seed)  # type: ignore[arg-type]
 
 
-def _construct(cls: type[Generator], rows: int, dof: int | None, seed: int, options: dict[str, Any]) -> Generator:
+def _construct(cls: type[Generator], weights: Tensor, dof: int | None, seed: int, options: dict[str, Any]) -> Generator:
     known = list(signature(cls).parameters)[3:]
     if unknown := [name for name in options if name not in known]:
         raise LinconError(f"{cls.name}: no option {unknown[0]!r}; there are: {', '.join(known) or 'none'}.")
-    return cls(rows=rows, dof=cls.default_dof(rows, options) if dof is None else dof, seed=seed, **options)  # type: ignore[arg-type]
+    width = cls.default_dof(len(weights), options) if dof is None else dof
+    return cls.for_weights(weights, width, seed, **options)  # type: ignore[arg-type]
 
 
 def _free_name(wanted: str, model: nn.Module, taken: set[str]) -> str:

@@ -31,7 +31,8 @@ class Group:
 
     ``free``: name of its Parameter in the owner. ``origin``: name of the buffer that holds W₀, or None.
     ``devices``: of each entry where it is not that of the free vector. ``lowered``: whether all of its weights are
-    used by operations that autocast runs in lower precision, so that they are generated in it.
+    used by operations that autocast runs in lower precision, so that they are generated in it. ``gradient``: what
+    the free vector's gradient is divided by, entry by entry: see `Group.divisor`.
     """
 
     free: str
@@ -41,17 +42,62 @@ class Group:
     origin: str | None = None
     devices: tuple[str | None, ...] = ()
     lowered: bool = False
+    gradient: str = "euclidean"
 
     map: Generator = field(init=False, compare=False)
     """diag(scale) G diag(column scale): what turns the free vector into all weights."""
+
+    _divisors: dict[tuple[torch.device, torch.dtype], Tensor] = field(init=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         plain = not self.isometric and set(self.ledger.scales) <= {1.0}
         scaled = Scaled(self.generator, self.ledger.sizes, self.ledger.scales, self.isometric)
         object.__setattr__(self, "map", self.generator if plain else scaled)
 
+    def divisor(self, like: Tensor) -> Tensor | None:
+        """(dof,), or None for the plain ("euclidean") gradient.
+
+        "gram" divides by diag(GᵀG), the sum of c² over the uses of an entry: gradient descent on W then moves the
+        weights as projected gradient descent on Ŵ does, where GᵀG is diagonal. "mean" divides by (Σc)² / Σ1 over the
+        uses, the default scaler of STABLE-RPS (Desai and Shrivastava, ICLR 2024). Both with c the multiplier.
+        """
+        if self.gradient == "euclidean":
+            return None
+        slot = like.device, like.dtype
+        if slot not in self._divisors:
+            self._divisors[slot] = self._count().to(like)
+        return self._divisors[slot]
+
+    def _count(self) -> Tensor:
+        if self.gradient == "gram":
+            total = self.map.gram_diagonal()
+        else:
+            scales = torch.tensor(self.ledger.scales, dtype=torch.float64, device="cpu")
+            rows = scales.repeat_interleave(torch.tensor(self.ledger.sizes, device="cpu"))
+            uses = self.generator.gram_diagonal()
+            total = self.generator.gram_diagonal(rows).square() / uses.where(uses > 0, torch.ones_like(uses))
+        return total.where(total > 0, torch.ones_like(total))
+
     def device(self, index: int) -> str | None:
         return self.devices[index] if self.devices else None
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The identity, whose gradient is divided by ``divisor``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(free: Tensor, divisor: Tensor) -> Tensor:
+        return free.view_as(free)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad / ctx.saved_tensors[0], None
 
 
 @dataclass
@@ -165,6 +211,11 @@ class Constraint:
         assert free is not None
         return free
 
+    def scaled(self, free: Tensor, group: Group) -> Tensor:
+        """The free vector as generation sees it: its gradient is divided as the group says."""
+        divisor = group.divisor(free)
+        return free if divisor is None else _ScaledGradient.apply(free, divisor)
+
     def _origin(self, group: Group) -> Tensor | None:
         return None if group.origin is None else self.owner._buffers[group.origin]
 
@@ -177,7 +228,7 @@ class Constraint:
 
     def _generate(self, group: Group) -> list[Tensor]:
         """All weights of a group, from one operation."""
-        free = self._free(group)
+        free = self.scaled(self._free(group), group)
         flat = group.map.unpack(free, dtype=self._dtype(group))
         if (origin := self._origin(group)) is not None:
             flat = flat + origin.to(flat.dtype)
@@ -202,7 +253,8 @@ class Constraint:
             weight = opened.weights[key[0]][key[1]]
             if torch.compiler.is_compiling() or self._current(opened, key[0], weight):
                 return weight
-        made = self._generate_one(group, key[1], self._free(group), self._dtype(group))
+        free = self.scaled(self._free(group), group)
+        made = self._generate_one(group, key[1], free, self._dtype(group))
         plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
         return made if plain else made.as_subclass(Weight)
 

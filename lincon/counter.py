@@ -9,6 +9,9 @@ The mixing steps are those of MurmurHash3's 64-bit finaliser (A. Appleby, public
 (Steele, Lea, Flood 2014), with a keyed whitening before and between the multiplications.
 """
 
+from functools import cache
+from statistics import NormalDist
+
 import torch
 from torch import Tensor
 
@@ -82,3 +85,17 @@ def below(random: Tensor, bound: int | Tensor) -> Tensor:
 def signs(random: Tensor, dtype: torch.dtype = torch.int8) -> Tensor:
     """The lowest bit of each value as +1 or -1."""
     return (random & 1).mul_(-2).add_(1).to(dtype)
+
+
+def normals(random: Tensor) -> Tensor:
+    """The lowest 12 bits of each value as one of 4096 equally likely quantiles of N(0, 1), float32.
+
+    They are rounded to multiples of 2^-12, so that every one is exactly representable.
+    """
+    return _quantiles(random.device)[random.int() & 4095]
+
+
+@cache
+def _quantiles(device: torch.device) -> Tensor:
+    levels = [round(NormalDist().inv_cdf((level + 0.5) / 4096) * 4096) for level in range(4096)]
+    return torch.tensor(levels, device=device) / 4096

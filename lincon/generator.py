@@ -28,6 +28,9 @@ from lincon.recycling import Recycler
 CHUNK = 1 << 16
 """Rows handled at a time where G is regenerated: temporaries stay in cache."""
 
+SMALL = 1 << 20
+"""Entries up to which G is made dense to project."""
+
 TABLE_BYTES = 1 << 20
 """A table that speeds up a generator is kept between calls if it is no larger than this (1 MiB a device)."""
 
@@ -53,8 +56,10 @@ class Generator(ABC):
     """Raised whenever the map of some spec changes by a bit."""
     allows_unused: ClassVar[bool] = False
     """Whether dof may exceed rows (entries are then left without a row)."""
-    diagonal_gram: ClassVar[bool] = False
+    diagonal_gram: bool = False
     """Whether GᵀG is diagonal, so that `project` has a closed form."""
+    disjoint: ClassVar[bool] = False
+    """Whether no row reads two entries, so that GᵀG is diagonal under any multipliers of the rows."""
     starts_from_weights: ClassVar[bool] = False
     """Whether a model constrained by it starts at the projection of its own weights, in their own scale."""
 
@@ -97,6 +102,14 @@ class Generator(ABC):
     def offset(self) -> Tensor | None:
         """W₀ (rows,) of an affine constraint Ŵ = W₀ + G W, float64; None for a linear one."""
         return None
+
+    @classmethod
+    def for_weights(cls, weights: Tensor, dof: int, seed: int, **options: Any) -> "Generator":
+        """The generator that `constrain` asks for; ``weights``: (rows,), what the model holds now.
+
+        Schemes that learn their G from trained weights do it here; the others look at the number of rows alone.
+        """
+        return cls(rows=len(weights), dof=dof, seed=seed, **options)
 
     @classmethod
     def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
@@ -151,7 +164,7 @@ class Generator(ABC):
         """The free vector nearest to given weights: argmin over W of ‖G W - target‖ (of least norm).
 
         ``target``: (rows,) -> (dof,), same dtype and device. Closed form where GᵀG is diagonal, else LSMR
-        (Fong and Saunders 2011) in float64 to a relative tolerance of 1e-10.
+        (Fong and Saunders 2011) in float64 to a relative tolerance of 1e-10, or dense where G is small.
         """
         self._check(target, self.rows, 0, self.rows)
         with torch.no_grad():
@@ -161,6 +174,9 @@ class Generator(ABC):
             if self.diagonal_gram:
                 gram = self.gram_diagonal().to(wanted.device)
                 solution = self.adjoint(wanted) / gram.where(gram > 0, torch.ones_like(gram))
+            elif self.rows * self.dof <= SMALL:
+                dense = self.dense().numpy()
+                solution = torch.from_numpy(scipy.linalg.lstsq(dense, wanted.cpu().numpy(), lapack_driver="gelsd")[0])
             else:
                 answer = scipy.sparse.linalg.lsmr(
                     self.operator(), wanted.cpu().numpy(), atol=1e-10, btol=1e-10, maxiter=4 * self.dof + 100

@@ -42,7 +42,8 @@ class Tape:
         self.buffers: dict[int, Tensor] = {}
         self.alive: dict[Key, weakref.ref[Tensor]] = {}
         self.places: dict[int, Key] = {}
-        self.tokens = [_Anchor.apply(free, self, number) for number, free in enumerate(self.free)]
+        pairs = zip(self.free, constraint.groups, strict=True)
+        self.tokens = [_Anchor.apply(constraint.scaled(f, g), self, number) for number, (f, g) in enumerate(pairs)]
         self.hooks = saved_tensors_hooks(self._note, self._regenerate)
         self.hooks.__enter__()
 

@@ -30,7 +30,8 @@ class Scaled(Generator):
     def __init__(self, inner: Generator, sizes: Sequence[int], scales: Sequence[float], isometric: bool) -> None:
         super().__init__(inner.rows, inner.dof, inner.seed)
         self.inner, self.sizes, self.scales, self.isometric = inner, list(sizes), list(scales), isometric
-        self.diagonal_gram = inner.diagonal_gram  # type: ignore[misc]
+        uniform = len(set(self.scales)) == 1
+        self.diagonal_gram = inner.disjoint or (inner.diagonal_gram and uniform)
         self._columns: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def options(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import lincon
 from lincon.counter import bits, key
-from lincon.generators import Matrix, Nullspace, available, get
+from lincon.generators import Codebook, Matrix, Nullspace, available, get
 from lincon.generators.nullspace import tied
 from lincon.testing import values
 
@@ -27,6 +27,10 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
         {"sign": False},
         {"tile": 3, "sign": False, "permute": False},
     ],
+    "fold": [{}, {"chunk": 4}],
+    "fastfood": [{}],
+    "kronecker": [{}, {"orthonormal": True}],
+    "codebook": [{}],
     "matrix": [{}],
     "nullspace": [{}],
 }
@@ -36,6 +40,8 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
     """An example with about the given size: what a scheme cannot have is brought to what it can."""
     if name == "matrix":
         return Matrix(rows, dof, seed, matrix=values(rows * dof, seed % 97).view(rows, dof))
+    if name == "codebook":
+        return Codebook.fit(values(rows, seed % 97), dof)
     if name == "nullspace":
         size = 1 + seed % 3
         groups = -(-rows // size)
@@ -46,8 +52,7 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
         dof = rows
     if not cls.allows_unused:
         dof = min(dof, rows)
-    if isinstance(tile := options.get("tile"), int):
-        options = {**options, "tile": min(tile, dof)}
+    options = {o: min(v, dof) if o in ("tile", "chunk") else v for o, v in options.items()}  # type: ignore[call-overload]
     return cls(rows, dof, seed, **options)
 
 

@@ -1,0 +1,46 @@
+"""Fold: a shared array read in runs from hashed starts, with a hashed sign for every row.
+
+Without ``chunk`` every lap of dof rows is one rotation of the array, G[i, (h(i // dof) + i mod dof) mod dof] = ±1:
+RANDOMFOLD of Desai and Shrivastava ("In defense of parameter sharing for model-compression", ICLR 2024), which uses
+every entry ⌊rows/dof⌋ or ⌈rows/dof⌉ times. With ``chunk`` every run of that many rows starts at its own place,
+h(i // chunk) on [0, dof - chunk]: the ROAST mapping of the same authors, on the flat vector of weights.
+"""
+
+from typing import Any, final
+
+from torch import Tensor
+
+from lincon.counter import below, bits, key, signs
+from lincon.errors import LinconError
+from lincon.generators._single import Entries, Single
+from lincon.registry import register
+
+_STREAM = 20
+
+
+@register
+@final
+class Fold(Single):
+    """Runs of a shared array. Cost: O(rows), nothing stored.
+
+    Args:
+        rows, dof, seed: as every generator.
+        chunk: rows of a run; None for laps of dof rows.
+    """
+
+    name = "fold"
+
+    def __init__(self, rows: int, dof: int, seed: int = 0, *, chunk: int | None = None) -> None:
+        super().__init__(rows, dof, seed)
+        if chunk is not None and not 1 <= chunk <= dof:
+            raise LinconError(f"fold: chunk={chunk}; give an integer from 1 to dof={dof}, or None.")
+        self.chunk = chunk
+
+    def options(self) -> dict[str, Any]:
+        return {"chunk": self.chunk}
+
+    def entries(self, rows: Tensor) -> Entries:
+        run = self.chunk or self.dof
+        starts = self.dof - self.chunk + 1 if self.chunk else self.dof
+        start = below(bits(key(self.seed, _STREAM), rows // run), starts)
+        return (start + rows % run) % self.dof, signs(bits(key(self.seed, _STREAM, 1), rows))
