@@ -19,7 +19,7 @@ from lincon.generator import Generator, chunks
 from lincon.registry import register
 
 _STREAM = 1
-BLOCK = 1 << 18
+BLOCK = 1 << 20
 """Entries regenerated at a time."""
 CACHE_BYTES = 64 << 20
 """G is kept between calls, in float32, up to this size (64 MiB a generator and device)."""

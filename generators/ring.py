@@ -197,8 +197,9 @@ class Ring(Single):
             gathered = pieces.index_select(0, _inverse(index)).view(part.laps, *whole.shape).sum(0)
             whole[turn:] += gathered[: len(whole) - turn]
             whole[:turn] += gathered[len(whole) - turn :]
-        else:  # no place twice, so the order of additions is that of the laps
-            whole.index_add_(0, (index[0] + turn) % len(whole), pieces)
+        else:  # no place twice, so the order of additions is that of the laps, on every device
+            where = ((index[0].long() + turn) % len(whole)).view(-1, *(1,) * (pieces.dim() - 1))
+            whole.scatter_add_(0, where.expand_as(pieces), pieces)
         if grad.shape[1] > width:
             entry, sign = self.entries(self._tail_rows(part, out.device))
             left = grad[:, width:].to(out.dtype) if sign is None else grad[:, width:] * sign.to(out.dtype)

@@ -212,7 +212,9 @@ def _origin(generator: Generator, members: list[Target], offset: bool) -> Tensor
 
 
 def _flat(members: list[Target]) -> Tensor:
-    """The tensors laid one after the other, (rows,), on the device of the first."""
+    """The tensors laid one after the other, (rows,), on the device of the first (on meta if one of them is)."""
+    if any(t.tensor.is_meta for t in members):
+        return torch.empty(sum(t.tensor.numel() for t in members), device="meta")
     return torch.cat([t.tensor.detach().reshape(-1).to(members[0].tensor.device) for t in members])
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from lincon.errors import LinconWarning, TargetError
 from lincon.generated import Weight
 from lincon.generator import Generator
-from lincon.layerwise import Tape
 from lincon.ledger import Entry, Ledger
 from lincon.scaled import Scaled
+from lincon.tape import LayerTape, Tape, WholeTape
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,6 @@ class _ScaledGradient(torch.autograd.Function):
         return grad / ctx.saved_tensors[0], None
 
 
-@dataclass
-class _Opened:
-    """The weights of one forward, and the free vectors they were made from."""
-
-    free: list[Tensor]
-    versions: list[int]
-    weights: list[list[Tensor]]
-
-
 class Constraint:
     """Ŵ = G W (+ W₀) on some tensors of ``owner``. Made by `lincon.constrain` and `lincon.load`.
 
@@ -127,7 +118,7 @@ class Constraint:
         self.materialize = materialize
         self.residual: float | None = None
         self.copied_from = uuid4().hex
-        self._opened: dict[int, _Opened | Tape] = {}
+        self._opened: dict[int, Tape | list[list[Tensor]]] = {}
 
     @property
     def dof(self) -> int:
@@ -245,35 +236,22 @@ class Constraint:
 
     def read(self, key: tuple[int, int]) -> Tensor:
         """The tensor of entry ``key`` = (group, index): that of the running forward, or made on demand."""
-        group = self.groups[key[0]]
-        opened = self._opened.get(_thread())
+        group, opened = self.groups[key[0]], self._opened.get(_thread())
         if isinstance(opened, Tape):
-            return opened.read(key)
-        if opened is not None:
-            weight = opened.weights[key[0]][key[1]]
-            if torch.compiler.is_compiling() or self._current(opened, key[0], weight):
+            if (weight := opened.read(key)) is not None:
                 return weight
-        free = self.scaled(self._free(group), group)
-        made = self._generate_one(group, key[1], free, self._dtype(group))
-        plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        return made if plain else made.as_subclass(Weight)
-
-    def _current(self, opened: _Opened, number: int, weight: Tensor) -> bool:
-        """Whether an opened weight is still that of the free vector, and tracked if gradients are wanted now."""
-        free = self._free(self.groups[number])
-        same = opened.free[number] is free and opened.versions[number] == _version(free)
-        return same and (weight.requires_grad or not (torch.is_grad_enabled() and free.requires_grad))
+        elif opened is not None:
+            return opened[key[0]][key[1]]
+        made = self._generate_one(group, key[1], self.scaled(self._free(group), group), self._dtype(group))
+        return made if _traced() else made.as_subclass(Weight)
 
     def _open(self, module: nn.Module, args: Any) -> None:
         """Forward pre-hook of the owner: generate everything once, or start to generate layer by layer."""
         self._close(module, args, None)
-        if self.materialize == "layer":
-            if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
-                self._opened[_thread()] = Tape(self)
-            return
-        free = [self._free(group) for group in self.groups]
-        versions = [] if torch.compiler.is_compiling() else [_version(f) for f in free]
-        self._opened[_thread()] = _Opened(free, versions, [self._generate(group) for group in self.groups])
+        if not _traced():
+            self._opened[_thread()] = (LayerTape if self.materialize == "layer" else WholeTape)(self)
+        elif self.materialize == "model":
+            self._opened[_thread()] = [self._generate(group) for group in self.groups]
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """Forward hook of the owner, also after an error: let go of the weights."""
@@ -325,8 +303,9 @@ def _to(weight: Tensor, device: str | None) -> Tensor:
     return weight if device is None else weight.to(device)
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+def _traced() -> bool:
+    """Whether a compiler or a transform of torch.func looks on: they get operations they can differentiate."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _thread() -> int:

@@ -77,8 +77,8 @@ class Scaled(Generator):
         if self.isometric:
             wide = torch.promote_types(out.dtype, torch.float32)
             free = (free.to(wide) * self._column_scale(free.to(wide))).to(out.dtype)
+        self.inner._write(out, free, start)
         for low, high, scale in self._segments(start, start + len(out)):
-            self.inner._write(out[low:high], free, start + low)
             if scale != 1.0:
                 out[low:high].mul_(scale)
 

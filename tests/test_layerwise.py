@@ -88,6 +88,25 @@ def test_changing_the_free_vector_before_the_backward_is_refused():
         out.backward()
 
 
+def test_second_derivatives_are_those_of_the_dense_model_or_refused():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 1))
+    constraint = lincon.constrain(model, "ring", dof=0.5)
+    x = torch.randn(3, 6, requires_grad=True)
+
+    def penalty(free):
+        out = torch.func.functional_call(model, {"free": free}, (x,))
+        (grad,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+        return grad.square().sum()
+
+    (first,) = torch.autograd.grad(penalty(model.free), model.free)
+    step = torch.randn_like(model.free) * 1e-3
+    numeric = (penalty(model.free + step) - penalty(model.free - step)) / 2
+    torch.testing.assert_close(first @ step, numeric, rtol=1e-2, atol=1e-6)
+    constraint.materialize = "layer"
+    with pytest.raises(lincon.LinconError, match="second derivatives"):
+        torch.autograd.grad(model(x).sum(), x, create_graph=True)
+
+
 def test_an_error_in_the_forward_leaves_no_hooks_behind():
     model = convnet()
     lincon.constrain(model, "ring", dof=0.3, materialize="layer")

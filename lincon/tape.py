@@ -1,0 +1,184 @@
+"""A tape: one forward of a constraint's owner, and the way its gradients come back.
+
+The free vector is turned into an empty token by an anchor node, and every generated weight takes the token as an input.
+As soon as a weight's gradient is there, its adjoint is added into one buffer and the gradient is let go; the anchor's
+backward, which autograd runs after all of them, hands the buffer over as the gradient of the free vector. So neither a
+concatenation of all gradients nor a dof-sized one a layer ever exists. (With ``create_graph=True`` every weight gives
+its own differentiable gradient instead.)
+
+A `WholeTape` generates all weights at once. A `LayerTape` generates each when it is read, lets it go after use, and
+generates it again for the backward: while the owner's forward runs, a weight that an operation wants to save is
+replaced by a note of which layer it is.
+"""
+
+import weakref
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from lincon.errors import LinconError
+
+if TYPE_CHECKING:
+    from lincon.constraint import Constraint
+
+Key = tuple[int, int]
+
+
+class Tape(ABC):
+    """The free vectors of one forward, their tokens and the buffers of their gradients."""
+
+    def __init__(self, constraint: "Constraint") -> None:
+        self.constraint = constraint
+        self.free = [constraint._free(group) for group in constraint.groups]
+        self.versions = [_version(free) for free in self.free]
+        self.buffers: dict[int, Tensor] = {}
+        pairs = zip(self.free, constraint.groups, strict=True)
+        self.seen = [constraint.scaled(free, group) for free, group in pairs]
+        self.tokens = [_Anchor.apply(seen, self, number) for number, seen in enumerate(self.seen)]
+
+    @abstractmethod
+    def weight(self, key: Key) -> Tensor:
+        """The weight of entry ``key`` = (group, index)."""
+
+    def close(self) -> None:
+        """The owner's forward has ended: let go of what would keep its graph, and so itself, alive."""
+        self.seen.clear()
+        self.tokens.clear()
+
+    def read(self, key: Key) -> Tensor | None:
+        """The weight, unless the free vector is not the one of this forward any more, or gradients are wanted anew."""
+        free = self.constraint._free(self.constraint.groups[key[0]])
+        if self.free[key[0]] is not free or self.versions[key[0]] != _version(free):
+            return None
+        weight = self.weight(key)
+        return weight if weight.requires_grad or not (torch.is_grad_enabled() and free.requires_grad) else None
+
+    def track(self, weight: Tensor, key: Key) -> Tensor:
+        """Connect a generated weight to its free vector."""
+        return _Weight.apply(self.seen[key[0]], self.tokens[key[0]], weight, self, key)
+
+    def add(self, key: Key, grad: Tensor) -> None:
+        """Add a weight's adjoint to the buffer of its group."""
+        group, device = self.constraint.groups[key[0]], self.free[key[0]].device
+        if key[0] not in self.buffers:
+            self.buffers[key[0]] = group.map.accumulator(grad.dtype, device)
+        start = group.ledger.entries[key[1]].start
+        group.map._accumulate(self.buffers[key[0]], grad.to(device).reshape(-1), start)
+
+
+class WholeTape(Tape):
+    """All weights, generated in one operation a group."""
+
+    def __init__(self, constraint: "Constraint") -> None:
+        super().__init__(constraint)
+        with torch.no_grad():
+            made = [constraint._generate(group) for group in constraint.groups]
+        self.weights = [[self.track(w, (n, i)) for i, w in enumerate(group)] for n, group in enumerate(made)]
+
+    def weight(self, key: Key) -> Tensor:
+        return self.weights[key[0]][key[1]]
+
+    def close(self) -> None:
+        super().close()
+        self.weights.clear()
+
+
+class Note(NamedTuple):
+    """Stands for a saved tensor: a view of the weight of a layer."""
+
+    key: Key
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+
+
+class LayerTape(Tape):
+    """One weight at a time."""
+
+    def __init__(self, constraint: "Constraint") -> None:
+        super().__init__(constraint)
+        self.alive: dict[Key, weakref.ref[Tensor]] = {}
+        self.places: dict[int, Key] = {}
+        self.hooks = saved_tensors_hooks(self._note, self._regenerate)
+        self.hooks.__enter__()
+
+    def close(self) -> None:
+        """Tensors saved from now on are none of ours."""
+        super().close()
+        self.hooks.__exit__()
+        self.alive.clear()
+        self.places.clear()
+
+    def weight(self, key: Key) -> Tensor:
+        """The one that is alive, or made now."""
+        known = self.alive.get(key)
+        weight = None if known is None else known()
+        if weight is None or (torch.is_grad_enabled() and self.free[key[0]].requires_grad and not weight.requires_grad):
+            weight = self.track(self._make(key, self.constraint._dtype(self.constraint.groups[key[0]])), key)
+            self.alive[key] = weakref.ref(weight)
+            self.places[weight.untyped_storage().data_ptr()] = key
+        return weight
+
+    def _make(self, key: Key, dtype: torch.dtype) -> Tensor:
+        with torch.no_grad():
+            return self.constraint._generate_one(self.constraint.groups[key[0]], key[1], self.free[key[0]], dtype)
+
+    def _note(self, tensor: Tensor) -> Any:
+        key = self.places.get(tensor.untyped_storage().data_ptr()) if tensor.layout == torch.strided else None
+        if key is None or (weight := self.alive[key]()) is None or weight.dtype != tensor.dtype:
+            return tensor
+        if tensor.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
+            return tensor  # freed, and its place taken by something else
+        return Note(key, tensor.size(), tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
+
+    def _regenerate(self, packed: Any) -> Tensor:
+        if not isinstance(packed, Note):
+            return packed
+        if torch.is_grad_enabled():
+            raise LinconError(
+                'materialize="layer" has no second derivatives; for create_graph=True set '
+                'constraint.materialize = "model".'
+            )
+        if _version(self.free[packed.key[0]]) != self.versions[packed.key[0]]:
+            raise LinconError(
+                "The free vector was changed between the forward and the backward, so the weights of the forward "
+                "cannot be generated again: run the backward before the optimiser's step."
+            )
+        return self._make(packed.key, packed.dtype).as_strided(packed.size, packed.stride, packed.offset)
+
+
+class _Anchor(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, free: Tensor, tape: Tape, number: int) -> Tensor:
+        ctx.tape, ctx.number, ctx.dtype = tape, number, free.dtype
+        return free.new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        buffer = ctx.tape.buffers.pop(ctx.number, None)
+        return None if buffer is None else buffer.to(ctx.dtype), None, None
+
+
+class _Weight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, free: Tensor, token: Tensor, weight: Tensor, tape: Tape, key: Key) -> Tensor:
+        ctx.tape, ctx.key, ctx.dtype, ctx.device = tape, key, free.dtype, free.device
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        group = ctx.tape.constraint.groups[ctx.key[0]]
+        if torch.is_grad_enabled():
+            entry = group.ledger.entries[ctx.key[1]]
+            flat = grad.to(ctx.device).reshape(-1)
+            return group.map.adjoint(flat, entry.start, entry.stop).to(ctx.dtype), None, None, None, None
+        ctx.tape.add(ctx.key, grad)
+        return None, grad.new_zeros(0, dtype=ctx.dtype, device=ctx.device), None, None, None
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
