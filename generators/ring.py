@@ -163,11 +163,13 @@ class Ring(Single):
     def _write_part(self, out: Tensor, free: Tensor, source: Tensor, part: "_Part", scratch: Tensor) -> None:
         """``out``: (laps, positions), the positions of whole tiles and, of whole laps, the tail."""
         cycle, width = self._cycle(out.device), part.tiles * self.tile
-        moved = scratch[: part.laps * width]
+        target = out[:, :width]
+        in_place = part.laps == 1 or width == out.shape[1]
+        moved = target if in_place else scratch[: part.laps * width].view(part.laps, width)
         index = cycle.index[part.lap % CYCLE :][: part.laps, part.tile * self.pieces :][:, : part.tiles * self.pieces]
         pieces = source[self._turns(part.lap // CYCLE)[0] * self.pieces :]
         torch.index_select(pieces, 0, index.reshape(-1), out=moved.view(-1, *pieces.shape[1:]))
-        self._reflect(moved.view(part.laps, width), out[:, :width], part)
+        self._reflect(moved, target, part)
         if out.shape[1] > width:
             entry, sign = self.entries(self._tail_rows(part, out.device))
             out[:, width:] = free[entry] if sign is None else free[entry] * sign
@@ -246,7 +248,8 @@ class Ring(Single):
     def _reflect(self, source: Tensor, target: Tensor, part: "_Part") -> None:
         """target[:] = source times the signs of a part's tiles; both (laps, positions)."""
         if not self.sign:
-            target.copy_(source)
+            if source.data_ptr() != target.data_ptr():
+                target.copy_(source)
             return
         first, period = part.tile * self.tile, self.period
         turn = self._turns(part.lap // CYCLE)[1]

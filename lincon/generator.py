@@ -87,9 +87,10 @@ class Generator(ABC):
         """out += G[start : start + len(grad)].T @ grad. ``out``: (dof,) float32 or float64; same bits run to run."""
 
     def accumulator(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Zeros (dof,) in which gradients of ``dtype`` are summed: float64 for float64, float32 for all narrower."""
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return self._recycler.empty(self.dof, wide, device).zero_()
+        """Zeros (dof,) in which gradients of ``dtype`` are summed."""
+        return torch.zeros(
+            self.dof, dtype=wide_enough(dtype), device=device
+        )  # a kept one would add to the forward's peak
 
     def options(self) -> dict[str, Any]:
         """Constructor options beyond rows, dof and seed, as plain JSON values."""
@@ -304,6 +305,11 @@ def chunks(start: int, stop: int, size: int = CHUNK) -> Iterator[tuple[int, int]
     return ((low, min(low + size, stop)) for low in range(start, stop, size))
 
 
+def wide_enough(dtype: torch.dtype) -> torch.dtype:
+    """What gradients of ``dtype`` are summed in: float64 for float64, float32 for all narrower."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def as_seed(seed: Any) -> int:
     """Any integer, also NumPy's or torch's, as one of Python's."""
     try:
@@ -332,7 +338,7 @@ def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dt
 @torch.library.custom_op("lincon::adjoint", mutates_args=())
 def _adjoint(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     g = _live[generator]
-    out = g.accumulator(grad.dtype, grad.device)
+    out = g._recycler.empty(g.dof, wide_enough(grad.dtype), grad.device).zero_()
     g._accumulate(out, grad.contiguous(), start)
     return out.to(dtype)
 
