@@ -35,7 +35,7 @@ demo: runs/demo/table.md
 	@cat runs/demo/table.md
 
 bench: .stamps/install
-	$(BIN)/python -m pytest benchmarks
+	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -p no:randomly --benchmark-json=/dev/null
 
 clean:
 	rm -rf .stamps .venv runs build dist *.egg-info

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint_sequential
 
 import lincon
+from lincon.generator import Generator
 from lincon.recycling import Recycler
 from tests.models import Raw, Reads, Tied, convnet, images
 
@@ -54,28 +55,20 @@ def test_outputs_and_gradients_are_those_of_the_default(name, generator, scope):
         torch.testing.assert_close(layer, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_the_whole_of_the_weights_never_exists_at_once():
-    """The largest number of generated weights alive at one time is that of the largest layer."""
+def test_the_whole_of_the_weights_never_exists_at_once(monkeypatch):
+    """The largest number of weights generated at one time is that of a layer, and one buffer takes all gradients."""
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(50, 50) for _ in range(8)))
     lincon.constrain(model, "ring", dof=0.5, materialize="layer", scale=None)
-    asked = []
-    original = Recycler.empty
-
-    def counted(self, size, *args):
-        out = original(self, size, *args)
-        asked.append(size)
-        return out
-
-    Recycler.empty = counted
-    try:
-        out = model(torch.randn(3, 50))
-        out.square().sum().backward()
-    finally:
-        Recycler.empty = original
-    assert asked.count(2500) == 15  # eight forward; the first layer's input needs no gradient, so seven again
-    assert max(s for s in asked if s != 10_000) == 2500  # 10,000: the one buffer of the free vector's gradient
-    assert asked.count(10_000) == 1
+    made, buffers = [], []
+    empty, accumulator = Recycler.empty, Generator.accumulator
+    monkeypatch.setattr(Recycler, "empty", lambda self, size, *args: made.append(size) or empty(self, size, *args))
+    monkeypatch.setattr(
+        Generator, "accumulator", lambda self, *args: buffers.append(self.dof) or accumulator(self, *args)
+    )
+    model(torch.randn(3, 50)).square().sum().backward()
+    assert made == [2500] * 15  # eight forward; the first layer's input needs no gradient, so seven again
+    assert buffers == [10_000]
 
 
 def test_changing_the_free_vector_before_the_backward_is_refused():
