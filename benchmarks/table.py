@@ -23,8 +23,8 @@ def markdown(result: dict[str, Any]) -> str:
     machine, commit = result["machine"], result["commit"]
     lines = [
         f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, "
-        f"commit {str(commit['id'])[:8]}{' (with changes)' if commit.get('dirty') else ''}. Medians. The multiple is of "
-        "copying the weights once, timed before every round, or else of the first row of the group.",
+        f"commit {str(commit['id'])[:8]}{' (with changes)' if commit.get('dirty') else ''}. Medians. The "
+        "multiple is of copying the weights once, timed before every round, or else of the first row of the group.",
         "",
     ]
     by_group = ratios(result["rows"])
