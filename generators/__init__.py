@@ -13,6 +13,7 @@ from lincon.generators.fold import Fold
 from lincon.generators.hash import Hash
 from lincon.generators.identity import Identity
 from lincon.generators.kronecker import Kronecker
+from lincon.generators.lego import Lego
 from lincon.generators.matrix import Matrix
 from lincon.generators.nullspace import Nullspace
 from lincon.generators.random import Random
@@ -28,6 +29,7 @@ __all__ = [
     "Hash",
     "Identity",
     "Kronecker",
+    "Lego",
     "Matrix",
     "Nullspace",
     "Random",

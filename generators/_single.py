@@ -1,5 +1,7 @@
 """The family with one nonzero per row: G[i, index(i)] = sign(i), which most sharing schemes are.
 
+(A sign may be any number: `lego` has coefficients there.)
+
 A member says `entries`: (index, sign) of a row range. Unpack is a gather, adjoint a sum over equal indices,
 GᵀG is diagonal (the number of uses), so projection is a mean. Cost: O(rows) time, no memory beyond a chunk;
 a table is kept where it is no larger than `TABLE_BYTES`.
@@ -59,9 +61,10 @@ class Single(Generator):
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         total = torch.zeros(self.dof, dtype=torch.float64, device="cpu")
         for low, high in chunks(0, self.rows):
-            index, _ = self._entries(low, high, total.device)
+            index, sign = self._entries(low, high, total.device)
             ones = torch.ones(high - low, dtype=torch.float64, device="cpu")
-            add_at(total, index, ones if weights is None else weights[low:high].double().cpu())
+            values = ones if weights is None else weights[low:high].double().cpu()
+            add_at(total, index, values * sign.double().square() if sign is not None else values)
         return total
 
 

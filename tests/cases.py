@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import lincon
 from lincon.counter import bits, key
-from lincon.generators import Codebook, Matrix, Nullspace, available, get
+from lincon.generators import Codebook, Lego, Matrix, Nullspace, available, get
 from lincon.generators.nullspace import tied
 from lincon.testing import values
 
@@ -31,6 +31,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "fastfood": [{}],
     "kronecker": [{}, {"orthonormal": True}],
     "codebook": [{}],
+    "lego": [{}],
     "matrix": [{}],
     "nullspace": [{}],
 }
@@ -42,6 +43,13 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
         return Matrix(rows, dof, seed, matrix=values(rows * dof, seed % 97).view(rows, dof))
     if name == "codebook":
         return Codebook.fit(values(rows, seed % 97), dof)
+    if name == "lego":
+        fan, legos = 1 + seed % 3, max(1, dof // 3)
+        splits, outputs = 1 + seed % 2, -(-rows // (fan * (1 + seed % 2)))
+        select = (bits(key(7, seed % 97), torch.arange(splits * outputs)) % legos).abs().view(splits, outputs)
+        return Lego(
+            select.numel() * fan, legos * fan, select=select, coefficient=values(select.numel(), 3).view_as(select)
+        )
     if name == "nullspace":
         size = 1 + seed % 3
         groups = -(-rows // size)

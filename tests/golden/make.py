@@ -27,7 +27,7 @@ def main() -> None:
             if path.exists():
                 continue
             model = Raw()
-            if name in ("identity", "matrix", "nullspace"):
+            if name in ("identity", "matrix", "nullspace", "lego"):
                 lincon.constrain(model, partial(_example, name), scale=None)
             else:
                 lincon.constrain(model, name, dof=9, seed=2024, **options)  # type: ignore[arg-type]
