@@ -62,7 +62,7 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
 def merge(model: nn.Module) -> nn.Module:
     """Make a constrained model an ordinary one, in place: plain Parameters, plain keys, the same outputs bit for bit.
 
-    Returns the model. Raises TargetError, and changes nothing, if there is nothing to merge, if the free vectors
+    Returns the model; to train on, make the optimizer again. Raises TargetError, and changes nothing, if there is nothing to merge, if the free vectors
     belong to a module outside of ``model``, or if a weight has been parametrized once more.
     """
     check_whole(model)
@@ -73,9 +73,7 @@ def merge(model: nn.Module) -> nn.Module:
         with torch.no_grad():
             weights = {name: weight.clone() for name, weight in constraint.weights().items()}
         trained = {e.name: constraint._free(group).requires_grad for group in constraint.groups for e in group.ledger}
-        released = list(constraint.free.values())
         unbind(constraint, {name: nn.Parameter(weight, trained[name]) for name, weight in weights.items()})
-        warn_of_optimizers(released)
     return model
 
 
