@@ -13,6 +13,15 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"lincon": "lincon", "generators": "lincon/generators", "tasks": "lincon/tasks"}
 
+PLAIN = """
+import torch, lincon
+model = torch.nn.Linear(8, 8)
+lincon.constrain(model, "ring", dof=0.5)
+lincon.save(model, "m.safetensors")
+lincon.load(torch.nn.Linear(8, 8), "m.safetensors")
+"""
+"""What must work with the core dependencies alone."""
+
 
 def expected() -> set[str]:
     """Paths in the wheel of all modules that git tracks."""
@@ -40,6 +49,8 @@ def main() -> None:
         venv.create(folder / "env", with_pip=True)
         python = folder / "env/bin/python"
         constraints = ["--constraint", str(ROOT / "constraints.txt")]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, wheel], check=True)
+        subprocess.run([python, "-c", PLAIN], cwd=folder, check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, f"{wheel}[tasks]"], check=True)
         modules = sorted(str(Path(p).with_suffix("")).replace("/", ".").removesuffix(".__init__") for p in expected())
         imports = f"[importlib.import_module(m) for m in {modules!r}]"

@@ -62,8 +62,9 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
 def merge(model: nn.Module) -> nn.Module:
     """Make a constrained model an ordinary one, in place: plain Parameters, plain keys, the same outputs bit for bit.
 
-    Returns the model; to train on, make the optimizer again. Raises TargetError, and changes nothing, if there is nothing to merge, if the free vectors
-    belong to a module outside of ``model``, or if a weight has been parametrized once more.
+    Returns the model; to train on, make the optimizer again. Raises TargetError, and changes nothing, if there is
+    nothing to merge, if the free vectors belong to a module outside of ``model``, or if a weight has been parametrized
+    once more.
     """
     check_whole(model)
     found = constraints(model)
