@@ -49,6 +49,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
         names, values = list(relative)[::-1], list(relative.values())[::-1]
         axis.barh(names, values, color=["#c44" if n.startswith("authors") else "#48a" for n in names])
         axis.set_xscale("log")
+        axis.set_xlim(0.7, 3 * max(values))
         axis.set_title(group, fontsize=10, loc="left")
         axis.set_xlabel("multiple of copying the weights once")
         axis.axvline(1, color="black", linewidth=0.8)
