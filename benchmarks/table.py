@@ -44,6 +44,8 @@ def picture(result: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     groups = {g: r for g, r in ratios(result["rows"]).items() if g.startswith("unpack")}
+    if not groups:
+        return
     figure, axes = plt.subplots(len(groups), 1, figsize=(9, 3.2 * len(groups)), squeeze=False, layout="constrained")
     for axis, (group, relative) in zip(axes[:, 0], groups.items(), strict=True):
         names, values = list(relative)[::-1], list(relative.values())[::-1]
