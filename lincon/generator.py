@@ -177,7 +177,7 @@ class Generator(ABC):
                 solution = self.adjoint(wanted) / gram.where(gram > 0, torch.ones_like(gram))
             elif self.rows * self.dof <= SMALL:
                 dense = self.dense().numpy()
-                solution = torch.from_numpy(scipy.linalg.lstsq(dense, wanted.cpu().numpy(), lapack_driver="gelsd")[0])
+                solution = torch.from_numpy(scipy.linalg.lstsq(dense, wanted.cpu().numpy(), cond=1e-12)[0])
             else:
                 answer = scipy.sparse.linalg.lsmr(
                     self.operator(), wanted.cpu().numpy(), atol=1e-10, btol=1e-10, maxiter=4 * self.dof + 100

@@ -51,7 +51,7 @@ BAD = {
     "identity dof": (convnet, constrain(generator="identity"), "must equal rows"),
     "dof below groups": (convnet, constrain(dof=2, scope="tensor"), "at least 3"),
     "dof twice": (convnet, constrain(dof=5, scope={"": 3}), "exclude each other"),
-    "generator": (convnet, constrain(generator="vera"), "No generator 'vera'; there are: dense"),
+    "generator": (convnet, constrain(generator="vera"), "No generator 'vera'; there are: codebook, dense"),
     "option": (convnet, constrain(tiles=3), "no option 'tiles'; there are: order"),
     "option value": (convnet, constrain(order="random"), "'laps' or 'deck'"),
     "tile": (convnet, constrain(tile=0), "tile=0"),
