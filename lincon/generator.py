@@ -353,12 +353,15 @@ def _(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -
     return grad.new_empty(_live[generator].dof, dtype=dtype)
 
 
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # newer than the oldest torch allowed
+
+
 class _Linear(torch.autograd.Function):
     """Applies one operator; its derivative is the other. Arguments: vector, handle, start, stop, result's dtype."""
 
     @classmethod
     def on(cls, vector: Tensor, *where: Any) -> Tensor:
-        if torch.compiler.is_exporting():
+        if _is_exporting():
             raise LinconError(
                 "A constrained model cannot be exported: its G lives in this process. lincon.merge it first."
             )
