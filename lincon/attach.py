@@ -4,12 +4,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import bind, warn_of_optimizers
+from lincon.binding import bind, unbind, warn_of_optimizers
 from lincon.constraint import Constraint, Group, with_scales
 from lincon.counter import key
 from lincon.errors import LinconError, LinconWarning, TargetError
@@ -96,10 +97,19 @@ def constrain(
         constraint = bind(model, groups, chosen, values)
         constraint.materialize = materialize
         if any(plan.fit for plan in plans):
-            constraint.project({t.name: t.tensor for t in chosen})
+            _fit(constraint, {t.name: t.tensor for t in chosen})
     _remark(chosen, constant)
     warn_of_optimizers([t.tensor for t in chosen])
     return constraint
+
+
+def _fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
+    """Start at the fit to the weights that were there; if they cannot be fitted, the model gets them back."""
+    try:
+        constraint.project(weights)
+    except BaseException:
+        unbind(constraint, weights)
+        raise
 
 
 def _remark(chosen: list[Target], constant: list[str]) -> None:
@@ -184,6 +194,8 @@ def _initial(plan: Group, members: list[Target], scale: str | None, seed: int, z
         )
     drawn = Scaled(plan.generator, plan.ledger.sizes, plan.ledger.scales, plan.isometric)
     wanted = [spread(t.tensor) for t in members]
+    if odd := next((t.name for t, w in zip(members, wanted, strict=True) if not isfinite(w)), None):
+        raise TargetError(f"Weights for {odd!r} hold a value that is not finite; nothing can be matched to them.")
     parts = drawn.unpack(free).split(plan.ledger.sizes)
     made = [
         drawn.energy(entry.start, entry.stop) ** 0.5 if entry.numel < FEW else spread(part)

@@ -102,7 +102,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> int:
     tensors.update(state)
     header = {"format": FORMAT, "lincon": _version(), "constraints": header_constraints, "aliases": aliases}
     stored = _apart(tensors)
-    with _whole(Path(path)) as temporary:
+    with whole(Path(path)) as temporary:
         save_file(stored, temporary, {"lincon": seal(header, stored)})
     return os.path.getsize(path)
 
@@ -412,8 +412,8 @@ def _version() -> str:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that becomes it at the end, or nothing does."""
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that, synced, becomes it at the end, or nothing does."""
     if not path.parent.is_dir():
         raise LinconError(f"{path.parent} is not a folder; make it first.")
     if path.is_dir():

@@ -4,7 +4,7 @@ This is the map a constraint really applies: the ledger gives each tensor's mult
 c = 1 / √diag(GᵀG).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -45,9 +45,9 @@ class Scaled(Generator):
     def __reduce__(self) -> tuple[Any, ...]:
         return Scaled, (self.inner, self.sizes, self.scales, self.isometric)
 
-    def _segments(self, start: int, stop: int) -> Iterator[tuple[int, int, float]]:
+    def _segments(self, start: int, stop: int) -> list[tuple[int, int, float]]:
         """(low, high, scale) of the pieces of [start, stop), counted from start; equal neighbours are one."""
-        low, position = 0, 0
+        position = 0
         merged: list[tuple[int, int, float]] = []
         for size, scale in zip(self.sizes, self.scales, strict=True):
             low, high = max(position, start), min(position + size, stop)
@@ -58,7 +58,7 @@ class Scaled(Generator):
                 merged[-1] = (merged[-1][0], high - start, scale)
             else:
                 merged.append((low - start, high - start, scale))
-        return iter(merged)
+        return merged
 
     def _column_scale(self, like: Tensor) -> Tensor:
         slot = like.device, like.dtype

@@ -349,6 +349,18 @@ def test_weights_that_are_not_finite_are_not_fitted():
     assert torch.equal(model.free, free)
 
 
+@pytest.mark.parametrize("options", [{"generator": "ring", "dof": 0.5, "init": "project"}, {"generator": "identity"}])
+def test_a_start_that_cannot_be_fitted_leaves_the_model_as_it_was(options):
+    model = pair()
+    with torch.no_grad():
+        model[2].weight[0, 0] = float("nan")
+    before = list(model.named_parameters())
+    with pytest.raises(lincon.TargetError, match=r"'2\.weight' hold a value that is not finite"):
+        lincon.constrain(model, **options)
+    after = list(model.named_parameters())
+    assert [(n, id(p)) for n, p in after] == [(n, id(p)) for n, p in before] and not lincon.constraints(model)
+
+
 def test_a_newer_file_of_another_structure_says_it_is_newer(tmp_path):
     from tests.test_state import rewrite
 
