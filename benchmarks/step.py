@@ -37,6 +37,7 @@ def stepper(model: nn.Module, optimizer: str, batch: int, dtype: torch.dtype = t
     images, labels = torch.randn(batch, 3, 32, 32, device=device), torch.randint(0, 100, (batch,), device=device)
     made = {
         "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4),
+        "sgd-fused": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True),
         "adam": lambda p: torch.optim.Adam(p, lr=1e-4),
         "adam-fused": lambda p: torch.optim.Adam(p, lr=1e-4, fused=True),
     }[optimizer](model.parameters())
@@ -67,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--depth", type=int, default=34)
     parser.add_argument("--mode", nargs="+", default=["vanilla"], choices=["vanilla", "model", "layer"])
-    parser.add_argument("--optimizer", default="adam", choices=["sgd", "adam", "adam-fused"])
+    parser.add_argument("--optimizer", default="adam", choices=["sgd", "sgd-fused", "adam", "adam-fused"])
     parser.add_argument("--dof", type=float, default=0.5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
 from lincon.errors import LinconError
-from lincon.generator import TABLE_BYTES, chunks
+from lincon.generator import TABLE_BYTES, Segments, chunks, wide_enough
 from lincon.generators._single import Entries, Single
 from lincon.permutation import Permutation
 from lincon.registry import register
@@ -151,16 +151,24 @@ class Ring(Single):
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
         if self.order == "deck" or self._tabulated(out.device):
             return super()._write(out, free, start)
+        self._write_scaled(out, free, start, [(0, len(out), 1.0)])
+
+    def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
+        if self.order == "deck" or self._tabulated(out.device):
+            return super()._write_scaled(out, free, start, segments)
         source = self._two_turns(free)
         scratch = out.new_empty(min(len(out), max(BLOCK, self.tile)))
-        for part in self._parts(start, start + len(out)):
+        for part, scale in self._scaled_parts(start, segments):
             rows = out[part.start - start : part.stop - start]
             if part.tiles:
-                self._write_part(rows.view(part.laps, -1), free, source, part, scratch)
+                self._write_part(rows.view(part.laps, -1), free, source, part, scale, scratch)
             else:
                 super()._write(rows, free, part.start)
+                rows.mul_(scale)
 
-    def _write_part(self, out: Tensor, free: Tensor, source: Tensor, part: "_Part", scratch: Tensor) -> None:
+    def _write_part(
+        self, out: Tensor, free: Tensor, source: Tensor, part: "_Part", scale: float, scratch: Tensor
+    ) -> None:
         """``out``: (laps, positions), the positions of whole tiles and, of whole laps, the tail."""
         cycle, width = self._cycle(out.device), part.tiles * self.tile
         target = out[:, :width]
@@ -169,28 +177,33 @@ class Ring(Single):
         index = cycle.index[part.lap % CYCLE :][: part.laps, part.tile * self.pieces :][:, : part.tiles * self.pieces]
         pieces = source[self._turns(part.lap // CYCLE)[0] * self.pieces :]
         torch.index_select(pieces, 0, index.reshape(-1), out=moved.view(-1, *pieces.shape[1:]))
-        self._reflect(moved, target, part)
+        self._reflect(moved, target, part, scale)
         if out.shape[1] > width:
             entry, sign = self.entries(self._tail_rows(part, out.device))
-            out[:, width:] = free[entry] if sign is None else free[entry] * sign
+            out[:, width:] = (free[entry] if sign is None else free[entry] * sign) * scale
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         if self.order == "deck" and len(grad) == self.rows:
             return self._accumulate_deck(out, grad)
         if self.order == "deck" or self._tabulated(out.device):
             return super()._accumulate(out, grad, start)
+        self._accumulate_scaled(out, grad, start, [(0, len(grad), 1.0)])
+
+    def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
+        if self.order == "deck" or self._tabulated(out.device):
+            return super()._accumulate_scaled(out, grad, start, segments)
         scratch = out.new_empty(min(len(grad), max(BLOCK, self.tile)))
-        for part in self._parts(start, start + len(grad)):
+        for part, scale in self._scaled_parts(start, segments):
             rows = grad[part.start - start : part.stop - start]
             if part.tiles:
-                self._accumulate_part(out, rows.view(part.laps, -1), part, scratch)
+                self._accumulate_part(out, rows.view(part.laps, -1), part, scale, scratch)
             else:
-                super()._accumulate(out, rows, part.start)
+                super()._accumulate(out, rows.to(out.dtype) * scale, part.start)
 
-    def _accumulate_part(self, out: Tensor, grad: Tensor, part: "_Part", scratch: Tensor) -> None:
+    def _accumulate_part(self, out: Tensor, grad: Tensor, part: "_Part", scale: float, scratch: Tensor) -> None:
         cycle, width = self._cycle(out.device), part.tiles * self.tile
         moved = scratch[: part.laps * width].view(part.laps, width)
-        self._reflect(grad[:, :width], moved, part)
+        self._reflect(grad[:, :width], moved, part, scale)
         index = cycle.index[part.lap % CYCLE :][: part.laps, part.tile * self.pieces :][:, : part.tiles * self.pieces]
         whole = self._whole_pieces(out)
         pieces = moved.view(-1, *whole.shape[1:])
@@ -204,7 +217,8 @@ class Ring(Single):
             whole.scatter_add_(0, where.expand_as(pieces), pieces)
         if grad.shape[1] > width:
             entry, sign = self.entries(self._tail_rows(part, out.device))
-            left = grad[:, width:].to(out.dtype) if sign is None else grad[:, width:] * sign.to(out.dtype)
+            left = grad[:, width:].to(out.dtype) * scale
+            left = left if sign is None else left * sign
             for lap in range(part.laps):
                 out[entry[lap]] += left[lap]
 
@@ -245,16 +259,20 @@ class Ring(Single):
             self._turns_made[cycle] = c, int(self._turn(z, self.period, 1))
         return self._turns_made[cycle]
 
-    def _reflect(self, source: Tensor, target: Tensor, part: "_Part") -> None:
-        """target[:] = source times the signs of a part's tiles; both (laps, positions)."""
+    def _reflect(self, source: Tensor, target: Tensor, part: "_Part", scale: float) -> None:
+        """target[:] = source times the signs of a part's tiles times ``scale``; both (laps, positions)."""
         if not self.sign:
-            if source.data_ptr() != target.data_ptr():
+            if scale != 1.0:
+                torch.mul(source, scale, out=target)
+            elif source.data_ptr() != target.data_ptr():
                 target.copy_(source)
             return
         first, period = part.tile * self.tile, self.period
         turn = self._turns(part.lap // CYCLE)[1]
         patterns = self._cycle(target.device).signs[part.lap % CYCLE :][: part.laps]
         patterns = patterns.roll(-((first + turn) % period), 1).to(target.dtype)
+        if scale != 1.0:  # in a type that holds the scale, so that the product is rounded once
+            patterns = patterns.to(wide_enough(target.dtype)) * scale
         even = source.shape[1] // period * period
         shape = part.laps, even // period, period
         if even:
@@ -288,6 +306,11 @@ class Ring(Single):
         """Rows of the positions behind the last tile, (laps, dof % tile)."""
         lap = torch.arange(part.lap, part.lap + part.laps, device=device)[:, None]
         return lap * self.dof + torch.arange(self.tiles * self.tile, self.dof, device=device)
+
+    def _scaled_parts(self, start: int, segments: Segments) -> Iterator[tuple["_Part", float]]:
+        for low, high, scale in segments:
+            for part in self._parts(start + low, start + high):
+                yield part, scale
 
     def _parts(self, start: int, stop: int) -> Iterator["_Part"]:
         """Cut rows [start, stop) into whole laps of one cycle, runs of whole tiles, and what is left at their ends."""

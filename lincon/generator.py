@@ -25,6 +25,9 @@ from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
 from lincon.recycling import Recycler
 
+Segments = list[tuple[int, int, float]]
+"""Consecutive ranges of rows (low, high), each with a multiplier."""
+
 CHUNK = 1 << 16
 """Rows handled at a time where G is regenerated: temporaries stay in cache."""
 
@@ -86,11 +89,22 @@ class Generator(ABC):
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         """out += G[start : start + len(grad)].T @ grad. ``out``: (dof,) float32 or float64; same bits run to run."""
 
+    def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
+        """`_write`, then each (low, high, scale) of ``out`` times its scale. Overridden where one pass does both."""
+        self._write(out, free, start)
+        for low, high, scale in segments:
+            if scale != 1.0:
+                out[low:high].mul_(scale)
+
+    def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
+        """`_accumulate` of each (low, high, scale) of ``grad`` times its scale."""
+        for low, high, scale in segments:
+            part = grad[low:high].to(out.dtype) * scale if scale != 1.0 else grad[low:high]
+            self._accumulate(out, part, start + low)
+
     def accumulator(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Zeros (dof,) in which gradients of ``dtype`` are summed."""
-        return torch.zeros(
-            self.dof, dtype=wide_enough(dtype), device=device
-        )  # a kept one would add to the forward's peak
+        return self._recycler.empty(self.dof, wide_enough(dtype), device).zero_()
 
     def options(self) -> dict[str, Any]:
         """Constructor options beyond rows, dof and seed, as plain JSON values."""
@@ -338,7 +352,7 @@ def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dt
 @torch.library.custom_op("lincon::adjoint", mutates_args=())
 def _adjoint(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     g = _live[generator]
-    out = g._recycler.empty(g.dof, wide_enough(grad.dtype), grad.device).zero_()
+    out = g.accumulator(grad.dtype, grad.device)
     g._accumulate(out, grad.contiguous(), start)
     return out.to(dtype)
 

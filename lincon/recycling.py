@@ -1,8 +1,9 @@
-"""Large buffers that are used again as soon as nothing else holds them.
+"""One large buffer that is used again as soon as nothing else holds it.
 
 On a CPU the pages of a large tensor go back to the system when it is freed, and fetching them again costs several
-times what filling them does. So a generator keeps the last large result of each kind and writes the next one into it
-if, and only if, no tensor, view or graph holds its storage any more. Accelerators have allocators that do this.
+times what filling them does. So a generator keeps the storage of its largest result and writes the next one into it
+if, and only if, no tensor, view or graph holds it any more. In a training step the weights live there, and after the
+backward, when nothing needs them, the gradient of the free vector. Accelerators have allocators that do this.
 """
 
 import threading
@@ -10,28 +11,35 @@ import threading
 import torch
 from torch import Tensor
 
-LARGE = 1 << 20
-"""Elements from which a buffer is kept."""
+LARGE = 1 << 25
+"""Bytes from which a buffer is kept: the C library's own allocator keeps what is smaller (its mmap threshold)."""
+
+WASTE = 4
+"""A result gets the kept buffer only if that is at most this many times as large: it cannot be freed in part."""
 
 
 class Recycler:
-    """At most one kept buffer for each (size, dtype)."""
+    """At most one kept buffer, the largest asked for."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, torch.dtype], tuple[Tensor, int]] = {}
+        self._kept: Tensor | None = None
+        self._holders = 0
         self._lock = threading.Lock()
 
     def empty(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """An uninitialised tensor (size,): of recycled storage where there is one that nothing else holds."""
-        if device.type != "cpu" or size < LARGE:
+        wanted = size * dtype.itemsize
+        if device.type != "cpu" or wanted < LARGE:
             return torch.empty(size, dtype=dtype, device=device)
         with self._lock:
-            kept = self._kept.get((size, dtype))
-            if kept is None or _holders(kept[0]) != kept[1]:
-                buffer = torch.empty(size, dtype=dtype)
-                kept = self._kept[size, dtype] = buffer, _holders(buffer)
+            kept = self._kept
+            if kept is None or not wanted <= len(kept) <= WASTE * wanted or _holders(kept) != self._holders:
+                buffer = torch.empty(wanted, dtype=torch.uint8)
+                if kept is None or len(kept) <= wanted:
+                    self._kept, self._holders = buffer, _holders(buffer)
+                kept = buffer
             # A tensor of its own over the storage: it shares neither version counter nor history with earlier ones.
-            return torch.empty(0, dtype=dtype).set_(kept[0].untyped_storage(), 0, (size,))  # type: ignore[call-overload]
+            return torch.empty(0, dtype=dtype).set_(kept.untyped_storage(), 0, (size,))  # type: ignore[call-overload]
 
 
 def _holders(buffer: Tensor) -> int:

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from lincon.generator import Generator
+from lincon.generator import Generator, Segments
 
 
 @final
@@ -45,10 +45,10 @@ class Scaled(Generator):
     def __reduce__(self) -> tuple[Any, ...]:
         return Scaled, (self.inner, self.sizes, self.scales, self.isometric)
 
-    def _segments(self, start: int, stop: int) -> list[tuple[int, int, float]]:
+    def _segments(self, start: int, stop: int) -> Segments:
         """(low, high, scale) of the pieces of [start, stop), counted from start; equal neighbours are one."""
         position = 0
-        merged: list[tuple[int, int, float]] = []
+        merged: Segments = []
         for size, scale in zip(self.sizes, self.scales, strict=True):
             low, high = max(position, start), min(position + size, stop)
             position += size
@@ -77,16 +77,11 @@ class Scaled(Generator):
         if self.isometric:
             wide = torch.promote_types(out.dtype, torch.float32)
             free = (free.to(wide) * self._column_scale(free.to(wide))).to(out.dtype)
-        self.inner._write(out, free, start)
-        for low, high, scale in self._segments(start, start + len(out)):
-            if scale != 1.0:
-                out[low:high].mul_(scale)
+        self.inner._write_scaled(out, free, start, self._segments(start, start + len(out)))
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         total = torch.zeros_like(out) if self.isometric else out
-        for low, high, scale in self._segments(start, start + len(grad)):
-            part = grad[low:high].to(out.dtype) * scale if scale != 1.0 else grad[low:high]
-            self.inner._accumulate(total, part, start + low)
+        self.inner._accumulate_scaled(total, grad, start, self._segments(start, start + len(grad)))
         if self.isometric:
             out += total * self._column_scale(total)
 

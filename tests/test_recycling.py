@@ -6,7 +6,9 @@ import lincon
 from lincon.generators import Ring
 from lincon.recycling import LARGE
 
-ROWS, DOF = 2 * LARGE, LARGE
+SIDE = 3072
+ROWS, DOF = 2 * SIDE**2, SIDE**2
+assert 4 * DOF > LARGE
 
 
 def test_a_buffer_is_used_again_when_it_was_let_go():
@@ -31,13 +33,13 @@ def test_a_buffer_that_anything_holds_is_left_alone():
 
 def big(seed=0):
     torch.manual_seed(seed)
-    model = torch.nn.Sequential(torch.nn.Linear(1024, 1024), torch.nn.Tanh(), torch.nn.Linear(1024, 1024))
-    lincon.constrain(model, "ring", dof=LARGE)
+    model = torch.nn.Sequential(torch.nn.Linear(SIDE, SIDE), torch.nn.Tanh(), torch.nn.Linear(SIDE, SIDE))
+    lincon.constrain(model, "ring", dof=DOF)
     return model
 
 
 def test_two_forwards_before_one_backward_stay_right():
-    model, x = big(), torch.randn(3, 1024)
+    model, x = big(), torch.randn(3, SIDE)
     a, b = model(x), model(2 * x)
     (a.square().sum() + b.square().sum()).backward()
     both = model.free.grad.clone()
@@ -49,7 +51,7 @@ def test_two_forwards_before_one_backward_stay_right():
 
 def test_a_forward_between_an_update_and_a_backward_stays_right():
     """A held graph keeps the weights of its own time."""
-    model, x = big(), torch.randn(3, 1024)
+    model, x = big(), torch.randn(3, SIDE)
     out = model(x)
     expected = torch.autograd.grad(out.square().sum(), model.free, retain_graph=True)[0].clone()
     with torch.no_grad():
@@ -58,7 +60,7 @@ def test_a_forward_between_an_update_and_a_backward_stays_right():
 
 
 def test_gradients_that_are_kept_are_not_overwritten():
-    model, x = big(), torch.randn(3, 1024)
+    model, x = big(), torch.randn(3, SIDE)
     kept = []
     for scale in (1, 2, 3):
         model.free.grad = None
@@ -68,12 +70,12 @@ def test_gradients_that_are_kept_are_not_overwritten():
 
 
 def test_training_recycles_from_step_to_step():
-    model, x = big(), torch.randn(3, 1024)
+    model, x = big(), torch.randn(3, SIDE)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     places = set()
 
     def pack(tensor):
-        if tensor.numel() == 1024 * 1024:
+        if tensor.numel() == SIDE * SIDE:
             places.add(tensor.untyped_storage().data_ptr())
         return tensor
 
