@@ -1,8 +1,9 @@
 """A training step of ResNet-18 and ResNet-34 on batches of 64 x 3 x 32 x 32, a ring at half the DoF against vanilla.
 
 Times are taken in turn in one process, twice over: with the C library's allocator as it comes, which gives memory back
-to the system in the middle of a training and fetches it again, page by page, and told to keep it (`KEEP`). Peak memory is the largest sum of all live tensors during a step (activations,
-weights, gradients, optimizer), as torch's profiler counts them, each mode in a process of its own.
+to the system in the middle of a training and fetches it again, page by page, and told to keep it (`KEEP`). Peak memory
+is the largest sum of all live tensors during a step (activations, weights, gradients, optimizer), as torch's profiler
+counts them, each mode in a process of its own.
 """
 
 import json
