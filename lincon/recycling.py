@@ -1,8 +1,7 @@
-"""One large buffer that is used again as soon as nothing else holds it.
+"""Large buffers that are used again as soon as nothing else holds them.
 
 On a CPU the pages of a large tensor go back to the system when it is freed, and fetching them again costs several
-times what filling them does. So a generator keeps the storage of its largest result and writes the next one into it
-if, and only if, no tensor, view or graph holds it any more. In a training step the weights live there, and after the
+times what filling them does. So a generator keeps the storage of its last results and writes the next one into it if, and only if, no tensor, view or graph holds it any more. In a training step the weights live there, and after the
 backward, when nothing needs them, the gradient of the free vector. Accelerators have allocators that do this.
 """
 
@@ -18,12 +17,15 @@ WASTE = 4
 """A result gets the kept buffer only if that is at most this many times as large: it cannot be freed in part."""
 
 
+KEPT = 2
+"""Buffers that are kept: weights and gradient, where both are alive at once."""
+
+
 class Recycler:
-    """At most one kept buffer, the largest asked for."""
+    """The last buffers asked for, at most `KEPT`."""
 
     def __init__(self) -> None:
-        self._kept: Tensor | None = None
-        self._holders = 0
+        self._kept: list[tuple[Tensor, int]] = []
         self._lock = threading.Lock()
 
     def empty(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -32,14 +34,17 @@ class Recycler:
         if device.type != "cpu" or wanted < LARGE:
             return torch.empty(size, dtype=dtype, device=device)
         with self._lock:
-            kept = self._kept
-            if kept is None or not wanted <= len(kept) <= WASTE * wanted or _holders(kept) != self._holders:
+            fitting = (kept for kept, holders in self._kept if _fits(kept, wanted) and _holders(kept) == holders)
+            buffer = next(fitting, None)
+            if buffer is None:
                 buffer = torch.empty(wanted, dtype=torch.uint8)
-                if kept is None or len(kept) <= wanted:
-                    self._kept, self._holders = buffer, _holders(buffer)
-                kept = buffer
+                self._kept = [*self._kept, (buffer, _holders(buffer))][-KEPT:]
             # A tensor of its own over the storage: it shares neither version counter nor history with earlier ones.
-            return torch.empty(0, dtype=dtype).set_(kept.untyped_storage(), 0, (size,))  # type: ignore[call-overload]
+            return torch.empty(0, dtype=dtype).set_(buffer.untyped_storage(), 0, (size,))  # type: ignore[call-overload]
+
+
+def _fits(buffer: Tensor, wanted: int) -> bool:
+    return wanted <= len(buffer) <= WASTE * wanted
 
 
 def _holders(buffer: Tensor) -> int:
