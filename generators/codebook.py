@@ -29,7 +29,7 @@ class Codebook(Single):
 
     Args:
         rows, dof, seed: as every generator; the seed means nothing.
-        index: (rows,) integers in [0, dof).
+        index: (rows,) integers in [0, dof); dof itself stands for a row of zeros, a weight that was pruned.
     """
 
     name = "codebook"
@@ -41,15 +41,24 @@ class Codebook(Single):
             raise LinconError("codebook: give index=, or Codebook.fit(weights, dof) to cluster trained weights.")
         if index.shape != (rows,) or index.is_floating_point():
             raise LinconError(f"codebook: index must be integers of shape ({rows},), got {tuple(index.shape)}.")
-        if int(index.min()) < 0 or int(index.max()) >= dof:
-            raise LinconError(f"codebook: index holds values outside [0, {dof}).")
-        self._index = index.detach().cpu().to(_smallest(dof))
+        if int(index.min()) < 0 or int(index.max()) > dof:
+            raise LinconError(f"codebook: index holds values outside [0, {dof}].")
+        self._pruned = int(index.max()) == dof
+        self._index = index.detach().cpu().to(_smallest(dof + self._pruned))
         self._placed: dict[torch.device, Tensor] = {}
 
     @classmethod
     def fit(cls, weights: Tensor, dof: int, seed: int = 0) -> "Codebook":
-        """Cluster ``weights`` (rows,) into ``dof`` values by k-means, to convergence."""
-        return cls(len(weights), dof, seed, index=_kmeans(weights.detach().double().cpu().numpy(), dof))
+        """Cluster ``weights`` (rows,) into ``dof`` values by k-means, to convergence.
+
+        Weights that are exactly zero, as pruning leaves them, stay so, and the values are those of the others.
+        """
+        values = weights.detach().double().cpu().numpy()
+        index = torch.full((len(values),), dof)
+        if values.any():
+            kept = np.flatnonzero(values)
+            index[torch.from_numpy(kept)] = _kmeans(values[kept], dof)
+        return cls(len(values), dof, seed, index=index)
 
     @classmethod
     def for_weights(cls, weights: Tensor, dof: int, seed: int, **options: Any) -> "Codebook":
@@ -68,7 +77,11 @@ class Codebook(Single):
     def entries(self, rows: Tensor) -> Entries:
         if rows.device not in self._placed:
             self._placed[rows.device] = self._index.to(rows.device)
-        return self._placed[rows.device][rows].long(), None
+        index = self._placed[rows.device][rows].long()
+        return (index.clamp(max=self.dof - 1), (index < self.dof).to(torch.int8)) if self._pruned else (index, None)
+
+    def energy(self, start: int, stop: int) -> float:
+        return float((self._index[start:stop].long() < self.dof).sum()) / max(1, stop - start)
 
 
 def _first_cuts(line: np.ndarray, k: int) -> np.ndarray:

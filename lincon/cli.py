@@ -1,4 +1,4 @@
-"""The command line: `lincon compare`, `lincon train`, `lincon inspect`. Only the commands import tasks."""
+"""The command line. Options are read here; what commands do is in the tasks, which only they import."""
 
 try:
     import typer
@@ -6,13 +6,17 @@ try:
 except ImportError:
     raise SystemExit("lincon: the command line is not installed: pip install 'lincon-torch[tasks]'") from None
 
-from collections.abc import Iterator
+import inspect as signatures
+import json
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import lincon
 from lincon.errors import LinconError
@@ -28,6 +32,22 @@ class OneLine(TyperGroup):
             return super().invoke(ctx)
 
 
+class Training(TyperCommand):
+    """A command that takes `--trainer.<flag> <value>` for every flag of Lightning's Trainer, and `--config FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest: list[str] = []
+        for word in args:
+            if word.startswith("--trainer."):
+                flag, equals, value = word.removeprefix("--trainer.").partition("=")
+                rest += ["--trainer", f"{flag}={value}" if equals else f"{flag}="]
+            elif len(rest) > 1 and rest[-2] == "--trainer" and rest[-1].endswith("="):
+                rest[-1] += word
+            else:
+                rest.append(word)
+        return super().parse_args(ctx, rest)
+
+
 @contextmanager
 def _one_line() -> Iterator[None]:
     try:
@@ -35,11 +55,11 @@ def _one_line() -> Iterator[None]:
     except UsageError as error:
         _end(error.format_message(), 2)
     except ModuleNotFoundError as error:
-        _end(f"{error.name} is not installed: pip install 'lincon-torch[tasks]'", 2)
+        _end(f"{error.name or error} is not installed: pip install 'lincon-torch[tasks]'", 2)
     except (LinconError, OSError) as error:
         _end(str(error), 2)
     except KeyboardInterrupt:
-        _end("interrupted; a comparison continues from its finished runs when called again", 130)
+        _end("interrupted; called again, an experiment goes on from its finished runs, train with --resume", 130)
 
 
 def _end(message: str, code: int) -> None:
@@ -54,69 +74,267 @@ app = typer.Typer(
     help="Train neural networks under linear constraints.",
 )
 
-Model = Annotated[str, typer.Option(help="Name of the model: resnet-small, resnet-medium.")]
-Data = Annotated[str, typer.Option(help="Name of the data set: digits.")]
-Dof = Annotated[str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction of body weights).")]
-Epochs = Annotated[int, typer.Option(help="Passes over the training images.")]
-Threads = Annotated[int, typer.Option(min=1, help="Of torch, on the CPU; more than one pays for large images.")]
+
+def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
+    """Take defaults from a TOML file whose keys are the command's options."""
+    if file is None:
+        return None
+    try:
+        given = tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LinconError(f"{file} is not a TOML file: {error}.") from None
+    known = {str(p.name): p for p in ctx.command.params}
+    values = {name.replace("-", "_"): value for name, value in given.items()}
+    trainer = values.pop("trainer", {})
+    if unknown := sorted(set(values) - set(known)):
+        raise LinconError(f"{file}: there is no option {unknown[0]!r}; there are: {', '.join(known)}.")
+    values["trainer"] = [
+        f"{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in trainer.items()
+    ]
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+    return file
 
 
-@app.command()
-def compare(
-    schemes: Annotated[str, typer.Option(help="Names with commas between; all by default.")] = "",
-    model: Model = "resnet-small",
-    data: Data = "digits",
-    dof: Dof = "0.1",
-    epochs: Epochs = 20,
-    threads: Threads = 1,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each scheme, with the seeds 0, 1, ...")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder of table.md, results.json, curves.png and runs/.")] = Path(
-        "runs/compare"
+@dataclass(frozen=True)
+class Options:
+    """What every training command takes. None: as the preset says."""
+
+    data: Annotated[str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or imagenet.")] = "digits"
+    root: Annotated[Path | None, typer.Option(help="Folder of the data set, in its official layout.")] = None
+    images: Annotated[int | None, typer.Option(help="Training images used; all by default.")] = None
+    preset: Annotated[str, typer.Option(help="Recipe: quick, cifar, imagenet or vit; the options below change it.")] = (
+        "quick"
+    )
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
+    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None
+    optimiser: Annotated[str | None, typer.Option(help="sgd or adam.")] = None
+    learning_rate: Annotated[float | None, typer.Option(help="At the top of its schedule.")] = None
+    schedule: Annotated[str | None, typer.Option(help="cycle, cosine or steps.")] = None
+    weight_decay: Annotated[float | None, typer.Option(help="On every parameter, the free vector included.")] = None
+    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU; more pay for large images.")] = 1
+    log: Annotated[str, typer.Option(help="csv, tensorboard, or both with a comma; beside each run.")] = ""
+    trainer: Annotated[
+        list[str] | None, typer.Option(metavar="FLAG=VALUE", help="Also --trainer.FLAG VALUE: of Lightning's Trainer.")
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(is_eager=True, callback=_configured, help="TOML file with any of these options."),
+    ] = None
+
+    def recipe(self) -> Any:
+        """The preset, changed by what was given."""
+        from lincon.tasks.classification.choice import choose
+        from lincon.tasks.classification.recipe import PRESETS, Recipe
+
+        names = [field.name for field in fields(Recipe)]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        torch.set_num_threads(self.threads)
+        return Recipe(**{**choose("preset", self.preset, PRESETS), **given})
+
+    def trainer_options(self) -> dict[str, Any]:
+        """Values are JSON where they can be, else text."""
+        from lincon.tasks.classification.training import trainer_options
+
+        pairs = [pair.partition("=") for pair in self.trainer or []]
+        return trainer_options({flag: _value(text) for flag, _, text in pairs})
+
+    def logs(self) -> list[str]:
+        """Names of the logs."""
+        from lincon.tasks.classification.choice import choose
+        from lincon.tasks.classification.training import LOGS
+
+        names = _names(self.log)
+        for name in names:
+            choose("log", name, LOGS)
+        return names
+
+    def sweep(self, cells: Any, out: Path) -> Any:
+        """The experiment that trains ``cells``."""
+        from lincon.tasks.classification.sweep import Sweep
+
+        return Sweep(self.recipe(), cells, out, self.root, self.trainer_options(), self.logs())
+
+
+def training(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose first parameter, an `Options`, stands for its options."""
+
+    def command(**given: Any) -> None:
+        mine = {field.name: given.pop(field.name) for field in fields(Options)}
+        function(Options(**mine), **given)
+
+    own = list(signatures.signature(function).parameters.values())[1:]
+    shared = list(signatures.signature(Options).parameters.values())
+    keyword = [p.replace(kind=signatures.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
+    command.__signature__ = signatures.Signature(keyword)  # type: ignore[attr-defined]
+    hints = get_type_hints(Options, include_extras=True) | get_type_hints(function, include_extras=True)
+    command.__annotations__ = {p.name: hints[p.name] for p in keyword}
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    return app.command(cls=Training)(command)
+
+
+Schemes = Annotated[str, typer.Option(help="Names with commas between; all by default.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Name, also with options (vit-tiny:patch=2), or package.module:function; commas between several."
     ),
-) -> None:
-    """Train schemes of sharing on equal terms and tabulate them; call again to continue."""
-    from lincon.tasks.classification import compare, report
-    from lincon.tasks.classification import schemes as known
-    from lincon.tasks.classification.training import Recipe
-
-    names = dict.fromkeys(name.strip() for name in schemes.split(",")) if schemes else known.SCHEMES
-    torch.set_num_threads(threads)
-    recipe = Recipe(model, data, _dof(dof), epochs)
-    comparison = compare.compare(recipe, list(names), range(seeds), out)
-    Console().print(report.console_table(comparison.table, comparison.title))
-    typer.echo(f"written to {out}: table.md, results.json, curves.png")
+]
+Dof = Annotated[str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction); commas between several.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Runs of each, with the seeds 0, 1, ...")]
+Out = Annotated[Path, typer.Option(help="Folder of table.md, results.json, picture.png and runs/.")]
+ObjectNet = Annotated[Path | None, typer.Option(help="Folder of ObjectNet, for models of ImageNet.")]
 
 
-@app.command()
+@training
 def train(
-    scheme: Annotated[str, typer.Option(help="Scheme of sharing.")] = "ring",
-    model: Model = "resnet-small",
-    data: Data = "digits",
-    dof: Dof = "0.1",
-    epochs: Epochs = 20,
-    threads: Threads = 1,
+    options: Options,
+    scheme: Annotated[str, typer.Option(help="Scheme of sharing.")] = "rpg",
+    model: Annotated[str, typer.Option(help="Name, also with options, or package.module:function.")] = "resnet-small",
+    dof: Annotated[str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction of body weights).")] = "0.1",
     seed: Annotated[int, typer.Option(help="Of initialisation, G and the order of the images.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of model.safetensors.")] = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last epoch in the folder.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of model.safetensors and of the checkpoint.")] = Path("runs/train"),
 ) -> None:
     """Train one scheme and save the model."""
     from lincon.tasks.classification import training
     from lincon.tasks.classification.progress import EpochBar
+    from lincon.tasks.classification.recipe import Cell
 
-    torch.set_num_threads(threads)
-    recipe = training.Recipe(model, data, _dof(dof), epochs)
-    out.mkdir(parents=True, exist_ok=True)
-    with EpochBar(epochs) as bar:
+    recipe, cell = options.recipe(), Cell(model, scheme, _dof(dof), seed)
+    flags, logs = options.trainer_options(), options.logs()
+    with EpochBar(recipe.epochs) as bar:
         bar.describe(f"{scheme}, seed {seed}")
-        trained, run = training.train(recipe, scheme, seed, [bar])
-    size = lincon.save(trained, out / "model.safetensors")
+        trained, run = training.train(
+            recipe, cell, out, root=options.root, callbacks=[bar], options=flags, logs=logs, resume=resume
+        )
     typer.echo(lincon.summary(trained))
-    typer.echo(f"test accuracy {100 * run.accuracy:.2f} %; {size:,} bytes in {out / 'model.safetensors'}")
+    typer.echo(f"test accuracy {100 * run.accuracy:.2f} %; {run.file_bytes:,} bytes in {out / training.SAVED}")
+
+
+@training
+def compare(
+    options: Options,
+    schemes: Schemes = "",
+    model: Model = "resnet-small",
+    dof: Dof = "0.1",
+    seeds: Seeds = 3,
+    out: Out = Path("runs/compare"),
+) -> None:
+    """Train schemes of sharing on equal terms and tabulate them; call again to continue."""
+    from lincon.tasks.classification import compare
+    from lincon.tasks.classification.schemes import SCHEMES
+
+    cells = _cells(model, _names(schemes) or list(SCHEMES), dof, seeds)
+    _show(compare.compare(options.sweep(cells, out)), out)
+
+
+@training
+def scaling(
+    options: Options,
+    scheme: Annotated[str, typer.Option(help="Scheme of sharing.")] = "rpg",
+    model: Model = "resnet-small,resnet-medium",
+    dof: Dof = "0.01,0.02,0.05,0.1,0.2,0.5",
+    predict: Annotated[int | None, typer.Option(help="A DoF at which accuracy is predicted.")] = None,
+    seeds: Seeds = 3,
+    out: Out = Path("runs/scaling"),
+) -> None:
+    """Accuracy against DoF: train a sweep, fit laws, compare exponents; call again to continue."""
+    from lincon.tasks.classification import scaling
+
+    _show(scaling.scaling(options.sweep(_cells(model, [scheme], dof, seeds), out), predict), out)
+
+
+@training
+def convergence(
+    options: Options,
+    schemes: Schemes = "vanilla,rpg",
+    model: Model = "resnet-small",
+    dof: Dof = "0.5,0.1",
+    seeds: Seeds = 3,
+    out: Out = Path("runs/convergence"),
+) -> None:
+    """Steps to reach an accuracy, constrained against vanilla on the same schedule."""
+    from lincon.tasks.classification import convergence
+
+    _show(convergence.convergence(options.sweep(_cells(model, _names(schemes), dof, seeds), out)), out)
+
+
+@training
+def generalization(
+    options: Options,
+    schemes: Schemes = "vanilla,rpg",
+    model: Model = "resnet-small",
+    dof: Dof = "0.5,0.1",
+    seeds: Seeds = 3,
+    objectnet: ObjectNet = None,
+    out: Out = Path("runs/generalization"),
+) -> None:
+    """The gap between training and test, and accuracy on shifted images (or ObjectNet)."""
+    from lincon.tasks.classification import generalization
+
+    sweep = options.sweep(_cells(model, _names(schemes), dof, seeds), out)
+    _show(generalization.generalization(sweep, objectnet), out)
+
+
+@training
+def reproduce(
+    options: Options,
+    table: Annotated[str, typer.Argument(help="baselines, dof-accuracy or generalization.")],
+    model: Annotated[str, typer.Option(help="The smaller and the larger model, a comma between.")] = (
+        "resnet-small,resnet-medium"
+    ),
+    seeds: Seeds = 3,
+    objectnet: ObjectNet = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/<table> by default.")] = None,
+) -> None:
+    """A table of the paper, its figures beside ours."""
+    from lincon.tasks.classification import reproduce
+
+    models = _names(model)
+    if len(models) != 2:
+        raise LinconError(f"--model is {model!r}; give two, the smaller and the larger: resnet18,resnet34.")
+    out = out or Path("runs") / table
+    cells = reproduce.cells(table, models, range(seeds))
+    _show(reproduce.reproduce(table, models, options.sweep(cells, out), objectnet), out)
 
 
 @app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="A file written by lincon.save.")]) -> None:
     """Say what a saved model's file holds."""
     typer.echo(lincon.inspect(file))
+
+
+def _show(result: Any, out: Path) -> None:
+    from lincon.tasks.classification.report import written
+
+    Console().print(result.console())
+    for note in result.notes:
+        typer.echo(note)
+    typer.echo(written(out))
+
+
+def _cells(model: str, schemes: list[str], dof: str, seeds: int) -> list[Any]:
+    from lincon.tasks.classification.recipe import cells
+
+    return cells(_names(model), schemes, [_dof(text) for text in _names(dof)], range(seeds))
+
+
+def _names(text: str) -> list[str]:
+    """The names between commas, each once. A model's own options (a=1,b=2) stay with it."""
+    parts: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if parts and "=" in part and ":" not in part:
+            parts[-1] += f",{part}"
+        elif part:
+            parts.append(part)
+    return list(dict.fromkeys(parts))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _dof(text: str) -> int | float:

@@ -1,7 +1,8 @@
 """Large buffers that are used again as soon as nothing else holds them.
 
 On a CPU the pages of a large tensor go back to the system when it is freed, and fetching them again costs several
-times what filling them does. So a generator keeps the storage of its last results and writes the next one into it if, and only if, no tensor, view or graph holds it any more. In a training step the weights live there, and after the
+times what filling them does. So a generator keeps the storage of its last results and writes the next one into it if,
+and only if, no tensor, view or graph holds it any more. In a training step the weights live there, and after the
 backward, when nothing needs them, the gradient of the free vector. Accelerators have allocators that do this.
 """
 

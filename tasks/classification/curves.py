@@ -1,6 +1,6 @@
 """The picture of a comparison: test accuracy by epoch, mean and spread over the seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -14,25 +14,41 @@ _TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 
 
 def picture(runs: Sequence[Run], title: str) -> bytes:
-    """Learning curves as a PNG: a line per scheme, its band one standard deviation each way."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    """Learning curves as a PNG: a line for each model, scheme and DoF, its band one standard deviation each way."""
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
     axes = figure.subplots()
-    for scheme in dict.fromkeys(run.scheme for run in runs):
-        _draw(axes, scheme, 100 * np.array([run.test_accuracy for run in runs if run.scheme == scheme]))
+    styles = cycle("-", "--", ":", "-.")
+    for number, (label, group) in enumerate(labelled(runs).items()):
+        _draw(axes, label, styles(number // 10), 100 * np.array([run.test_accuracy for run in group]))
     axes.set(title=title, xlabel="epoch", ylabel="test accuracy (%)")
     _stretch(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
-    return _png(figure)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    return png(figure)
 
 
-def _draw(axes: Axes, scheme: str, accuracy: np.ndarray) -> None:
+def labelled(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs that differ by their seeds alone, by as short a name as tells them apart."""
+    models, dofs = len({run.model for run in runs}) > 1, len({run.asked for run in runs} - {None}) > 1
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        dof = f" {run.dof:,}" if dofs and run.asked is not None else ""
+        groups.setdefault((f"{run.model} " if models else "") + run.scheme + dof, []).append(run)
+    return groups
+
+
+def cycle(*values: str) -> Callable[[int], str]:
+    """The values over and over, by number."""
+    return lambda number: values[number % len(values)]
+
+
+def _draw(axes: Axes, label: str, style: str, accuracy: np.ndarray) -> None:
     """``accuracy``: (seeds, epochs), percent."""
     epochs = np.arange(1, accuracy.shape[1] + 1)
     mean = accuracy.mean(0)
     spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else 0 * mean
-    (drawn,) = axes.plot(epochs, mean, label=scheme, marker=".", linewidth=1.5)
+    (drawn,) = axes.plot(epochs, mean, style, label=label, marker=".", linewidth=1.3)
     low, high = np.clip([mean - spread, mean + spread], 0, 100)
     axes.fill_between(epochs, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
 
@@ -44,7 +60,8 @@ def _stretch(axes: Axes) -> None:
     axes.set_ylim(0, 100)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()

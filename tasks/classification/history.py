@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -15,6 +16,14 @@ class History(Callback):
     test_accuracy: list[float] = field(default_factory=list)
     _started: float = 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints, so that a resumed training has all its epochs."""
+        return {name: list(getattr(self, name)) for name in _RECORDED}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in _RECORDED:
+            setattr(self, name, list(state_dict[name]))
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = perf_counter()
 
@@ -24,3 +33,6 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.train_loss.append(trainer.callback_metrics["train_loss"].item())
         self.test_accuracy.append(trainer.callback_metrics["test_accuracy"].item())
+
+
+_RECORDED = "epoch_seconds", "train_loss", "test_accuracy"

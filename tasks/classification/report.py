@@ -1,25 +1,33 @@
-"""The table of a comparison: a line per scheme, over its seeds."""
+"""Tables of experiments, as Markdown and for the terminal; the table of a comparison, a line per scheme and DoF."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
+from pathlib import Path
 from statistics import mean, median, stdev
+from typing import Any
 
 from rich.table import Table
 
+from lincon.tasks.classification.provenance import provenance
+from lincon.tasks.classification.sweep import Sweep
 from lincon.tasks.classification.training import Run
+from lincon.tasks.classification.writing import write_whole
 
 HEADER = ("scheme", "dof", "total parameters", "accuracy %", "s / epoch", "file bytes")
+Rows = Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A scheme over its seeds.
+    """A scheme at a DoF, over its seeds.
 
     `accuracy` and `spread` are the mean and the sample standard deviation of the last epoch's test accuracy,
     in percent and percentage points (`spread` is None for one seed); `epoch_seconds` is the median.
     """
 
+    model: str
     scheme: str
     dof: int
     total: int
@@ -30,48 +38,103 @@ class Line:
 
     def cells(self) -> tuple[str, ...]:
         """The line as text, in the order of `HEADER`."""
-        spread = "" if self.spread is None else f" ± {self.spread:.2f}"
         return (
             self.scheme,
             f"{self.dof:,}",
             f"{self.total:,}",
-            f"{self.accuracy:.2f}{spread}",
+            with_spread(self.accuracy, self.spread),
             f"{self.epoch_seconds:.2f}",
             f"{self.file_bytes:,}",
         )
 
 
+def with_spread(value: float, spread: float | None) -> str:
+    """ "97.73 ± 0.50" """
+    return f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; None for the spread of one value."""
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
 def line(runs: Sequence[Run]) -> Line:
     """Sum up the runs of one scheme."""
-    accuracies = [100 * run.accuracy for run in runs]
+    accuracy, spread = mean_and_spread([100 * run.accuracy for run in runs])
     return Line(
+        model=runs[0].model,
         scheme=runs[0].scheme,
-        dof=runs[0].dof,
-        total=runs[0].total,
-        accuracy=mean(accuracies),
-        spread=stdev(accuracies) if len(runs) > 1 else None,
+        dof=round(mean(run.dof for run in runs)),
+        total=round(mean(run.total for run in runs)),
+        accuracy=accuracy,
+        spread=spread,
         epoch_seconds=median(chain.from_iterable(run.epoch_seconds for run in runs)),
         file_bytes=max(run.file_bytes for run in runs),
     )
 
 
+def alike(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs that differ by their seeds alone, together, in the order in which they first appear."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.model, run.scheme, run.asked), []).append(run)
+    return list(groups.values())
+
+
 def lines(runs: Sequence[Run]) -> list[Line]:
-    """A line per scheme, in the order in which they first appear."""
-    return [line([run for run in runs if run.scheme == scheme]) for scheme in dict.fromkeys(r.scheme for r in runs)]
+    """A line for each model, scheme and DoF."""
+    return [line(group) for group in alike(runs)]
 
 
-def console_table(table: Sequence[Line], title: str) -> Table:
-    """The table for a terminal."""
+def console_table(header: Sequence[str], rows: Rows, title: str) -> Table:
+    """A table for a terminal; the first column is text, the others are numbers."""
     shown = Table(title=title, title_justify="left")
-    for name in HEADER:
-        shown.add_column(name, justify="left" if name == HEADER[0] else "right")
-    for entry in table:
-        shown.add_row(*entry.cells())
+    for number, name in enumerate(header):
+        shown.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
     return shown
 
 
-def markdown(table: Sequence[Line], title: str) -> str:
-    """The table as Markdown, its title a line above."""
-    rule = ("---", *["---:"] * (len(HEADER) - 1))
-    rows = [HEADER, rule, *(entry.cells() for entry in table)]
-    return "\n".join([title, "", *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+def markdown(header: Sequence[str], rows: Rows, title: str) -> str:
+    """A table as Markdown, its title a line above."""
+    rule = ("---", *["---:"] * (len(header) - 1))
+    return "\n".join([title, "", *(f"| {' | '.join(row)} |" for row in (tuple(header), rule, *rows))]) + "\n"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment came to: a table, plain JSON, and a picture."""
+
+    title: str
+    header: Sequence[str]
+    rows: Rows
+    numbers: dict[str, Any]
+    picture: bytes
+    notes: Sequence[str] = ()
+
+    def write(self, sweep: Sweep, runs: Sequence[Run]) -> None:
+        """Write `results.json`, `picture.png` and `table.md` into the sweep's folder, each whole or not at all."""
+        everything = {
+            "title": self.title,
+            "recipe": asdict(sweep.recipe),
+            **self.numbers,
+            "runs": [asdict(run) for run in runs],
+            **provenance(),
+        }
+        write_whole(sweep.out / "results.json", json.dumps(everything, indent=1))
+        write_whole(sweep.out / "picture.png", self.picture)
+        write_whole(sweep.out / "table.md", self.markdown())
+
+    def markdown(self) -> str:
+        """Title, table and notes."""
+        return markdown(self.header, self.rows, self.title) + "".join(f"\n{note}\n" for note in self.notes)
+
+    def console(self) -> Table:
+        """For a terminal."""
+        return console_table(self.header, self.rows, self.title)
+
+
+def written(out: Path) -> str:
+    """What `Result.write` leaves behind."""
+    return f"written to {out}: table.md, results.json, picture.png"

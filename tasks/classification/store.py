@@ -1,4 +1,4 @@
-"""The finished runs of a comparison, one JSON file each, so that an interrupted comparison continues."""
+"""The finished trainings of an experiment, so that an interrupted one continues."""
 
 import json
 from dataclasses import asdict
@@ -7,12 +7,13 @@ from typing import Any
 
 from lincon import LinconError
 from lincon.tasks.classification.provenance import provenance
-from lincon.tasks.classification.training import Recipe, Run
+from lincon.tasks.classification.recipe import Cell, Recipe
+from lincon.tasks.classification.training import SAVED, Run
 from lincon.tasks.classification.writing import write_whole
 
 
 class Store:
-    """Runs of one recipe, in ``folder`` as `<scheme>-<seed>.json`, each with the recipe and its provenance.
+    """Runs of one recipe: in ``folder``, for each cell, a folder with `run.json` and the trained model.
 
     Raises:
         LinconError: the folder holds a run of another recipe (named with what differs), or a damaged file.
@@ -21,21 +22,26 @@ class Store:
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, asdict(recipe)
         folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted(folder.glob("*/run.json")):
             self._check(_read(path)["recipe"])
 
-    def get(self, scheme: str, seed: int) -> Run | None:
+    def get(self, cell: Cell) -> Run | None:
         """The run as it was put there, or None."""
-        path = self._path(scheme, seed)
+        path = self.place(cell) / "run.json"
         return Run(**_read(path)["run"]) if path.exists() else None
 
-    def put(self, run: Run) -> None:
+    def put(self, cell: Cell, run: Run) -> None:
         """Keep a finished run."""
         record = {"recipe": self.recipe, "run": asdict(run), "provenance": provenance()}
-        write_whole(self._path(run.scheme, run.seed), json.dumps(record, indent=1))
+        write_whole(self.place(cell) / "run.json", json.dumps(record, indent=1))
 
-    def _path(self, scheme: str, seed: int) -> Path:
-        return self.folder / f"{scheme}-{seed}.json"
+    def place(self, cell: Cell) -> Path:
+        """The folder of a cell."""
+        return self.folder / cell.name
+
+    def model(self, cell: Cell) -> Path:
+        """The file of the trained model."""
+        return self.place(cell) / SAVED
 
     def _check(self, there: dict[str, Any]) -> None:
         both = {key: (json.dumps(there.get(key)), json.dumps(here)) for key, here in self.recipe.items()}
@@ -53,4 +59,4 @@ def _read(path: Path) -> dict[str, Any]:
         Run(**record["run"])
         return {"recipe": dict(record["recipe"]), **record}
     except (ValueError, TypeError, KeyError):
-        raise LinconError(f"{path} is not a finished run: delete it, and call again.") from None
+        raise LinconError(f"{path} is not a finished run: delete its folder, and call again.") from None

@@ -1,67 +1,52 @@
-"""One run: a scheme on a model and data set, trained by Lightning on a recipe that all schemes share."""
+"""One training: a scheme on a model and data set, by Lightning, on a recipe that all schemes share."""
 
+import gc
+import inspect
 import logging
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
+from torchmetrics.classification import MulticlassAccuracy
 
 import lincon
 from lincon import LinconError
 from lincon.tasks.classification.choice import choose
 from lincon.tasks.classification.data import DATA, Images
 from lincon.tasks.classification.history import History
-from lincon.tasks.classification.models import MODELS, body_weights, count
+from lincon.tasks.classification.models import architecture, body_weights, count
 from lincon.tasks.classification.module import Classifier
-from lincon.tasks.classification.schemes import SCHEMES, degrees_of_freedom
+from lincon.tasks.classification.recipe import Cell, Recipe
+from lincon.tasks.classification.schemes import SCHEMES
 from lincon.tensors import count as as_count
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What all runs of a comparison have in common.
-
-    Args:
-        model: name in `MODELS`.
-        data: name in `DATA`.
-        dof: free numbers in the body, an int, or a float: that fraction of the body's weights.
-        epochs: passes over the training images.
-        learning_rate: at the top of its cycle.
-        weight_decay: on every parameter.
-
-    Raises:
-        LinconError: an unknown name, or fewer than one epoch. A bad dof is refused by `build`.
-    """
-
-    model: str = "resnet-small"
-    data: str = "digits"
-    dof: int | float = 0.1
-    epochs: int = 20
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
-
-    def __post_init__(self) -> None:
-        choose("model", self.model, MODELS)
-        choose("data set", self.data, DATA)
-        if self.epochs < 1:
-            raise LinconError(f"epochs is {self.epochs}; at least 1 is needed.")
+SAVED = "model.safetensors"
+LOGS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+OURS = "max_epochs", "callbacks", "reload_dataloaders_every_n_epochs", "logger", "default_root_dir"
+"""Arguments of the Trainer that are set here."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run came to; lists hold one entry per epoch.
+    """What one training came to; lists hold one entry per epoch.
 
-    `dof` counts free numbers in the body, `total` all parameters; `file_bytes` is the size of the saved
-    model; `epoch_seconds` are of training alone; `train_loss` is in nats, `test_accuracy` a fraction.
+    `asked` is the DoF asked for, `dof` the free numbers in the body, `total` all parameters; `file_bytes` is the size
+    of the saved model; `epoch_seconds` are of training alone; `train_loss` is in nats; accuracies are fractions.
+    `train_accuracy` is of the trained model on the training images as they are, without augmentation.
     """
 
+    model: str
     scheme: str
+    asked: int | float | None
     seed: int
     dof: int
     total: int
@@ -69,6 +54,7 @@ class Run:
     epoch_seconds: list[float]
     train_loss: list[float]
     test_accuracy: list[float]
+    train_accuracy: float
 
     @property
     def accuracy(self) -> float:
@@ -76,57 +62,166 @@ class Run:
         return self.test_accuracy[-1]
 
 
-def build(recipe: Recipe, scheme: str, data: type[Images], seed: int) -> nn.Module:
-    """The untrained model of a scheme; equal seeds give equal initialisations and generating matrices.
+def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Images:
+    """The recipe's data set; ``root``: the folder where it lies, where it is not embedded."""
+    return DATA[recipe.data](seed, recipe.batch, root, recipe.images)
 
-    Raises LinconError for an unknown scheme, and for a dof that is not positive, a fraction above 1, or
-    refused by the scheme.
+
+def build(cell: Cell, data: Images) -> nn.Module:
+    """The untrained model of a cell; equal seeds give equal initialisations and generating matrices.
+
+    Raises LinconError for a dof that is not positive, a fraction above 1, or refused by the scheme.
     """
-    make = choose("scheme", scheme, SCHEMES)
-    architecture = partial(MODELS[recipe.model], data.channels, data.classes)
-    whole = architecture()
-    dof = as_count(recipe.dof, count(whole, body_weights(whole)))
-    seed_everything(seed, verbose=False)
-    return make(architecture, dof, seed)
+    bare = partial(architecture(cell.model), data.channels, data.classes, data.size)
+    seed_everything(cell.seed, verbose=False)
+    return SCHEMES[cell.scheme].make(bare, dof_of(cell, data), cell.seed)
 
 
-def train(recipe: Recipe, scheme: str, seed: int, callbacks: Sequence[Callback] = ()) -> tuple[nn.Module, Run]:
-    """Train one scheme with one seed; the trained model and what the run came to.
+def dof_of(cell: Cell, data: Images) -> int:
+    """The asked DoF as a number; all of the body's weights where the scheme takes none."""
+    with torch.device("meta"):
+        whole = architecture(cell.model)(data.channels, data.classes, data.size)
+    return as_count(1.0 if cell.dof is None else cell.dof, count(whole, body_weights(whole)))
 
-    Initialisation, order of the images and augmentation depend on the seed alone, not on the scheme.
+
+def train(
+    recipe: Recipe,
+    cell: Cell,
+    folder: Path,
+    *,
+    root: Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    options: Mapping[str, Any] | None = None,
+    logs: Sequence[str] = (),
+    resume: bool = False,
+) -> tuple[nn.Module, Run]:
+    """Train one cell, and save the model into ``folder``; the trained model and what the training came to.
+
+    Initialisation, order of the images and augmentation depend on the seed alone, not on the scheme. After every epoch
+    a checkpoint is left in ``folder``; with ``resume`` the training goes on from there, to the same weights bit for
+    bit (on a CPU) as without the interruption. ``options`` go to Lightning's Trainer; ``logs`` are names in `LOGS`.
+
+    Raises:
+        LinconError: nothing to resume from, or a cell that cannot be built.
     """
-    data = DATA[recipe.data](seed)
-    model = build(recipe, scheme, type(data), seed)
-    module = Classifier(model, data.classes, recipe.learning_rate, recipe.weight_decay)
-    history = History()
-    seed_everything(seed, verbose=False)
-    _fit(module, data, recipe.epochs, [history, *callbacks])
-    return model, Run(
-        scheme,
-        seed,
-        degrees_of_freedom(model),
+    data, scheme, history = open_data(recipe, cell.seed, root), SCHEMES[cell.scheme], History()
+    model, dof = build(cell, data), dof_of(cell, data)
+    places = [folder / f"phase-{number}.ckpt" for number in range(len(scheme.phases))]
+    if resume and not places[0].exists():
+        raise LinconError(f"{folder} holds no checkpoint to resume from; train without --resume first.")
+    first = 0
+    for phase, epochs, place, later in zip(
+        scheme.phases, scheme.epochs(recipe.epochs), places, [*places[1:], None], strict=True
+    ):
+        if phase.begin is not None:
+            gc.collect()  # the last phase's optimiser, which lincon would warn of
+            phase.begin(model, dof)
+        module = Classifier(model, data.classes, recipe, phase, cell.seed, first)
+        there = place if resume and place.exists() else None
+        if there is not None and later is not None and later.exists():
+            _restore(module, history, there)
+        elif epochs:
+            data.first = first
+            loggers = [choose("log", log, LOGS)(folder, "logs", f"{log}-{place.stem}") for log in logs]
+            given = {"logger": loggers or False, **(options or {})}
+            _fit(module, data, epochs, [history, *callbacks, *_checkpoints(place)], there, given)
+        first += epochs
+    size = lincon.save(model, folder / SAVED)
+    run = Run(
+        cell.model,
+        cell.scheme,
+        cell.dof,
+        cell.seed,
+        scheme.dof(model),
         count(model),
-        _file_bytes(model),
+        size,
         history.epoch_seconds,
         history.train_loss,
         history.test_accuracy,
+        accuracy(model, data, train=True),
     )
+    for place in places:
+        place.unlink(missing_ok=True)
+    return model, run
 
 
-def _fit(module: Classifier, data: Images, epochs: int, callbacks: list[Callback]) -> None:
+def trainer_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked arguments of Lightning's Trainer.
+
+    Raises LinconError for one that there is not, and for those that the recipe sets.
+    """
+    known = [name for name in inspect.signature(Trainer).parameters if name not in OURS]
+    for name in given:
+        if name in OURS:
+            raise LinconError(f"trainer.{name} is set by lincon itself: see --epochs, --log and --out.")
+        choose("flag of the Trainer", name, dict.fromkeys(known))
+    return dict(given)
+
+
+def load(cell: Cell, data: Images, file: Path) -> nn.Module:
+    """A trained model from its file."""
+    scheme = SCHEMES[cell.scheme]
+    bare = partial(architecture(cell.model), data.channels, data.classes, data.size)
+    model = scheme.make(bare, dof_of(cell, data), cell.seed) if cell.scheme == "small" else bare()
+    lincon.load(model, file)
+    return model
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, data: Images, *, train: bool = False) -> float:
+    """Of all images of a part, as they are; a fraction."""
+    device = next(model.parameters()).device
+    metric = MulticlassAccuracy(data.classes, average="micro").to(device)
+    was_training = model.training
+    model.eval()
+    for images, labels in data.evaluation_loader(train):
+        metric.update(model(data.prepare(images.to(device))), labels.to(device))
+    model.train(was_training)
+    return float(metric.compute())
+
+
+def _restore(module: Classifier, history: History, place: Path) -> None:
+    """The end of a phase that was finished before."""
+    kept = torch.load(place, map_location="cpu", weights_only=True)
+    module.load_state_dict(kept["state_dict"])
+    history.load_state_dict(kept["callbacks"][history.state_key])
+
+
+def _checkpoints(place: Path) -> list[Callback]:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return [
+        ModelCheckpoint(
+            place.parent, place.stem, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
+        )
+    ]
+
+
+def _fit(
+    module: Classifier,
+    data: Images,
+    epochs: int,
+    callbacks: list[Callback],
+    ckpt: Path | None,
+    options: Mapping[str, Any],
+) -> None:
+    defaults: dict[str, Any] = {
+        "devices": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
     with _quiet():
         trainer = Trainer(
-            max_epochs=epochs,
-            devices=1,
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
+            **{
+                **defaults,
+                **options,
+                "max_epochs": epochs,
+                "callbacks": callbacks,
+                "reload_dataloaders_every_n_epochs": 1,
+            }
         )
         try:
-            trainer.fit(module, datamodule=data)
+            trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=True if ckpt else None)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
 
@@ -143,8 +238,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _file_bytes(model: nn.Module) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        return lincon.save(model, Path(folder) / "model.safetensors")

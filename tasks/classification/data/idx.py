@@ -1,0 +1,100 @@
+"""The IDX format (LeCun, MNIST), and Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), which is published in it."""
+
+import gzip
+import zlib
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lincon import LinconError
+from lincon.tasks.classification.data.images import Images, crop_and_flip
+from lincon.tasks.classification.data.sets import InMemory, Split
+
+PACKAGE = "dataset-fashion-mnist"
+PACKAGED = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package of that name puts the files."""
+
+FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+
+
+def read_idx(path: Path, *shape: int | None) -> Tensor:
+    """The uint8 tensor in an IDX file, plain or `.gz`: two zero bytes, type 8, the number of dimensions, their
+    sizes as big-endian 32-bit integers, then the bytes, last dimension fastest.
+
+    Args:
+        path: the file.
+        shape: the sizes it must have, None for any.
+
+    Raises:
+        LinconError: another type or shape, or not exactly the bytes that the header promises.
+    """
+    content = _content(path)
+    magic = bytes((0, 0, 8, len(shape)))
+    if content[:4] != magic:
+        raise LinconError(
+            f"{path} begins with {content[:4].hex()}, an IDX file of {len(shape)} dimensions of bytes "
+            f"with {magic.hex()}: fetch it again."
+        )
+    header = 4 + 4 * len(shape)
+    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
+    if len(content) != header + prod(sizes):
+        raise LinconError(
+            f"{path} has {len(content)} bytes where its header promises {header + prod(sizes)}: "
+            "it is truncated or too long; fetch it again."
+        )
+    if any(wanted not in (None, size) for wanted, size in zip(shape, sizes, strict=True)):
+        wanted = " x ".join("n" if size is None else str(size) for size in shape)
+        raise LinconError(f"{path} holds {' x '.join(map(str, sizes))} bytes, not {wanted}: it is another data set.")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(sizes)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as reason:
+        raise LinconError(f"{path} cannot be read ({reason}): fetch it again.") from None
+
+
+class FashionMNIST(Images):
+    """60,000 + 10,000 images of clothes, (1, 28, 28), from ``root`` or Debian's package `dataset-fashion-mnist`."""
+
+    name = "fashion-mnist"
+    channels = 1
+    classes = 10
+    size = 28
+    mean = torch.tensor([0.2860])
+    std = torch.tensor([0.3530])
+
+    def _read(self, root: Path | None) -> tuple[Split, Split]:
+        paths = _find(PACKAGED if root is None else root)
+        return self._part(*paths[:2]), self._part(*paths[2:])
+
+    def _part(self, image_path: Path, label_path: Path) -> Split:
+        images, labels = read_idx(image_path, None, self.size, self.size), read_idx(label_path, None)
+        if len(images) != len(labels):
+            raise LinconError(
+                f"{image_path} holds {len(images)} images, {label_path} {len(labels)} labels: "
+                "they do not belong together; fetch both again."
+            )
+        if len(labels) == 0 or labels.max() >= self.classes:
+            what = f"a label {labels.max()}, above {self.classes - 1}" if len(labels) else "no labels"
+            raise LinconError(f"{label_path} holds {what}: fetch it again.")
+        return InMemory(images[:, None], labels.long())
+
+    def _augmentation(self) -> nn.Module:
+        return crop_and_flip(self.size, padding=2)
+
+
+def _find(folder: Path) -> list[Path]:
+    """The four files, each plain or compressed."""
+    choices = [(folder / name, folder / f"{name}.gz") for name in FILES]
+    found = [next((path for path in both if path.exists()), None) for both in choices]
+    missing = [f"{name}[.gz]" for name, path in zip(FILES, found, strict=True) if path is None]
+    if missing:
+        raise LinconError(
+            f"{folder} lacks {', '.join(missing)}: install Debian's package {PACKAGE}, or pass "
+            "--root FOLDER with the four files of Fashion-MNIST."
+        )
+    return [path for path in found if path]

@@ -1,0 +1,53 @@
+"""Models by name: a registry, options after a colon, or any importable function that makes a model.
+
+What a model of the registry has of its own that may be constrained is its submodule `body`; stem, norms, biases,
+embeddings and head stay free. All take a `width` factor, so that a narrower dense network of the same family can stand
+beside a constrained one. To add a model, add a line to `MODELS`.
+"""
+
+from functools import partial
+
+from lincon.tasks.classification.choice import choose
+from lincon.tasks.classification.models.body import Architecture as Architecture
+from lincon.tasks.classification.models.body import body_weights as body_weights
+from lincon.tasks.classification.models.body import count as count
+from lincon.tasks.classification.models.body import nearest_width as nearest_width
+from lincon.tasks.classification.models.imported import imported
+from lincon.tasks.classification.models.options import options
+from lincon.tasks.classification.models.resnet import BasicBlock as BasicBlock
+from lincon.tasks.classification.models.resnet import ResNet as ResNet
+from lincon.tasks.classification.models.vit import ViT as ViT
+
+_resnet18 = partial(ResNet, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))
+_resnet34 = partial(ResNet, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3))
+
+MODELS: dict[str, Architecture] = {
+    "resnet-small": partial(ResNet, widths=(8, 16, 20), blocks=(1, 1, 1)),
+    "resnet-medium": partial(ResNet, widths=(16, 32, 64), blocks=(1, 1, 1)),
+    "resnet20": partial(ResNet, widths=(16, 32, 64), blocks=(3, 3, 3)),
+    "resnet18": _resnet18,
+    "resnet34": _resnet34,
+    "resnet18-imagenet": partial(_resnet18, form="imagenet"),
+    "resnet34-imagenet": partial(_resnet34, form="imagenet"),
+    "vit-micro": partial(ViT, dim=32, depth=2, heads=2, mlp_ratio=2.0),
+    "vit-tiny": partial(ViT, dim=192, depth=12, heads=3),
+    "vit-small": partial(ViT, dim=384, depth=12, heads=6),
+}
+"""Models by name: called with (channels, classes, size), and `width=` where another is wanted.
+
+`resnet-small` is so small that a dense G at a tenth of its weights stays within that generator's cache; `resnet20` has
+1x1 convolutions for shortcuts, where He et al. 2016 pad; `vit-tiny` and `vit-small` are DeiT's (Touvron et al. 2021).
+"""
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture called ``name``: "resnet18", "vit-tiny:patch=2,depth=6" or "package.module:function".
+
+    Raises LinconError for an unknown model or option, and for a module or function that is not there.
+    """
+    model, colon, rest = name.partition(":")
+    if not colon:
+        return choose("model", model, MODELS)
+    if model not in MODELS:
+        return imported(model, rest, MODELS)
+    return partial(MODELS[model], **options(model, MODELS[model], rest))

@@ -1,0 +1,94 @@
+"""Residual networks of basic blocks (He et al. 2016), in the CIFAR and in the ImageNet form."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from lincon import LinconError
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (a 1x1 convolution where the shape changes).
+
+    (batch, inputs, height, width) -> (batch, outputs, height / stride, width / stride).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = _shortcut(inputs, outputs, stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.norm1(self.conv1(images)).relu()
+        return (self.norm2(self.conv2(hidden)) + self.shortcut(images)).relu()
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNet(nn.Module):
+    """(batch, channels, height, width) -> (batch, classes) logits; stages after the first halve the image.
+
+    Args:
+        channels: of the images.
+        classes: number of logits.
+        size: height and width of the images in pixels, where known; any is taken that can be halved often enough.
+        widths: channels of each stage.
+        blocks: basic blocks in each stage.
+        width: factor on all widths (each at least 1 channel).
+        form: "cifar" begins with a 3x3 convolution; "imagenet" with a 7x7 and a maximum, which halve the image twice.
+
+    Raises:
+        LinconError: images of ``size`` are too small to be halved that often, or an unknown form.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        size: int | None = None,
+        *,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        width: float = 1.0,
+        form: Literal["cifar", "imagenet"] = "cifar",
+    ) -> None:
+        super().__init__()
+        if form not in ("cifar", "imagenet"):
+            raise LinconError(f"Unknown form {form!r}; there are: cifar, imagenet.")
+        _check_size(size, len(widths) - 1 + 2 * (form == "imagenet"), form)
+        widths = [max(1, round(width * w)) for w in widths]
+        strides = [1] + [2] * (len(widths) - 1)
+        self.stem = _stem(channels, widths[0], form)
+        stages = map(_stage, [widths[0], *widths], widths, strides, blocks)
+        self.body = nn.Sequential(*stages)
+        self.head = nn.Linear(widths[-1], classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(self.stem(images)).mean(dim=(2, 3)))
+
+
+def _check_size(size: int | None, halvings: int, form: str) -> None:
+    if size is not None and size < 2**halvings:
+        remedy = "take the CIFAR form, or larger images" if form == "imagenet" else "take larger images"
+        raise LinconError(f"Images of {size} x {size} pixels cannot be halved {halvings} times: {remedy}.")
+
+
+def _stem(channels: int, outputs: int, form: str) -> nn.Sequential:
+    after = nn.BatchNorm2d(outputs), nn.ReLU()
+    if form == "cifar":
+        return nn.Sequential(nn.Conv2d(channels, outputs, 3, padding=1, bias=False), *after)
+    conv = nn.Conv2d(channels, outputs, 7, stride=2, padding=3, bias=False)
+    return nn.Sequential(conv, *after, nn.MaxPool2d(3, stride=2, padding=1))
+
+
+def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))

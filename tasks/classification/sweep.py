@@ -1,0 +1,70 @@
+"""Trainings of many cells on one recipe, kept as they finish: what every experiment is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lincon.tasks.classification.progress import EpochBar
+from lincon.tasks.classification.recipe import Cell, Recipe
+from lincon.tasks.classification.store import Store
+from lincon.tasks.classification.training import Run, build, open_data, train
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of an experiment.
+
+    Args:
+        recipe: what all trainings have in common.
+        cells: the trainings.
+        out: folder of the results; finished runs are kept in ``out/runs``.
+        root: folder of the data set, where it is not embedded.
+        options: of Lightning's Trainer.
+        logs: kinds of logs to write beside each run, of `LOGS`.
+    """
+
+    recipe: Recipe
+    cells: Sequence[Cell]
+    out: Path
+    root: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    logs: Sequence[str] = ()
+
+    def run(self) -> list[Run]:
+        """Train what is missing; all runs, in the order of the cells.
+
+        An interrupted sweep continues when called again, and one with more cells trains only what is new. Every cell
+        is built before the first is trained, so that a refusal comes at once.
+
+        Raises:
+            LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``.
+        """
+        data = open_data(self.recipe, 0, self.root)
+        for cell in {(c.model, c.scheme, c.dof): c for c in self.cells}.values():
+            build(cell, data)
+        missing = [cell for cell in self.cells if not self.store.get(cell)]
+        epochs = self.recipe.epochs
+        with EpochBar(len(self.cells) * epochs, (len(self.cells) - len(missing)) * epochs) as bar:
+            for cell in missing:
+                bar.describe(cell.name)
+                place = self.store.place(cell)
+                _, run = train(
+                    self.recipe, cell, place, root=self.root, callbacks=[bar], options=self.options, logs=self.logs
+                )
+                self.store.put(cell, run)
+        return [run for cell in self.cells if (run := self.store.get(cell))]
+
+    @property
+    def store(self) -> Store:
+        """Where the finished runs are."""
+        return Store(self.out / "runs", self.recipe)
+
+    @property
+    def title(self) -> str:
+        """What was trained, in one line."""
+        seeds = len({cell.seed for cell in self.cells})
+        spread = f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else "1 seed"
+        models = ", ".join(dict.fromkeys(cell.model for cell in self.cells))
+        images = "" if self.recipe.images is None else f" ({self.recipe.images:,} training images)"
+        return f"{models} on {self.recipe.data}{images}, {self.recipe.epochs} epochs, {spread}"
