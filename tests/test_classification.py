@@ -1,8 +1,10 @@
-"""The classification task: models, data, schemes, and the comparison that continues."""
+"""The classification task: schemes, trainings that resume, and the comparison that continues."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +15,24 @@ import torch
 import lincon
 from lincon.tasks.classification import compare as comparing
 from lincon.tasks.classification.data import Digits
-from lincon.tasks.classification.models import MODELS, ResNet, body_weights, count, nearest_width
+from lincon.tasks.classification.models import MODELS, body_weights, count
+from lincon.tasks.classification.recipe import PRESETS, Cell, Recipe, cells
 from lincon.tasks.classification.report import HEADER
-from lincon.tasks.classification.schemes import SCHEMES, degrees_of_freedom
-from lincon.tasks.classification.training import Recipe, Run, build, train
+from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES, degrees_of_freedom, nonzeros
+from lincon.tasks.classification.sweep import Sweep
+from lincon.tasks.classification.training import Run, accuracy, build, load, train, trainer_options
 
-CONSTRAINED = ("ring", "hash", "random", "sparse", "dense")
+CONSTRAINED = [name for name in SCHEMES if name not in ("vanilla", "small", "lego", "deep-compression")]
 QUICK = Recipe(epochs=1)
+DIGITS = Digits()
+
+
+def cell(scheme="rpg", dof=0.1, seed=0, model="resnet-small"):
+    return Cell(model, scheme, dof, seed)
+
+
+def sweep(schemes, seeds, out, recipe=QUICK, dof=0.1):
+    return Sweep(recipe, cells(["resnet-small"], list(schemes), [dof], range(seeds)), out)
 
 
 @pytest.fixture(autouse=True)
@@ -29,83 +42,14 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Every scheme, one epoch, two seeds: the comparison and its folder."""
+    """Every scheme, one epoch: the comparison and its folder."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("compared")
-    return comparing.compare(QUICK, list(SCHEMES), range(2), out), out
+    return comparing.compare(sweep(SCHEMES, 1, out)), out
 
 
 def fail_to_train(*_args, **_kwargs):
     raise AssertionError("nothing was to be trained")
-
-
-# Models.
-
-
-def test_small_resnet_has_the_parameters_counted_by_hand():
-    model = MODELS["resnet-small"](1, 10)
-    convs = (8 * 8 + 8 * 8) * 9 + (8 * 16 + 16 * 16) * 9 + 8 * 16 + (16 * 20 + 20 * 20) * 9 + 16 * 20
-    norms = 2 * (8 + 2 * 8 + 3 * 16 + 3 * 20)
-    assert count(model, body_weights(model)) == convs == 11_536
-    assert count(model) == 8 * 9 + convs + norms + 20 * 10 + 10 == 12_082
-
-
-def test_cifar_resnet18_has_the_published_parameters():
-    with torch.device("meta"):
-        model = ResNet(3, 100, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))
-    assert count(model, body_weights(model)) == 11_157_504
-    assert count(model) == 11_220_132
-
-
-def test_only_block_convolutions_are_constrained():
-    model = MODELS["resnet-small"](1, 10)
-    names = body_weights(model)
-    modules = [model.get_submodule(name.removesuffix(".weight")) for name in names]
-    assert all(isinstance(module, torch.nn.Conv2d) for module in modules)
-    assert {module.kernel_size for module in modules} == {(3, 3), (1, 1)}
-
-
-def test_a_resnet_maps_images_of_any_channels_to_logits():
-    model = ResNet(3, 7, widths=(4, 6), blocks=(1, 2))
-    assert model(torch.randn(2, 3, 9, 9)).shape == (2, 7)
-
-
-@pytest.mark.parametrize("total", [1, 500, 1700, 5000, 12_082, 10**6])
-def test_no_width_is_nearer_than_the_nearest(total):
-    architecture = partial(MODELS["resnet-small"], 1, 10)
-    gap = abs(count(architecture(width=nearest_width(architecture, total))) - total)
-    assert gap == min(abs(count(architecture(width=step / 100)) - total) for step in range(1, 101))
-
-
-# Data.
-
-
-def test_digits_are_standardised_images_split_by_class():
-    data = Digits()
-    (train_images, train_labels), (test_images, test_labels) = data.train_set.tensors, data.test_set.tensors
-    assert train_images.shape == (1297, 1, 8, 8) and test_images.shape == (500, 1, 8, 8)
-    assert abs(train_images.mean()) < 1e-5 and abs(train_images.std() - 1) < 1e-5
-    shares = [torch.bincount(labels, minlength=10) / len(labels) for labels in (train_labels, test_labels)]
-    assert (shares[0] - shares[1]).abs().max() < 0.002
-
-
-def test_no_image_is_in_both_parts():
-    # scikit-learn's 1,797 images have no duplicates, so equal images would be the same one.
-    both = torch.cat([Digits().train_set.tensors[0], Digits().test_set.tensors[0]])
-    assert len(both.unique(dim=0)) == 1797
-
-
-def test_the_order_of_images_depends_on_the_seed_alone():
-    first, again, other = (torch.cat([y for _, y in Digits(seed).train_dataloader()]) for seed in (3, 3, 4))
-    assert len(first) == 1297 // 64 * 64
-    assert first.equal(again) and not first.equal(other)
-
-
-def test_augmentation_shifts_by_at_most_one_pixel():
-    image = torch.zeros(64, 1, 8, 8)
-    image[:, :, 4, 4] = 1
-    places = Digits().augment(image).nonzero()[:, 2:]
-    assert places.min() == 3 and places.max() == 5 and len(places) == 64
 
 
 # Schemes.
@@ -113,19 +57,69 @@ def test_augmentation_shifts_by_at_most_one_pixel():
 
 @pytest.mark.parametrize("scheme", CONSTRAINED)
 def test_constrained_schemes_have_exactly_the_dof_asked_for(scheme):
-    model = build(Recipe(dof=1000), scheme, Digits, seed=0)
+    model = build(cell(scheme, 1000), DIGITS)
     assert degrees_of_freedom(model) == 1000
     assert count(model) == 12_082 - 11_536 + 1000
 
 
 def test_hash_has_a_free_vector_for_every_layer():
-    model = build(QUICK, "hash", Digits, seed=0)
+    (constraint,) = lincon.constraints(build(cell("hash"), DIGITS))
+    assert len(constraint.free) == len(body_weights(MODELS["resnet-small"](1, 10, 8)))
+
+
+def test_blocks_have_a_ring_for_every_stage():
+    (constraint,) = lincon.constraints(build(cell("rpg-block", 3000), DIGITS))
+    stages = [(8 * 8 * 2) * 9, (8 * 16 + 16 * 16) * 9 + 8 * 16, (16 * 20 + 20 * 20) * 9 + 16 * 20]
+    rings = [len(free) for free in constraint.free.values()]
+    assert sum(rings) == 3000
+    assert all(abs(ring - 3000 * stage / 11_536) <= 1 for ring, stage in zip(rings, stages, strict=True))
+
+
+def test_blocks_of_four_stages_have_the_sizes_of_resnet18():
+    """R34 at 11M: the per-stage sizes of SYSTEMS 2.2, which the paper's block-wise row has."""
+    with torch.device("meta"):
+        bare = partial(MODELS["resnet34"], 3, 100, 32)
+    model = SCHEMES["rpg-block"].make(bare, sum(R18_STAGES), 0)
     (constraint,) = lincon.constraints(model)
-    assert len(constraint.free) == len(body_weights(MODELS["resnet-small"](1, 10)))
+    assert tuple(len(free) for free in constraint.free.values()) == R18_STAGES
+
+
+def test_ablations_are_the_ring_without_its_parts():
+    """Plain: every weight is the free entry at its row modulo dof, in the scale of its tensor."""
+    model = build(cell("rpg-plain", 700), DIGITS)
+    (constraint,) = lincon.constraints(model)
+    weights, start = constraint.weights(), 0
+    for entry in constraint.ledger:
+        rows = torch.arange(start, start + math.prod(entry.shape))
+        expected = entry.scale * model.free[rows % 700]
+        torch.testing.assert_close(weights[entry.name].flatten(), expected)
+        start += len(rows)
+
+
+def test_legos_come_near_the_dof_asked_for(tmp_path):
+    for dof in (0.05, 0.1, 0.5):
+        _, run = train(QUICK, cell("lego", dof), tmp_path)
+        assert abs(run.dof / 11_536 - dof) < 0.1 * dof + 0.005
+
+
+def test_deep_compression_leaves_as_many_weights_as_asked(tmp_path):
+    model, run = train(Recipe(epochs=5), cell("deep-compression", 2000), tmp_path)
+    assert run.dof == nonzeros(model) == 2000
+    (constraint,) = lincon.constraints(model)
+    for weight in constraint.weights().values():
+        values = weight.unique()
+        assert len(values) <= 257 and len(values[values != 0]) <= 256
+
+
+def test_phases_share_the_epochs():
+    assert SCHEMES["deep-compression"].epochs(20) == [10, 6, 4]
+    assert SCHEMES["lego"].epochs(20) == [2, 18]
+    for scheme in SCHEMES.values():
+        assert all(sum(scheme.epochs(total)) == total for total in range(1, 30))
 
 
 def test_schemes_start_from_the_same_stem_and_head():
-    states = [build(QUICK, scheme, Digits, seed=5).state_dict() for scheme in ("vanilla", *CONSTRAINED)]
+    states = [build(cell(scheme, seed=5), DIGITS).state_dict() for scheme in ("vanilla", *CONSTRAINED)]
     for name in ("stem.0.weight", "head.weight"):
         assert all(state[name].equal(states[0][name]) for state in states)
 
@@ -133,91 +127,191 @@ def test_schemes_start_from_the_same_stem_and_head():
 def test_a_dof_of_nothing_is_refused():
     for dof in (0, -3, 0.0, 1.5, float("nan")):
         with pytest.raises(lincon.LinconError, match="dof"):
-            build(Recipe(dof=dof), "ring", Digits, seed=0)
+            build(cell(dof=dof), DIGITS)
+
+
+def test_a_scheme_without_dof_is_one_cell_whatever_the_dof():
+    assert len(cells(["resnet-small"], ["vanilla"], [0.1, 0.5], range(1))) == 1
+    assert len(cells(["resnet-small"], ["rpg"], [0.1, 0.5], range(1))) == 2
+
+
+def test_cells_have_names_of_their_own():
+    many = cells(["resnet-small", "vit-micro:patch=2"], list(SCHEMES), [0.1, 0.01, 1000], range(3))
+    assert len({one.name for one in many}) == len(many)
+    assert all("/" not in one.name and ":" not in one.name for one in many)
 
 
 # Training.
 
 
-def test_equal_seeds_give_equal_runs():
-    first, second = (train(QUICK, "ring", 1)[1] for _ in range(2))
+def test_equal_seeds_give_equal_runs(tmp_path):
+    first, second = (train(QUICK, cell(seed=1), tmp_path / str(n))[1] for n in range(2))
     assert first.train_loss == second.train_loss and first.test_accuracy == second.test_accuracy
 
 
 def test_accuracy_is_that_of_the_last_epoch():
-    run = Run("ring", 0, 1, 1, 1, [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.2, 0.9, 0.7])
+    run = Run("m", "rpg", 1, 0, 1, 1, 1, [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.2, 0.9, 0.7], 1.0)
     assert run.accuracy == 0.7
 
 
-def test_the_reported_accuracy_is_that_of_the_trained_model():
-    model, run = train(Recipe(epochs=2), "ring", 0)
-    images, labels = Digits().test_set.tensors
-    with torch.no_grad():
-        right = (model.eval()(images).argmax(1) == labels).float().mean()
-    assert run.accuracy == pytest.approx(right.item(), abs=1e-6)
+def test_the_reported_accuracies_are_those_of_the_saved_model(tmp_path):
+    _, run = train(Recipe(epochs=2), cell(), tmp_path)
+    model = load(cell(), DIGITS, tmp_path / "model.safetensors").eval()
+    for (images, labels), reported in (
+        (DIGITS.test_set.tensors, run.accuracy),
+        (DIGITS.train_set.tensors, run.train_accuracy),
+    ):
+        with torch.no_grad():
+            right = (model(DIGITS.prepare(images)).argmax(1) == labels).double().mean()
+        assert reported == pytest.approx(right.item(), abs=1e-6)
 
 
-def test_training_learns():
-    _, run = train(Recipe(epochs=3, learning_rate=0.05), "vanilla", 0)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_saves_and_loads(compared, scheme):
+    """The file alone, in a fresh model, has the accuracy that the table says."""
+    _, out = compared
+    one = cell(scheme)
+    run = json.loads((out / "runs" / one.name / "run.json").read_text())["run"]
+    model = load(one, DIGITS, out / "runs" / one.name / "model.safetensors")
+    assert accuracy(model, DIGITS) == pytest.approx(run["test_accuracy"][-1], abs=1e-6)
+    assert accuracy(model, DIGITS, train=True) == pytest.approx(run["train_accuracy"], abs=1e-6)
+
+
+def test_training_learns(tmp_path):
+    _, run = train(Recipe(epochs=3, learning_rate=0.05), cell("vanilla"), tmp_path)
     assert run.accuracy > 0.5 and run.train_loss[-1] < run.train_loss[0]
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "steps"}, {"schedule": "cosine", "optimiser": "adam"}])
+def test_other_schedules_and_optimisers_train(tmp_path, changes):
+    rate = 0.003 if changes.get("optimiser") == "adam" else 0.05
+    _, run = train(Recipe(epochs=3, learning_rate=rate, **changes), cell(dof=0.5), tmp_path)
+    assert run.train_loss[-1] < run.train_loss[0]
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAfter(lightning.Callback):
+    """Ends a training in the middle of the epoch after ``epochs``, counted over all phases."""
+
+    def __init__(self, epochs):
+        self.left = epochs
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if self.left == 0 and batch_idx == 3:
+            raise Killed
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.left -= 1
+
+
+@pytest.mark.parametrize(("scheme", "after"), [("rpg", 1), ("rpg", 3), ("lego", 2), ("deep-compression", 3)])
+def test_a_resumed_training_ends_with_the_same_bits(tmp_path, scheme, after):
+    recipe = Recipe(epochs=5)
+    whole, run = train(recipe, cell(scheme, 0.2), tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(recipe, cell(scheme, 0.2), tmp_path / "cut", callbacks=[KillAfter(after)])
+    torch.manual_seed(99)
+    resumed, again = train(recipe, cell(scheme, 0.2), tmp_path / "cut", resume=True)
+    states = whole.state_dict(), resumed.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert (again.train_loss, again.test_accuracy) == (run.train_loss, run.test_accuracy)
+    assert not list((tmp_path / "cut").glob("*.ckpt"))
+
+
+def test_nothing_to_resume_from_is_said(tmp_path):
+    with pytest.raises(lincon.LinconError, match="no checkpoint"):
+        train(QUICK, cell(), tmp_path, resume=True)
+
+
+def test_presets_are_recipes():
+    for preset in PRESETS.values():
+        assert replace(QUICK, **preset)
+    assert PRESETS["cifar"] == {"epochs": 200, "batch": 128, "schedule": "steps"}
+
+
+def test_flags_of_the_trainer_are_checked():
+    assert trainer_options({"precision": "bf16-mixed"}) == {"precision": "bf16-mixed"}
+    with pytest.raises(lincon.LinconError, match="'precison'"):
+        trainer_options({"precison": 1})
+    with pytest.raises(lincon.LinconError, match="epochs"):
+        trainer_options({"max_epochs": 1})
+
+
+def test_flags_of_the_trainer_reach_it(tmp_path):
+    _, run = train(QUICK, cell(), tmp_path / "a", options={"limit_train_batches": 1})
+    _, other = train(QUICK, cell(), tmp_path / "b")
+    assert run.train_loss != other.train_loss
+
+
+def test_logs_are_written(tmp_path):
+    train(Recipe(epochs=2), cell(), tmp_path, logs=["csv", "tensorboard"])
+    (table,) = tmp_path.glob("logs/csv-*/metrics.csv")
+    assert "train_loss" in table.read_text() and "test_accuracy" in table.read_text()
+    assert list(tmp_path.glob("logs/tensorboard-*/events*"))
 
 
 # Comparing.
 
 
 def test_every_scheme_is_in_the_table_at_equal_dof(compared):
-    comparison, _ = compared
-    assert [line.scheme for line in comparison.table] == list(SCHEMES)
-    of = {line.scheme: line for line in comparison.table}
-    assert {of[scheme].dof for scheme in CONSTRAINED} == {1154}
-    assert {of[scheme].total for scheme in CONSTRAINED} == {1700}
-    assert of["vanilla"].total == 12_082 and abs(of["small"].total - 1700) < 100
-    assert of["ring"].file_bytes < of["vanilla"].file_bytes
+    result, _ = compared
+    of = {line["scheme"]: line for line in result.numbers["table"]}
+    assert list(of) == list(SCHEMES)
+    assert {of[scheme]["dof"] for scheme in (*CONSTRAINED, "deep-compression")} == {1154}
+    assert {of[scheme]["total"] for scheme in CONSTRAINED} == {1700}
+    assert of["vanilla"]["total"] == 12_082 and abs(of["small"]["total"] - 1700) < 100
+    assert abs(of["lego"]["dof"] - 1154) < 100
+    assert of["rpg"]["file_bytes"] < of["vanilla"]["file_bytes"]
 
 
 def test_table_numbers_and_picture_are_written(compared):
     _, out = compared
-    assert sorted(path.name for path in out.iterdir()) == ["curves.png", "results.json", "runs", "table.md"]
+    assert sorted(path.name for path in out.iterdir()) == ["picture.png", "results.json", "runs", "table.md"]
     table = (out / "table.md").read_text()
     assert f"| {' | '.join(HEADER)} |" in table and all(f"| {scheme} |" in table for scheme in SCHEMES)
-    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((out / "results.json").read_text())
     assert results["versions"]["torch"] == torch.__version__ and results["machine"]["cpus"]
-    assert len(results["runs"]) == 2 * len(SCHEMES) == len(list((out / "runs").iterdir()))
+    assert len(results["runs"]) == len(SCHEMES) == len(list((out / "runs").iterdir()))
 
 
 def test_a_finished_comparison_trains_nothing(compared, monkeypatch):
-    comparison, out = compared
+    result, out = compared
     monkeypatch.setattr(lightning.Trainer, "fit", fail_to_train)
-    assert comparing.compare(QUICK, list(SCHEMES), range(2), out) == comparison
+    assert comparing.compare(sweep(SCHEMES, 1, out)).rows == result.rows
 
 
 def test_an_interrupted_comparison_continues(tmp_path, monkeypatch):
     def interrupt(self, *_args, **_kwargs):
         raise SystemExit(1)  # as Lightning does on Ctrl-C
 
-    comparing.compare(QUICK, ["vanilla"], [0], tmp_path)
+    comparing.compare(sweep(["vanilla"], 1, tmp_path))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(lightning.Trainer, "fit", interrupt)
-        comparing.compare(QUICK, ["vanilla", "ring"], [0], tmp_path)
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["vanilla-0.json"]
-    before = (tmp_path / "runs/vanilla-0.json").stat().st_mtime_ns
-    assert len(comparing.compare(QUICK, ["vanilla", "ring"], [0], tmp_path).runs) == 2
-    assert (tmp_path / "runs/vanilla-0.json").stat().st_mtime_ns == before
+        comparing.compare(sweep(["vanilla", "rpg"], 1, tmp_path))
+    runs = sorted(tmp_path.glob("runs/*/run.json"))
+    assert [path.parent.name for path in runs] == ["resnet-small-vanilla-0"]
+    before = runs[0].stat().st_mtime_ns
+    assert len(comparing.compare(sweep(["vanilla", "rpg"], 1, tmp_path)).rows) == 2
+    assert runs[0].stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("other", [Recipe(epochs=2), Recipe(epochs=1, dof=1), Recipe(epochs=1, dof=1.0)])
+@pytest.mark.parametrize("other", [Recipe(epochs=2), Recipe(epochs=1, batch=32), Recipe(epochs=1, images=500)])
 def test_other_options_in_the_same_folder_are_refused(compared, other):
     _, out = compared
-    with pytest.raises(lincon.LinconError, match=r"runs.*other options.*(epochs|dof) is .* there"):
-        comparing.compare(other, ["ring"], [0], out)
+    with pytest.raises(lincon.LinconError, match=r"runs.*other options.*(epochs|batch|images) is .* there"):
+        comparing.compare(sweep(["rpg"], 1, out, other))
 
 
 def test_a_damaged_run_is_named(tmp_path):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/ring-0.json").write_text('{"recipe": {')
-    with pytest.raises(lincon.LinconError, match=r"ring-0\.json"):
-        comparing.compare(QUICK, ["ring"], [0], tmp_path)
+    (tmp_path / "runs/resnet-small-rpg-0.1-0").mkdir(parents=True)
+    (tmp_path / "runs/resnet-small-rpg-0.1-0/run.json").write_text('{"recipe": {')
+    with pytest.raises(lincon.LinconError, match=r"resnet-small-rpg-0\.1-0/run\.json"):
+        comparing.compare(sweep(["rpg"], 1, tmp_path))
 
 
 def test_importing_lincon_imports_no_task():

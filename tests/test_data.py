@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import struct
+import traceback
 
 import lightning
 import numpy as np
@@ -166,6 +167,8 @@ def test_a_small_choice_has_every_class_once_and_lies_in_larger_ones():
 def test_a_choice_from_unequal_classes_is_apportioned():
     labels = torch.tensor([0] * 60 + [2] * 30 + [3] * 10)
     assert labels[stratified(labels, 10)].bincount().tolist() == [6, 0, 3, 1]
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    assert [labels[stratified(labels, count)].sum().item() for count in (4, 6, 14, 16)] == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1298])
@@ -212,7 +215,7 @@ def refuse_fashion(folder, match):
 def test_idx_files_of_another_length_are_named_with_both_lengths(tmp_path, length, compress):
     write_fashion(tmp_path, compress=False)
     path = tmp_path / idx.FILES[0]
-    content = change(path.read_bytes())
+    content = (path.read_bytes() + b"0")[:length]
     if compress:
         path.unlink()
         path = path.with_name(path.name + ".gz")
@@ -321,9 +324,8 @@ def python2_pickle(entries):
         if isinstance(of, list):
             return b"](" + b"".join(text(one) if isinstance(one, str) else number(one) for one in of) + b"e"
         made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85" + text("b") + b"\x87R"
-        dtype = (
-            b"cnumpy\ndtype\n" + text("u1") + b"K\0K\x01\x87R(K\x03" + text("|") + b"NNN" + number(-1) * 2 + b"K\0tb"
-        )
+        state = b"(K\x03" + text("|") + b"NNN" + number(-1) * 2 + b"K\0tb"
+        dtype = b"cnumpy\ndtype\n" + text("u1") + b"K\0K\x01\x87R" + state
         shape = number(of.shape[0]) + number(of.shape[1]) + b"\x86"
         content = b"T" + struct.pack("<i", of.size) + of.tobytes()
         return made + b"(K\x01" + shape + dtype + b"\x89" + content + b"tb"
@@ -343,13 +345,8 @@ def write_python(folder, parts, label_entry="labels", write=python2_pickle):
     folder.mkdir(parents=True, exist_ok=True)
     for name, (rows, labels) in parts.items():
         extra = {"coarse_labels": [3] * len(labels)} if label_entry == "fine_labels" else {}
-        entries = {
-            "batch_label": name,
-            label_entry: labels,
-            **extra,
-            "data": rows,
-            "filenames": ["a.png"] * len(labels),
-        }
+        names = ["a.png"] * len(labels)
+        entries = {"batch_label": name, label_entry: labels, **extra, "data": rows, "filenames": names}
         (folder / name).write_bytes(write(entries))
 
 
@@ -480,7 +477,7 @@ def test_a_dotted_name_does_not_reach_through_an_admitted_one(tmp_path):
 @pytest.mark.parametrize("dtype", ["O", "i8", "f4", "S1"])
 def test_arrays_of_anything_but_bytes_are_refused(tmp_path, dtype):
     content = pickle.dumps({b"data": np.zeros((2, 3072), dtype), b"labels": [0, 1]}, 4)
-    refuse_pickle(tmp_path, content, rf"dtype '{dtype}', not uint8")
+    refuse_pickle(tmp_path, content, rf"dtype '{dtype}8?', not uint8")
 
 
 def test_an_array_with_a_forged_state_is_refused(tmp_path):
@@ -583,8 +580,10 @@ def test_a_truncated_or_false_image_is_named(tmp_path, monkeypatch, workers):
     assert labels_of(data.val_dataloader()).tolist() == [0, 1]
     for content in (whole[: len(whole) // 2], b"no image", b""):
         path.write_bytes(content)
-        with pytest.raises(LinconError, match=r"val/n02/ILSVRC2012_val_1\.JPEG cannot be decoded"):
+        with pytest.raises(LinconError, match=rf"^{path} cannot be decoded") as refusal:
             list(data.val_dataloader())
+        assert "\n" not in str(refusal.value)
+        traceback.clear_frames(refusal.tb)  # workers go now, not when garbage is collected
 
 
 def test_a_test_class_missing_in_training_is_named(tmp_path):
@@ -680,8 +679,9 @@ def test_a_mapping_that_is_no_object_is_named(tmp_path, name, content):
     "name, content, match",
     [
         (MAPPINGS[1], {"Sofa": "barber chair"}, "'Sofa' is no label"),
-        (MAPPINGS[1], {"Chair": "rocking chair"}, "'Chair' names 'rocking chair'"),
-        (MAPPINGS[1], {"Chair": 3}, "'Chair' is not given as text"),
+        (MAPPINGS[1], {"Chair": "rocking chair"}, "'Chair' -> 'rocking chair' has no line"),
+        (MAPPINGS[1], {"Chair": 3}, "'Chair' -> 3 is no text"),
+        (MAPPINGS[0], {"chair": ["Chair"]}, r"'chair' -> \['Chair'\] is no text"),
         (MAPPINGS[2], {"0": 3, "1": 3}, "1 -> 3 is also what 0"),
         (MAPPINGS[2], {"1000": 3}, "'1000' -> 3"),
         (MAPPINGS[2], {"0": "n0"}, "'0' -> 'n0'"),
@@ -800,5 +800,6 @@ def test_shifts_do_what_the_table_says():
     assert variance == pytest.approx(STRENGTHS["blur"][2] ** 2, rel=0.05)
     point = torch.zeros(8, 1, 33, 33)
     point[:, 0, 16, 30] = 1
-    at = (shifted("rotation", point, 5) * (torch.arange(33.0) - 16).view(-1, 1)).sum((1, 2, 3))
-    assert at.abs().mean().item() == pytest.approx(14 * 0.5, abs=0.7) and at.min() < 0 < at.max()
+    turned = shifted("rotation", point, 5)
+    rows = (turned * (torch.arange(33.0) - 16).view(-1, 1)).sum((1, 2, 3)) / turned.sum((1, 2, 3))
+    assert rows.abs().tolist() == pytest.approx([14 * 0.5] * 8, abs=0.2) and rows.min() < 0 < rows.max()

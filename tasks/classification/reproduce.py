@@ -72,8 +72,8 @@ TABLES: dict[str, PaperTable] = {
             Row("R34-vanilla", LARGER, "vanilla", None, (79.1,)),
         ),
         (
-            "How the paper counted Deep Compression's DoF is not known; here weights that are not zero are counted, and "
-            "half of them pruned usually costs less than the paper's row lost.",
+            "How the paper counted Deep Compression's DoF is not known; here weights that are not zero are counted, "
+            "and half of them pruned usually costs less than the paper's row lost.",
         ),
     ),
     "dof-accuracy": PaperTable(
@@ -86,8 +86,8 @@ TABLES: dict[str, PaperTable] = {
             Row("R34-vanilla", LARGER, "vanilla", None, (73.4, 79.1)),
         ),
         (
-            "A summary of the paper prints 45K DoF over the RPG columns; by the abstracts these figures belong to about "
-            "2M (a ring of one convolution of 512 x 512 x 3 x 3), which is what is trained here.",
+            "A summary of the paper prints 45K DoF over the RPG columns; by the abstracts these figures belong to "
+            "about 2M (a ring of one convolution of 512 x 512 x 3 x 3), which is what is trained here.",
         ),
     ),
     "generalization": PaperTable(

@@ -70,9 +70,7 @@ def _laws(model: str, laws: Mapping[str, Fit]) -> str:
             for key, value in one.parameters.items()
         )
         said.append(f"{name}: {values}, rms {100 * one.residual:.2f} points, AIC {one.aic:.1f}")
-    return (
-        f"{model}, fitted (95 % bootstrap intervals): {'; '.join(said)}. Lowest AIC: {best(list(laws.values())).law}."
-    )
+    return f"{model}, fitted (95 % bootstrap intervals): {'; '.join(said)}. Lowest AIC: {best(laws.values()).law}."
 
 
 def _held_out(model: str, left: Sequence[tuple[float, float, float]]) -> str:
@@ -83,9 +81,11 @@ def _held_out(model: str, left: Sequence[tuple[float, float, float]]) -> str:
 def _difference(a: str, first: Fit, b: str, second: Fit) -> str:
     told = compare_exponents(first, second)
     verdict = "not told apart" if told.equal else "different"
-    return f"Exponents of {a} and {b}: differ by {told.difference:.3f} [{told.low:.3f}, {told.high:.3f}], {verdict} at 95 %."
+    interval = f"[{told.low:.3f}, {told.high:.3f}]"
+    return f"Exponents of {a} and {b}: differ by {told.difference:.3f} {interval}, {verdict} at 95 %."
 
 
 def _prediction(model: str, one: Fit, dof: float) -> str:
     value, low, high = one.predict(dof)
-    return f"{model} at {dof:,.0f} DoF, predicted by its power law: {100 * value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]."
+    interval = f"[{100 * low:.2f}, {100 * high:.2f}]"
+    return f"{model} at {dof:,.0f} DoF, predicted by its power law: {100 * value:.2f} % {interval}."

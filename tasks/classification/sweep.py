@@ -53,7 +53,7 @@ class Sweep:
                     self.recipe, cell, place, root=self.root, callbacks=[bar], options=self.options, logs=self.logs
                 )
                 self.store.put(cell, run)
-        return [run for cell in self.cells if (run := self.store.get(cell))]
+        return [found for cell in self.cells if (found := self.store.get(cell))]
 
     @property
     def store(self) -> Store:

@@ -107,14 +107,14 @@ def train(
     data, scheme, history = open_data(recipe, cell.seed, root), SCHEMES[cell.scheme], History()
     model, dof = build(cell, data), dof_of(cell, data)
     places = [folder / f"phase-{number}.ckpt" for number in range(len(scheme.phases))]
-    if resume and not places[0].exists():
+    if resume and not any(place.exists() for place in places):
         raise LinconError(f"{folder} holds no checkpoint to resume from; train without --resume first.")
     first = 0
     for phase, epochs, place, later in zip(
         scheme.phases, scheme.epochs(recipe.epochs), places, [*places[1:], None], strict=True
     ):
         if phase.begin is not None:
-            gc.collect()  # the last phase's optimiser, which lincon would warn of
+            gc.collect()
             phase.begin(model, dof)
         module = Classifier(model, data.classes, recipe, phase, cell.seed, first)
         there = place if resume and place.exists() else None
@@ -224,6 +224,8 @@ def _fit(
             trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=True if ckpt else None)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
+        finally:
+            module.trainer = data.trainer = None  # and so its optimiser, of which a later phase would be warned
 
 
 @contextmanager

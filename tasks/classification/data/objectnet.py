@@ -62,24 +62,26 @@ def read_mapping(folder: Path) -> dict[str, tuple[str, list[int]]]:
     The chain of the four files: a folder has a label; a label has ImageNet labels, joined by "; "; an ImageNet label
     is a line, counted from 0; a line has an index. (Source: abarbu/objectnet-template-pytorch.)
     """
-    label_of, overlap, line_of = (_read_json(folder / name) for name in (FOLDERS, OVERLAP, INDICES))
-    lines = _there(folder / LINES).read_text().splitlines()
-    index_of_line = _inverted(folder / INDICES, _indices(folder / INDICES, line_of))
-    index_of = {label.strip(): index_of_line[line] for line, label in enumerate(lines) if line in index_of_line}
-    folder_of = _inverted(folder / FOLDERS, label_of)
-    mapping = {}
-    for label, joined in overlap.items():
+    folder_of = _inverted(folder / FOLDERS, _read_texts(folder / FOLDERS))
+    index_of, mapping = _index_of_label(folder), {}
+    for label, joined in _read_texts(folder / OVERLAP).items():
+        parts = joined.split("; ")
+        unknown = [part for part in parts if part not in index_of]
         if label not in folder_of:
             raise _misfit(folder / OVERLAP, label, f"is no label in {FOLDERS}")
-        if not isinstance(joined, str):
-            raise _misfit(folder / OVERLAP, label, "is not given as text")
-        for one in joined.split("; "):
-            if one not in index_of:
-                raise _misfit(
-                    folder / OVERLAP, label, f"names {one!r}, which has no line in {LINES} or no index in {INDICES}"
-                )
-        mapping[folder_of[label]] = label, [index_of[one] for one in joined.split("; ")]
+        if unknown:
+            raise _misfit(
+                folder / OVERLAP, label, f"-> {unknown[0]!r} has no line in {LINES}, or no index in {INDICES}"
+            )
+        mapping[folder_of[label]] = label, [index_of[part] for part in parts]
     return mapping
+
+
+def _index_of_label(folder: Path) -> dict[str, int]:
+    line_of = _indices(folder / INDICES, _read_json(folder / INDICES))
+    index_of_line = _inverted(folder / INDICES, line_of)
+    lines = _there(folder / LINES).read_text().splitlines()
+    return {label.strip(): index_of_line[line] for line, label in enumerate(lines) if line in index_of_line}
 
 
 def _indices(path: Path, line_of: Mapping[str, Any]) -> dict[int, int]:
@@ -109,12 +111,19 @@ def _there(path: Path) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    content = _there(path).read_bytes()
     try:
-        return dict(json.loads(_there(path).read_text()).items())
+        return dict(json.loads(content).items())
     except (ValueError, AttributeError) as reason:
-        if isinstance(reason, LinconError):
-            raise
         raise LinconError(f"{path} is no JSON object ({reason}): fetch it again.") from None
+
+
+def _read_texts(path: Path) -> dict[str, str]:
+    entries = _read_json(path)
+    for key, value in entries.items():
+        if not isinstance(value, str):
+            raise _misfit(path, key, f"-> {value!r} is no text")
+    return entries
 
 
 def protocol(logits: Tensor, labels: Tensor, mapping: Ids, which: str) -> Tensor:
