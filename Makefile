@@ -26,7 +26,7 @@ SOURCES := $(shell find lincon generators tasks tests -name '*.py' 2>/dev/null) 
 	touch $@
 
 runs/demo/table.md: .stamps/install
-	$(BIN)/lincon compare --out runs/demo
+	$(BIN)/lincon compare --schemes vanilla,rpg,hash,random,sparse,dense,small --out runs/demo
 
 lint: .stamps/lint
 types: .stamps/types

@@ -25,7 +25,7 @@ def refused(*arguments):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("trained")
-    return call("train", "--scheme", "ring", "--epochs", 1, "--dof", "500", "--out", out), out / "model.safetensors"
+    return call("train", "--scheme", "rpg", "--epochs", 1, "--dof", "500", "--out", out), out / "model.safetensors"
 
 
 def test_train_prints_a_summary_and_saves_the_model(trained):
@@ -38,7 +38,7 @@ def test_train_prints_a_summary_and_saves_the_model(trained):
 def test_a_trained_model_can_be_loaded(trained):
     from lincon.tasks.classification.models import MODELS
 
-    model = MODELS["resnet-small"](1, 10)
+    model = MODELS["resnet-small"](1, 10, 8)
     lincon.load(model, trained[1])
     assert sum(constraint.dof for constraint in lincon.constraints(model)) == 500
 
@@ -50,17 +50,17 @@ def test_inspect_says_what_a_file_holds(trained):
 
 
 def test_compare_prints_one_table(tmp_path):
-    result = call("compare", "--schemes", "vanilla,ring,ring", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    result = call("compare", "--schemes", "vanilla,rpg,rpg", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("scheme") == 1 and "vanilla" in result.stdout and "ring" in result.stdout
+    assert result.stdout.count("scheme") == 1 and "vanilla" in result.stdout and "rpg" in result.stdout
     assert (tmp_path / "table.md").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["train", "--scheme", "rung"], ["'rung'", "ring", "small"]),
-        (["compare", "--schemes", "ring,rung"], ["'rung'", "ring", "small"]),
+        (["train", "--scheme", "rung"], ["'rung'", "rpg", "small"]),
+        (["compare", "--schemes", "rpg,rung"], ["'rung'", "rpg", "small"]),
         (["compare", "--model", "vgg"], ["'vgg'", "resnet-small"]),
         (["train", "--data", "cats"], ["'cats'", "digits"]),
         (["train", "--dof", "0"], ["dof"]),
@@ -68,12 +68,27 @@ def test_compare_prints_one_table(tmp_path):
         (["train", "--dof", "1.5"], ["dof", "1.5"]),
         (["train", "--dof", "nan"], ["dof"]),
         (["train", "--dof", "many"], ["dof", "'many'", "4096", "0.1"]),
-        (["compare", "--schemes", "ring,sparse", "--dof", "20000"], ["20000", "11536"]),
+        (["compare", "--schemes", "rpg,sparse", "--dof", "20000"], ["20000", "11536"]),
         (["train", "--epochs", "0"], ["epochs", "1"]),
         (["train", "--epochs", "two"], ["--epochs", "integer"]),
         (["train", "--threads", "0"], ["--threads"]),
         (["compare", "--seeds", "0"], ["--seeds"]),
         (["train", "--speed", "9"], ["--speed"]),
+        (["train", "--resume"], ["checkpoint"]),
+        (["train", "--preset", "slow"], ["'slow'", "quick", "cifar"]),
+        (["train", "--log", "paper"], ["'paper'", "csv", "tensorboard"]),
+        (["train", "--optimiser", "lion"], ["'lion'", "sgd", "adam"]),
+        (["train", "--images", "0"], ["images", "1"]),
+        (["train", "--images", "1000000"], ["1000000", "1297"]),
+        (["train", "--trainer.precison", "32"], ["'precison'", "precision"]),
+        (["train", "--trainer.max_epochs", "3"], ["max_epochs", "--epochs"]),
+        (["train", "--model", "vit-micro:pitch=2"], ["pitch", "patch"]),
+        (["train", "--model", "nowhere.models:net"], ["nowhere"]),
+        (["train", "--data", "cifar10"], ["--root"]),
+        (["scaling", "--dof", "0.1,0.2"], ["--dof", "4"]),
+        (["convergence", "--schemes", "rpg"], ["vanilla"]),
+        (["reproduce", "table-9"], ["'table-9'", "baselines"]),
+        (["reproduce", "baselines", "--model", "resnet-small"], ["two"]),
     ],
 )
 def test_bad_input_is_one_line(arguments, expected, tmp_path):
@@ -104,3 +119,64 @@ def test_without_the_extra_the_remedy_is_one_line(missing):
     result = subprocess.run([sys.executable, "-c", code, "train"], capture_output=True, text=True)
     assert result.returncode != 0 and result.stdout == ""
     assert result.stderr.count("\n") == 1 and "pip install 'lincon-torch[tasks]'" in result.stderr
+
+
+def test_a_config_file_gives_defaults_that_options_override(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('epochs = 1\ndof = "300"\nbatch = 32\n[trainer]\nlimit_train_batches = 2\n')
+    out = tmp_path / "out"
+    result = call("train", "--config", file, "--dof", "400", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert sum(c.dof for c in _loaded(out).values()) == 400
+
+
+def _loaded(out):
+    from lincon.tasks.classification.models import MODELS
+
+    model = MODELS["resnet-small"](1, 10, 8)
+    lincon.load(model, out / "model.safetensors")
+    return dict(enumerate(lincon.constraints(model)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("speed = 9", "speed"), ("epochs = ", "TOML"), ("[trainer]\nx = 1", "x")]
+)
+def test_a_bad_config_file_is_one_line(tmp_path, text, expected):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    assert expected in refused("train", "--config", file, "--out", tmp_path / "out")
+
+
+def test_flags_of_the_trainer_are_taken_in_both_forms(tmp_path):
+    for form in (["--trainer.limit_train_batches", "1"], ["--trainer.limit_train_batches=1"]):
+        result = call("train", "--epochs", 1, *form, "--out", tmp_path)
+        assert result.exit_code == 0, result.output
+
+
+def test_a_model_of_ones_own_is_compared_by_its_import_path(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\ndef net(channels, classes, width=1.0):\n"
+        "    n = max(1, round(8 * width))\n"
+        "    return nn.Sequential(nn.Conv2d(channels, n, 3), nn.ReLU(), nn.Conv2d(n, n, 3), nn.ReLU(), nn.Flatten(),\n"
+        "                         nn.Linear(16 * n, classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = call(
+        "compare", "--model", "mine:net", "--schemes", "vanilla,rpg,small", "--seeds", 1, "--epochs", 1,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "small" in result.stdout
+
+
+def test_every_experiment_runs_from_the_command_line(tmp_path):
+    quick = ["--epochs", 1, "--seeds", 1, "--images", 300]
+    for command in (
+        ["scaling", "--model", "resnet-small", "--dof", "0.05,0.1,0.2,0.5", "--predict", 2000],
+        ["convergence", "--dof", "0.1"],
+        ["generalization", "--dof", "0.1"],
+        ["reproduce", "dof-accuracy", "--model", "resnet-small,vit-micro"],
+    ):
+        result = call(*command, *quick, "--out", tmp_path / command[0])
+        assert result.exit_code == 0, result.output
+        assert {"table.md", "results.json", "picture.png"} <= {p.name for p in (tmp_path / command[0]).iterdir()}

@@ -40,7 +40,6 @@ class Images(lightning.LightningDataModule):
     evaluation_batch = 512
     first: int = 0
     """Epochs that were trained before those of the trainer."""
-    first = 0  # the epoch of the whole training at which the Trainer's first one lies, where it has several phases
 
     def __init__(self, seed: int = 0, batch: int = 64, root: Path | None = None, limit: int | None = None) -> None:
         super().__init__()

@@ -1,0 +1,158 @@
+"""Convergence, generalization, scaling and the paper's tables: what they compute, on runs made by hand."""
+
+import json
+
+import pytest
+import torch
+
+import lincon
+from lincon.tasks.classification import convergence, generalization, reproduce, scaling
+from lincon.tasks.classification.data import Digits
+from lincon.tasks.classification.data.shifts import SHIFTS
+from lincon.tasks.classification.recipe import Cell, Recipe, cells
+from lincon.tasks.classification.sweep import Sweep
+from lincon.tasks.classification.training import Run, load
+
+
+def run(scheme="rpg", asked=0.1, seed=0, dof=100, model="m", test=(0.5, 0.8, 0.9), loss=(2.0, 1.0, 0.5), train=0.95):
+    return Run(model, scheme, asked, seed, dof, dof + 50, 1000, [1.0] * len(test), list(loss), list(test), train)
+
+
+# Convergence.
+
+
+def test_steps_to_reach_an_accuracy_by_hand():
+    one = run(test=(0.5, 0.82, 0.8, 0.9))
+    assert convergence.reached(one, 0.8, steps=10) == 20
+    assert convergence.reached(one, 0.9, steps=10) == 40
+    assert convergence.reached(one, 0.91, steps=10) is None
+
+
+def test_the_table_of_convergence_by_hand():
+    runs = [
+        run("vanilla", None, 0, test=(0.9, 0.95, 1.0)),
+        run("vanilla", None, 1, test=(0.5, 0.95, 1.0)),
+        run("rpg", 0.1, 0, test=(0.5, 0.85, 0.9), loss=(3.0, 2.0, 1.0)),
+        run("rpg", 0.1, 1, test=(0.5, 0.81, 0.9), loss=(3.0, 2.0, 1.0)),
+        run("rpg", 0.1, 2, test=(0.9, 0.81, 0.9), loss=(3.0, 2.0, 1.0)),
+    ]
+    vanilla, rpg = convergence.summarise(runs, "title", steps=10).numbers["table"]
+    assert vanilla["own"] == vanilla["vanilla"] == {0.9: 15, 0.95: 20, 0.99: 30}
+    assert rpg["own"][0.9] == 20 and rpg["vanilla"] == {0.9: 30, 0.95: None, 0.99: None}
+    assert rpg["loss"] == 2.0 and rpg["accuracy"] == pytest.approx(90)
+
+
+def test_convergence_without_vanilla_is_refused(tmp_path):
+    with pytest.raises(lincon.LinconError, match="vanilla"):
+        convergence.convergence(Sweep(Recipe(epochs=1), cells(["resnet-small"], ["rpg"], [0.1], range(1)), tmp_path))
+
+
+# Generalization.
+
+
+@pytest.fixture(scope="module")
+def generalized(tmp_path_factory):
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("generalized")
+    sweep = Sweep(Recipe(epochs=3), cells(["resnet-small"], ["vanilla", "rpg"], [0.1], range(1)), out)
+    return generalization.generalization(sweep), sweep
+
+
+def test_the_gap_is_train_minus_test(generalized):
+    result, sweep = generalized
+    for line, cell in zip(result.numbers["table"], sweep.cells, strict=True):
+        found = sweep.store.get(cell)
+        assert line["gap"][0] == pytest.approx(100 * (found.train_accuracy - found.accuracy))
+
+
+def test_shifted_accuracies_are_those_of_the_saved_model(generalized):
+    """Computed anew: contrast draws nothing at random, so it can be checked without the generator."""
+    result, sweep = generalized
+    data = Digits()
+    images, labels = data.test_set.tensors
+    for found, cell in zip(result.numbers["shifted"], sweep.cells, strict=True):
+        model = load(cell, data, sweep.store.model(cell)).eval()
+        for strength in (1, 5):
+            shifted = SHIFTS["contrast"](images, strength, torch.Generator())
+            with torch.no_grad():
+                right = (model(data.prepare(shifted)).argmax(1) == labels).double().mean()
+            assert found["contrast"][strength - 1] == pytest.approx(float(right), abs=1e-6)
+        assert set(found) == set(SHIFTS) and all(len(values) == 5 for values in found.values())
+
+
+def test_evaluations_are_kept(generalized, monkeypatch):
+    result, sweep = generalized
+    monkeypatch.setattr(generalization, "on_shifts", None)
+    assert generalization.generalization(sweep).rows == result.rows
+
+
+# Scaling.
+
+
+def law(dof, scale=3.0, k=0.5):
+    return 1 - scale * dof**-k
+
+
+def test_scaling_recovers_the_law_of_made_up_runs():
+    dofs = (100, 200, 500, 1000, 2000, 5000)
+    runs = [
+        run(asked=dof, seed=seed, dof=dof, model=model, test=(law(dof, k=k) + 0.002 * (seed - 1),))
+        for model, k in (("a", 0.5), ("b", 0.4))
+        for dof in dofs
+        for seed in range(3)
+    ]
+    result = scaling.summarise(runs, "title", images=10_000, predict=700)
+    fits = result.numbers["fits"]
+    assert fits["a"]["power"]["parameters"]["k"] == pytest.approx(0.5, abs=0.03)
+    assert fits["b"]["power"]["parameters"]["k"] == pytest.approx(0.4, abs=0.03)
+    assert any("Exponents of a and b" in note and "different" in note for note in result.notes)
+    assert any("a at 700 DoF" in note and f"{100 * law(700):.1f}"[:2] in note for note in result.notes)
+    json.dumps(result.numbers)
+
+
+def test_a_prediction_outside_of_the_range_is_refused():
+    runs = [run(asked=d, dof=d, test=(law(d),)) for d in (100, 200, 500, 1000, 2000)]
+    with pytest.raises(lincon.LinconError, match="100"):
+        scaling.summarise(runs, "title", images=1000, predict=50)
+
+
+def test_too_few_dof_are_refused(tmp_path):
+    few = Sweep(Recipe(epochs=1), cells(["resnet-small"], ["rpg"], [0.1, 0.2], range(1)), tmp_path)
+    with pytest.raises(lincon.LinconError, match="--dof"):
+        scaling.scaling(few)
+
+
+# The paper's tables.
+
+
+def test_the_papers_setting_has_the_papers_dof():
+    wanted = reproduce.cells("baselines", ["resnet18", "resnet34"], range(1))
+    assert Cell("resnet34", "rpg", 11_160_576, 0) in wanted and Cell("resnet18", "vanilla", None, 0) in wanted
+    wanted = reproduce.cells("dof-accuracy", ["resnet18", "resnet34"], range(1))
+    assert {cell.dof for cell in wanted} == {2_359_296, None}
+
+
+def test_smaller_models_have_the_same_shares():
+    wanted = reproduce.cells("dof-accuracy", ["resnet-small", "resnet-medium"], range(1))
+    assert {(cell.model, cell.dof) for cell in wanted if cell.scheme == "rpg"} == {
+        ("resnet-small", 0.211),
+        ("resnet-medium", 0.111),
+    }
+
+
+@pytest.mark.parametrize("table", reproduce.TABLES)
+def test_a_table_has_the_papers_figures_beside_ours(table, tmp_path):
+    models = ["resnet-small", "resnet-small"]
+    sweep = Sweep(Recipe(epochs=1), reproduce.cells(table, models, range(1)), tmp_path)
+    result = reproduce.reproduce(table, models, sweep)
+    assert "digits" in result.title and len(result.rows) == len(reproduce.TABLES[table].rows)
+    for row, paper in zip(result.rows, reproduce.TABLES[table].rows, strict=True):
+        assert row[0] == paper.label
+        assert row[-len(paper.paper) :] == tuple("–" if x is None else f"{x:.1f}" for x in paper.paper)
+    text = (tmp_path / "table.md").read_text()
+    assert "paper" in text and all(note in text for note in result.notes)
+
+
+def test_an_unknown_table_is_refused():
+    with pytest.raises(lincon.LinconError, match="baselines"):
+        reproduce.cells("table-9", ["a", "b"], range(1))
