@@ -16,6 +16,7 @@ import lincon
 from lincon.tasks.classification import compare as comparing
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.models import MODELS, body_weights, count
+from lincon.tasks.classification.module import Classifier
 from lincon.tasks.classification.recipe import PRESETS, Cell, Recipe, cells
 from lincon.tasks.classification.report import HEADER
 from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES, degrees_of_freedom, nonzeros
@@ -220,6 +221,46 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path, scheme, after):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert (again.train_loss, again.test_accuracy) == (run.train_loss, run.test_accuracy)
     assert not list((tmp_path / "cut").glob("*.ckpt"))
+
+
+def test_a_training_cut_after_its_last_epoch_resumes(tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError("no space left")
+
+    whole, run = train(QUICK, cell(), tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="space"):
+        patch.setattr(lincon, "save", full)
+        train(QUICK, cell(), tmp_path / "cut")
+    resumed, again = train(QUICK, cell(), tmp_path / "cut", resume=True)
+    assert torch.equal(whole.free, resumed.free) and again.test_accuracy == run.test_accuracy
+
+
+def test_a_training_of_other_options_is_not_resumed(tmp_path):
+    with pytest.raises(Killed):
+        train(Recipe(epochs=3), cell(), tmp_path, callbacks=[KillAfter(1)])
+    with pytest.raises(lincon.LinconError, match=r"learning_rate is 0\.1 there and 0\.2 here"):
+        train(Recipe(epochs=3, learning_rate=0.2), cell(), tmp_path, resume=True)
+    with pytest.raises(lincon.LinconError, match=r"dof is 0\.1 there and 0\.2 here"):
+        train(Recipe(epochs=3), cell(dof=0.2), tmp_path, resume=True)
+
+
+def test_a_new_training_leaves_no_old_checkpoint(tmp_path):
+    """One that was cut in its second phase must not be mixed with a new one cut in its first."""
+    recipe = Recipe(epochs=5)
+    for after in (3, 1):
+        with pytest.raises(Killed):
+            train(recipe, cell("deep-compression"), tmp_path / "cut", callbacks=[KillAfter(after)])
+    assert [path.name for path in (tmp_path / "cut").glob("*.ckpt")] == ["phase-0.ckpt"]
+
+
+def test_a_sweep_goes_on_in_the_middle_of_a_training(tmp_path, monkeypatch):
+    begun = sweep(["rpg"], 1, tmp_path, Recipe(epochs=3))
+    with pytest.raises(Killed):
+        train(begun.recipe, begun.cells[0], begun.store.place(begun.cells[0]), callbacks=[KillAfter(2)])
+    seen = []
+    monkeypatch.setattr(Classifier, "on_train_epoch_start", lambda self: seen.append(self.current_epoch))
+    (run,) = begun.run()
+    assert len(run.test_accuracy) == 3 and seen == [2]
 
 
 def test_nothing_to_resume_from_is_said(tmp_path):

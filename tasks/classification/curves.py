@@ -33,7 +33,7 @@ def labelled(runs: Sequence[Run]) -> dict[str, list[Run]]:
     models, dofs = len({run.model for run in runs}) > 1, len({run.asked for run in runs} - {None}) > 1
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        dof = f" {run.dof:,}" if dofs and run.asked is not None else ""
+        dof = f" {run.asked:,}" if dofs and run.asked is not None else ""
         groups.setdefault((f"{run.model} " if models else "") + run.scheme + dof, []).append(run)
     return groups
 

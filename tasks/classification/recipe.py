@@ -1,5 +1,6 @@
 """What all trainings of an experiment have in common, and what tells them apart."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,14 +87,14 @@ class Cell:
     @property
     def name(self) -> str:
         """A name for files."""
-        parts = [
-            self.model,
-            self.scheme,
-            *([] if self.dof is None else [f"{self.dof:g}" if isinstance(self.dof, float) else str(self.dof)]),
-        ]
-        return "-".join(
-            [*("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts), str(self.seed)]
-        )
+        parts = [self.model, self.scheme, *([] if self.dof is None else [str(self.dof)]), str(self.seed)]
+        return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What two recipes or cells, as plain JSON, do not have in common, in words."""
+    both = {key: (json.dumps(there.get(key)), json.dumps(value)) for key, value in here.items()}
+    return [f"{key} is {old} there and {new} here" for key, (old, new) in both.items() if old != new]
 
 
 def cells(models: list[str], schemes: list[str], dofs: list[int | float], seeds: range) -> list[Cell]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lincon import LinconError
 from lincon.tasks.classification.provenance import provenance
-from lincon.tasks.classification.recipe import Cell, Recipe
+from lincon.tasks.classification.recipe import Cell, Recipe, differences
 from lincon.tasks.classification.training import SAVED, Run
 from lincon.tasks.classification.writing import write_whole
 
@@ -44,9 +44,7 @@ class Store:
         return self.place(cell) / SAVED
 
     def _check(self, there: dict[str, Any]) -> None:
-        both = {key: (json.dumps(there.get(key)), json.dumps(here)) for key, here in self.recipe.items()}
-        differing = [f"{key} is {old} there and {new} here" for key, (old, new) in both.items() if old != new]
-        if differing:
+        if differing := differences(there, self.recipe):
             raise LinconError(
                 f"{self.folder} holds runs made with other options ({', '.join(differing)}): "
                 "choose another folder, or delete this one."

@@ -8,7 +8,7 @@ from typing import Any
 from lincon.tasks.classification.progress import EpochBar
 from lincon.tasks.classification.recipe import Cell, Recipe
 from lincon.tasks.classification.store import Store
-from lincon.tasks.classification.training import Run, build, open_data, train
+from lincon.tasks.classification.training import Run, build, interrupted, open_data, train
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Sweep:
     def run(self) -> list[Run]:
         """Train what is missing; all runs, in the order of the cells.
 
-        An interrupted sweep continues when called again, and one with more cells trains only what is new. Every cell
+        An interrupted sweep continues when called again, the training that was cut from its last epoch, and one with
+        more cells trains only what is new. Every cell
         is built before the first is trained, so that a refusal comes at once.
 
         Raises:
@@ -50,7 +51,14 @@ class Sweep:
                 bar.describe(cell.name)
                 place = self.store.place(cell)
                 _, run = train(
-                    self.recipe, cell, place, root=self.root, callbacks=[bar], options=self.options, logs=self.logs
+                    self.recipe,
+                    cell,
+                    place,
+                    root=self.root,
+                    callbacks=[bar],
+                    options=self.options,
+                    logs=self.logs,
+                    resume=interrupted(place),
                 )
                 self.store.put(cell, run)
         return [found for cell in self.cells if (found := self.store.get(cell))]

@@ -2,11 +2,12 @@
 
 import gc
 import inspect
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from lincon.tasks.classification.data import DATA, Images
 from lincon.tasks.classification.history import History
 from lincon.tasks.classification.models import architecture, body_weights, count
 from lincon.tasks.classification.module import Classifier
-from lincon.tasks.classification.recipe import Cell, Recipe
+from lincon.tasks.classification.recipe import Cell, Recipe, differences
 from lincon.tasks.classification.schemes import SCHEMES
+from lincon.tasks.classification.writing import write_whole
 from lincon.tensors import count as as_count
 
 SAVED = "model.safetensors"
@@ -102,13 +104,11 @@ def train(
     bit (on a CPU) as without the interruption. ``options`` go to Lightning's Trainer; ``logs`` are names in `LOGS`.
 
     Raises:
-        LinconError: nothing to resume from, or a cell that cannot be built.
+        LinconError: nothing to resume from, or a training of another recipe; a cell that cannot be built.
     """
     data, scheme, history = open_data(recipe, cell.seed, root), SCHEMES[cell.scheme], History()
     model, dof = build(cell, data), dof_of(cell, data)
-    places = [folder / f"phase-{number}.ckpt" for number in range(len(scheme.phases))]
-    if resume and not any(place.exists() for place in places):
-        raise LinconError(f"{folder} holds no checkpoint to resume from; train without --resume first.")
+    places = _prepared(folder, recipe, cell, len(scheme.phases), resume)
     first = 0
     for phase, epochs, place, later in zip(
         scheme.phases, scheme.epochs(recipe.epochs), places, [*places[1:], None], strict=True
@@ -178,6 +178,29 @@ def accuracy(model: nn.Module, data: Images, *, train: bool = False) -> float:
         metric.update(model(data.prepare(images.to(device))), labels.to(device))
     model.train(was_training)
     return float(metric.compute())
+
+
+def _prepared(folder: Path, recipe: Recipe, cell: Cell, phases: int, resume: bool) -> list[Path]:
+    """Places of the checkpoints of each phase; those of another training are refused, or deleted for a new one."""
+    places = [folder / f"phase-{number}.ckpt" for number in range(phases)]
+    here, record = {**asdict(recipe), **asdict(cell)}, folder / "training.json"
+    if resume:
+        if not any(place.exists() for place in places) or not record.exists():
+            raise LinconError(f"{folder} holds no checkpoint to resume from; train without --resume first.")
+        if differing := differences(json.loads(record.read_text()), here):
+            raise LinconError(
+                f"{folder} holds another training ({', '.join(differing)}): give the options it began with."
+            )
+        return places
+    for stale in folder.glob("phase-*.ckpt"):
+        stale.unlink()
+    write_whole(record, json.dumps(here, indent=1))
+    return places
+
+
+def interrupted(folder: Path) -> bool:
+    """Whether a training left checkpoints there and did not end."""
+    return any(folder.glob("phase-*.ckpt"))
 
 
 def _restore(module: Classifier, history: History, place: Path) -> None:
