@@ -3,7 +3,7 @@
 G[i, a(i)] = 1. The assignment is fitted to trained weights by k-means on the line (dynamic programming on a histogram,
 then Lloyd's iterations), W starts at the centroids and is then fine-tuned: the weight sharing of Deep Compression (Han,
 Mao and Dally, ICLR 2016, section 3), whose summed centroid gradient is Gᵀ g. No seed can rebuild the assignment: the
-file stores it, in one byte a weight up to 256 centroids.
+file stores it, in one byte a weight up to 256 centroids (255, where some weights are zero and stay so).
 """
 
 from functools import cached_property

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -22,6 +23,10 @@ import lincon
 from lincon.errors import LinconError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer carry inside
+
+
+EXTRAS = "kornia", "lightning", "matplotlib", "PIL", "rich", "sklearn", "tensorboardX", "torchmetrics", "typer"
+"""What [tasks] installs, by the names under which it is imported."""
 
 
 class OneLine(TyperGroup):
@@ -36,12 +41,12 @@ class Training(TyperCommand):
     """A command that takes `--trainer.<flag> <value>` for every flag of Lightning's Trainer, and `--config FILE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest: list[str] = []
+        rest = [word for pair in _trainer_of(args) for word in ("--trainer", pair)]
         for word in args:
             if word.startswith("--trainer."):
                 flag, equals, value = word.removeprefix("--trainer.").partition("=")
                 rest += ["--trainer", f"{flag}={value}" if equals else f"{flag}="]
-            elif len(rest) > 1 and rest[-2] == "--trainer" and rest[-1].endswith("="):
+            elif rest[-2:-1] == ["--trainer"] and rest[-1].endswith("=") and not word.startswith("--"):
                 rest[-1] += word
             else:
                 rest.append(word)
@@ -55,7 +60,8 @@ def _one_line() -> Iterator[None]:
     except UsageError as error:
         _end(error.format_message(), 2)
     except ModuleNotFoundError as error:
-        _end(f"{error.name or error} is not installed: pip install 'lincon-torch[tasks]'", 2)
+        remedy = ": pip install 'lincon-torch[tasks]'" if error.name in EXTRAS else ""
+        _end(f"{error.name or error} is not installed{remedy}", 2)
     except (LinconError, OSError) as error:
         _end(str(error), 2)
     except KeyboardInterrupt:
@@ -79,20 +85,42 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
     """Take defaults from a TOML file whose keys are the command's options."""
     if file is None:
         return None
+    given = _toml(file)
+    known = {str(p.name): p for p in ctx.command.params if p.name not in ("config", "trainer")}
+    values: dict[str, Any] = {}
+    for option, value in given.items():
+        name = option.replace("-", "_")
+        if name not in known:
+            raise LinconError(f"{file}: there is no option {option!r}; there are: {', '.join(known)}.")
+        if name in values:
+            raise LinconError(f"{file} gives {option} twice.")
+        if isinstance(value, dict) or (isinstance(value, bool) and not getattr(known[name], "is_flag", False)):
+            raise LinconError(f"{file}: {option} is {value!r}; give a number or text.")
+        values[name] = ",".join(map(str, value)) if isinstance(value, list) else value
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+    return file
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    """The file's options; its table of flags of the Trainer is read by `_trainer_of`."""
     try:
         given = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LinconError(f"{file} is not a TOML file: {error}.") from None
-    known = {str(p.name): p for p in ctx.command.params}
-    values = {name.replace("-", "_"): value for name, value in given.items()}
-    trainer = values.pop("trainer", {})
-    if unknown := sorted(set(values) - set(known)):
-        raise LinconError(f"{file}: there is no option {unknown[0]!r}; there are: {', '.join(known)}.")
-    values["trainer"] = [
-        f"{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in trainer.items()
-    ]
-    ctx.default_map = {**(ctx.default_map or {}), **values}
-    return file
+    if not isinstance(given.pop("trainer", {}), dict):
+        raise LinconError(f"{file}: trainer is a table of flags: [trainer], then lines as precision = 'bf16-mixed'.")
+    return given
+
+
+def _trainer_of(args: list[str]) -> list[str]:
+    """Flags of the Trainer in the file of `--config`, as `flag=value`: they stand before those of the command line."""
+    files = [after for word, after in pairwise(args) if word == "--config"]
+    files += [word.removeprefix("--config=") for word in args if word.startswith("--config=")]
+    if not files or not Path(files[-1]).is_file():
+        return []
+    _toml(Path(files[-1]))
+    flags = tomllib.loads(Path(files[-1]).read_text()).get("trainer", {})
+    return [f"{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in flags.items()]
 
 
 @dataclass(frozen=True)

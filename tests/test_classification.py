@@ -85,6 +85,31 @@ def test_blocks_of_four_stages_have_the_sizes_of_resnet18():
     assert tuple(len(free) for free in constraint.free.values()) == R18_STAGES
 
 
+def test_blocks_of_a_transformer_are_its_layers():
+    (constraint,) = lincon.constraints(build(cell("rpg-block", 0.3, model="vit-micro:depth=3"), DIGITS))
+    assert len(constraint.free) == 3
+
+
+def four():
+    """Four stages that are not ResNet-18's."""
+    model = torch.nn.Sequential()
+    model.body = torch.nn.Sequential(*(torch.nn.Linear(8, 8, bias=False) for _ in range(4)))
+    return model
+
+
+def test_no_ring_of_a_stage_is_larger_than_the_stage():
+    model = SCHEMES["rpg-block"].make(four, 128, 0)
+    assert [len(free) for free in lincon.constraints(model)[0].free.values()] == [32] * 4
+    with pytest.raises(lincon.LinconError, match="4 rings"):
+        SCHEMES["rpg-block"].make(four, 3, 0)
+
+
+def test_frozen_weights_of_the_body_stay_out():
+    model = four()
+    model.body[1].weight.requires_grad_(False)
+    assert len(body_weights(model)) == 3
+
+
 def test_ablations_are_the_ring_without_its_parts():
     """Plain: every weight is the free entry at its row modulo dof, in the scale of its tensor."""
     model = build(cell("rpg-plain", 700), DIGITS)
@@ -109,7 +134,15 @@ def test_deep_compression_leaves_as_many_weights_as_asked(tmp_path):
     (constraint,) = lincon.constraints(model)
     for weight in constraint.weights().values():
         values = weight.unique()
-        assert len(values) <= 257 and len(values[values != 0]) <= 256
+        assert len(values[values != 0]) <= 255
+
+
+def test_fine_tuning_centroids_does_not_undo_the_training(tmp_path):
+    """Test accuracy in the last phase stays near that of the pruned network (epochs 6 to 8 of 10)."""
+    recipe = Recipe(epochs=10, images=600, batch=32)
+    for seed in range(2):
+        _, run = train(recipe, cell("deep-compression", 0.5, seed, "resnet-medium"), tmp_path / str(seed))
+        assert min(run.test_accuracy[8:]) > run.test_accuracy[7] - 0.03
 
 
 def test_phases_share_the_epochs():
@@ -126,7 +159,7 @@ def test_schemes_start_from_the_same_stem_and_head():
 
 
 def test_a_dof_of_nothing_is_refused():
-    for dof in (0, -3, 0.0, 1.5, float("nan")):
+    for dof in (0, -3, 0.0, 1.5, float("nan"), 11_537):
         with pytest.raises(lincon.LinconError, match="dof"):
             build(cell(dof=dof), DIGITS)
 
@@ -134,6 +167,9 @@ def test_a_dof_of_nothing_is_refused():
 def test_a_scheme_without_dof_is_one_cell_whatever_the_dof():
     assert len(cells(["resnet-small"], ["vanilla"], [0.1, 0.5], range(1))) == 1
     assert len(cells(["resnet-small"], ["rpg"], [0.1, 0.5], range(1))) == 2
+    assert len(cells(["resnet-small"], ["rpg"], [1, 1.0], range(1))) == 2
+    with pytest.raises(lincon.LinconError, match="at least one"):
+        cells([], ["rpg"], [0.1], range(1))
 
 
 def test_cells_have_names_of_their_own():
@@ -278,8 +314,34 @@ def test_flags_of_the_trainer_are_checked():
     assert trainer_options({"precision": "bf16-mixed"}) == {"precision": "bf16-mixed"}
     with pytest.raises(lincon.LinconError, match="'precison'"):
         trainer_options({"precison": 1})
-    with pytest.raises(lincon.LinconError, match="epochs"):
-        trainer_options({"max_epochs": 1})
+    for name, value, said in [
+        ("max_epochs", 1, "epochs"),
+        ("fast_dev_run", True, "set by lincon"),
+        ("precision", "", "no value"),
+        ("precision", "64-true", "mixed"),
+        ("limit_train_batches", 0, "nothing"),
+    ]:
+        with pytest.raises(lincon.LinconError, match=said):
+            trainer_options({name: value})
+
+
+def test_runs_with_other_flags_of_the_trainer_are_not_mixed(tmp_path):
+    first = replace(sweep(["rpg"], 1, tmp_path), options={"gradient_clip_val": 1.0})
+    first.run()
+    with pytest.raises(lincon.LinconError, match=r"trainer is .*gradient_clip_val.* there"):
+        sweep(["rpg"], 1, tmp_path).run()
+    result = comparing.compare(first)
+    assert result and json.loads((tmp_path / "results.json").read_text())["recipe"]["trainer"] == {
+        "gradient_clip_val": 1.0
+    }
+
+
+@pytest.mark.parametrize("flag", [{"precision": "foo"}, {"strategy": "foo"}, {"devices": 0}, {"accelerator": "gpu"}])
+def test_what_the_trainer_refuses_is_said(tmp_path, flag):
+    if flag == {"accelerator": "gpu"} and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(lincon.LinconError, match="Trainer refuses"):
+        train(QUICK, cell(), tmp_path, options=flag)
 
 
 def test_flags_of_the_trainer_reach_it(tmp_path):
@@ -292,6 +354,8 @@ def test_logs_are_written(tmp_path):
     train(Recipe(epochs=2), cell(), tmp_path, logs=["csv", "tensorboard"])
     (table,) = tmp_path.glob("logs/csv-*/metrics.csv")
     assert "train_loss" in table.read_text() and "test_accuracy" in table.read_text()
+    train(Recipe(epochs=2), cell(), tmp_path, logs=["csv"])
+    assert len(list(tmp_path.glob("logs/csv-*/metrics.csv"))) == 2, "an earlier log was overwritten"
     assert list(tmp_path.glob("logs/tensorboard-*/events*"))
 
 
@@ -364,3 +428,21 @@ def test_tasks_cannot_be_imported_under_a_second_name(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(lincon.__file__).parents[1]))
     with pytest.raises(ImportError, match=r"lincon\.tasks"):
         __import__("tasks")
+
+
+def test_a_run_that_diverged_leaves_plain_json(tmp_path):
+    comparing.compare(sweep(["vanilla"], 1, tmp_path, Recipe(epochs=1, learning_rate=1e30)))
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize("name", ["phase-0.ckpt", "training.json"])
+def test_damaged_leftovers_are_named(tmp_path, name):
+    with pytest.raises(Killed):
+        train(Recipe(epochs=3), cell(), tmp_path, callbacks=[KillAfter(1)])
+    (tmp_path / name).write_bytes(b"junk{")
+    with pytest.raises(lincon.LinconError, match=name):
+        train(Recipe(epochs=3), cell(), tmp_path, resume=True)

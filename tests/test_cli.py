@@ -87,6 +87,14 @@ def test_compare_prints_one_table(tmp_path):
         (["train", "--data", "cifar10"], ["--root"]),
         (["scaling", "--dof", "0.1,0.2"], ["--dof", "4"]),
         (["convergence", "--schemes", "rpg"], ["vanilla"]),
+        (["train", "--trainer.deterministic", "--epochs", "1"], ["deterministic", "no value"]),
+        (["train", "--trainer", "precision"], ["precision", "no value"]),
+        (["train", "--seed", "-1"], ["seed"]),
+        (["train", "--learning-rate", "inf"], ["learning rate"]),
+        (["compare", "--dof", ","], ["at least one"]),
+        (["scaling", "--dof", "0.1,1154,0.2,0.5", "--model", "resnet-small"], ["--dof", "3"]),
+        (["scaling", "--model", "resnet-small", "--predict", "3"], ["--predict", "3"]),
+        (["generalization", "--objectnet", "nowhere"], ["ObjectNet", "digits"]),
         (["reproduce", "table-9"], ["'table-9'", "baselines"]),
         (["reproduce", "baselines", "--model", "resnet-small"], ["two"]),
     ],
@@ -139,7 +147,16 @@ def _loaded(out):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("speed = 9", "speed"), ("epochs = ", "TOML"), ("[trainer]\nx = 1", "x")]
+    ("text", "expected"),
+    [
+        ("speed = 9", "speed"),
+        ("epochs = ", "TOML"),
+        ("[trainer]\nx = 1", "x"),
+        ("trainer = 3", "table"),
+        ("epochs = true", "True"),
+        ("learning-rate = 1\nlearning_rate = 2", "twice"),
+        ('config = "other.toml"', "config"),
+    ],
 )
 def test_a_bad_config_file_is_one_line(tmp_path, text, expected):
     file = tmp_path / "run.toml"
@@ -180,3 +197,39 @@ def test_every_experiment_runs_from_the_command_line(tmp_path):
         result = call(*command, *quick, "--out", tmp_path / command[0])
         assert result.exit_code == 0, result.output
         assert {"table.md", "results.json", "picture.png"} <= {p.name for p in (tmp_path / command[0]).iterdir()}
+
+
+def test_flags_of_the_file_and_of_the_command_line_are_joined(tmp_path):
+    import json
+
+    file = tmp_path / "run.toml"
+    file.write_text("dof = [0.1, 0.2]\n[trainer]\ngradient_clip_val = 1.0\naccumulate_grad_batches = 2\n")
+    result = call(
+        "compare", "--config", file, "--trainer.gradient_clip_val", 2, "--schemes", "rpg", "--epochs", 1, "--seeds", 1,
+        "--images", 200, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["recipe"]["trainer"] == {"gradient_clip_val": 2, "accumulate_grad_batches": 2}
+    assert [run["asked"] for run in results["runs"]] == [0.1, 0.2]
+
+
+SOURCES = {
+    "counting": "[x.item() for x in torch.linspace(0, 1, 3)]; return nn.Sequential(nn.Flatten(), nn.Linear(64, 9), "
+    "nn.Linear(9, 9), nn.Linear(9, classes))",
+    "lazy": "return nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.LazyLinear(9), nn.Linear(9, classes))",
+    "narrow": "return nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Linear(9, 9), nn.Linear(9, 3))",
+}
+
+
+@pytest.mark.parametrize(("kind", "said"), [("counting", None), ("lazy", "lazy"), ("narrow", "logits")])
+def test_odd_models_of_ones_own(tmp_path, monkeypatch, kind, said):
+    (tmp_path / f"odd_{kind}.py").write_text(
+        f"import torch\nfrom torch import nn\n\n\ndef net(classes):\n    {SOURCES[kind]}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["train", "--model", f"odd_{kind}:net", "--epochs", 1, "--out", tmp_path / "out"]
+    if said:
+        assert said in refused(*arguments)
+    else:
+        assert call(*arguments).exit_code == 0

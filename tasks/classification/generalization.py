@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from lincon import LinconError
 from lincon.counter import key
 from lincon.tasks.classification.curves import cycle, labelled, png
 from lincon.tasks.classification.data import Images
@@ -39,7 +40,12 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
     ``objectnet``: the folder of ObjectNet, for models of ImageNet; the shifts of the test set otherwise. Evaluations
     are kept beside the runs, so called again it continues.
     """
-    runs, data = sweep.run(), open_data(sweep.recipe, 0, sweep.root)
+    data = open_data(sweep.recipe, 0, sweep.root)
+    if objectnet is not None:  # before hours of training, not after
+        if data.name != "imagenet":
+            raise LinconError(f"ObjectNet tests models of imagenet, not of {data.name}; leave --objectnet out.")
+        ObjectNet(objectnet)
+    runs = sweep.run()
     shifted = [_evaluated(sweep, cell, data, objectnet) for cell in sweep.cells]
     result = summarise(runs, shifted, sweep.title)
     result.write(sweep, runs)
@@ -52,7 +58,10 @@ def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -
         model = load(cell, data, sweep.store.model(cell))
         found = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
         write_whole(place, json.dumps(found))
-    return json.loads(place.read_text())
+    try:
+        return dict(json.loads(place.read_text()))
+    except ValueError:
+        raise LinconError(f"{place} is damaged: delete it, and call again.") from None
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 
+from lincon import LinconError
 from lincon.tasks.classification.data import Batch
 from lincon.tasks.classification.recipe import Recipe
 from lincon.tasks.classification.schemes import Phase
@@ -30,7 +31,7 @@ class Classifier(lightning.LightningModule):
     def __init__(self, model: nn.Module, classes: int, recipe: Recipe, phase: Phase, seed: int, first: int = 0) -> None:
         super().__init__()
         self.model, self.recipe, self.phase = model, recipe, phase
-        self.seed, self.first = seed, first
+        self.seed, self.first, self.classes = seed, first, classes
         self.accuracy = MulticlassAccuracy(classes, average="micro")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -41,7 +42,13 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         images, labels = batch
-        loss = cross_entropy(self(images), labels)
+        logits = self(images)
+        if logits.shape != (len(labels), self.classes):
+            raise LinconError(
+                f"The model made {tuple(logits.shape)} of {len(labels)} images of {self.classes} classes; it must make "
+                f"logits of shape ({len(labels)}, {self.classes})."
+            )
+        loss = cross_entropy(logits, labels)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss if self.phase.penalty is None else loss + self.phase.penalty(self.model)
 

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from lincon import LinconError
@@ -49,7 +50,7 @@ class Recipe:
         for name in ("epochs", "batch", "images"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise LinconError(f"{name} is {value}; at least 1 is needed.")
-        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+        if not 0 < self.learning_rate < inf or not 0 <= self.weight_decay < inf:
             raise LinconError(
                 f"learning rate {self.learning_rate} must be above 0, weight decay {self.weight_decay} not below."
             )
@@ -83,6 +84,8 @@ class Cell:
         architecture(self.model)
         if not choose("scheme", self.scheme, SCHEMES).takes_dof:
             object.__setattr__(self, "dof", None)
+        if not 0 <= self.seed < 1 << 32:
+            raise LinconError(f"seed={self.seed}; give one from 0 to {(1 << 32) - 1}.")
 
     @property
     def name(self) -> str:
@@ -91,12 +94,20 @@ class Cell:
         return "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts)
 
 
+def describe(recipe: Recipe, trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as plain JSON, with the options given to the Trainer."""
+    return {**asdict(recipe), **({"trainer": dict(trainer)} if trainer else {})}
+
+
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """What two recipes or cells, as plain JSON, do not have in common, in words."""
-    both = {key: (json.dumps(there.get(key)), json.dumps(value)) for key, value in here.items()}
+    both = {key: (json.dumps(there.get(key)), json.dumps(here.get(key))) for key in dict.fromkeys([*here, *there])}
     return [f"{key} is {old} there and {new} here" for key, (old, new) in both.items() if old != new]
 
 
 def cells(models: list[str], schemes: list[str], dofs: list[int | float], seeds: range) -> list[Cell]:
     """Every combination once, seeds outermost, so that an interrupted experiment has whole rounds."""
-    return list(dict.fromkeys(Cell(m, s, d, seed) for seed in seeds for m in models for d in dofs for s in schemes))
+    every = [Cell(m, s, d, seed) for seed in seeds for m in models for d in dofs for s in schemes]
+    if not every:
+        raise LinconError("Nothing to train: give at least one model, one scheme and one dof.")
+    return list({cell.name: cell for cell in every}.values())  # by name: a dof of 1 is not one of 1.0

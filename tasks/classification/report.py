@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -77,7 +78,7 @@ def alike(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs that differ by their seeds alone, together, in the order in which they first appear."""
     groups: dict[Any, list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.model, run.scheme, run.asked), []).append(run)
+        groups.setdefault((run.model, run.scheme, str(run.asked)), []).append(run)
     return list(groups.values())
 
 
@@ -117,12 +118,12 @@ class Result:
         """Write `results.json`, `picture.png` and `table.md` into the sweep's folder, each whole or not at all."""
         everything = {
             "title": self.title,
-            "recipe": asdict(sweep.recipe),
+            "recipe": sweep.described,
             **self.numbers,
             "runs": [asdict(run) for run in runs],
             **provenance(),
         }
-        write_whole(sweep.out / "results.json", json.dumps(everything, indent=1))
+        write_whole(sweep.out / "results.json", json.dumps(_finite(everything), indent=1, allow_nan=False))
         write_whole(sweep.out / "picture.png", self.picture)
         write_whole(sweep.out / "table.md", self.markdown())
 
@@ -133,6 +134,15 @@ class Result:
     def console(self) -> Table:
         """For a terminal."""
         return console_table(self.header, self.rows, self.title)
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON has no NaN, which a training that diverged leaves: null instead."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def written(out: Path) -> str:

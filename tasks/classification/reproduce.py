@@ -1,7 +1,7 @@
 """Tables of the paper (Wang et al., WACV 2023), its figures beside ours.
 
 Every row says which training stands for it: a scheme, a model (the smaller or the larger of two) and a DoF. The paper's
-setting is `--data cifar100 --models resnet18,resnet34 --preset cifar`; anything smaller is the same table in shares:
+setting is `--data cifar100 --model resnet18,resnet34 --preset cifar`; anything smaller is the same table in shares:
 the ring of 11.16M is 52.5 % of ResNet-34's block weights, and so on. The header names the data really used.
 """
 

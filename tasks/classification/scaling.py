@@ -11,7 +11,7 @@ from lincon.tasks.classification.law_picture import picture
 from lincon.tasks.classification.laws import LAWS, Fit, as_json, best, compare_exponents, fit, held_out
 from lincon.tasks.classification.report import Result, lines, with_spread
 from lincon.tasks.classification.sweep import Sweep
-from lincon.tasks.classification.training import Run, open_data
+from lincon.tasks.classification.training import Run, dof_of, open_data
 
 Points = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -24,12 +24,18 @@ def scaling(sweep: Sweep, predict: float | None = None) -> Result:
     Raises:
         LinconError: fewer DoF than a law needs, or a prediction outside of what was fitted.
     """
-    dofs = {cell.dof for cell in sweep.cells}
-    if len(dofs) < 4:
-        raise LinconError(f"scaling fits laws to at least 4 values of --dof; {len(dofs)} given.")
+    data = open_data(sweep.recipe, 0, sweep.root)
+    for model in dict.fromkeys(cell.model for cell in sweep.cells):  # before hours of training, not after
+        dofs = {dof_of(cell, data) for cell in sweep.cells if cell.model == model}
+        if len(dofs) < 4:
+            raise LinconError(
+                f"scaling fits laws to at least 4 values of --dof; of {model}'s {len(dofs)} are distinct."
+            )
+        if predict is not None and not min(dofs) <= predict <= max(dofs):
+            raise LinconError(f"--predict {predict:g} is outside of {model}'s {min(dofs):,} to {max(dofs):,} DoF.")
     runs = sweep.run()
-    images = len(open_data(sweep.recipe, 0, sweep.root).test_set)
-    result = summarise(runs, sweep.title, images, predict)
+    schemes = ", ".join(dict.fromkeys(cell.scheme for cell in sweep.cells))
+    result = summarise(runs, f"{schemes}: {sweep.title}", len(data.test_set), predict)
     result.write(sweep, runs)
     return result
 

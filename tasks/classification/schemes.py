@@ -96,18 +96,27 @@ def by_stage(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     """A ring for each stage of the body, of ResNet-18's proportions where there are four stages of convolutions."""
     model = architecture()
     names = body_weights(model)
-    stages = list(dict.fromkeys(_stage(name) for name in names))
-    sizes: Sequence[int] = [count(model, [name for name in names if _stage(name) == stage]) for stage in stages]
-    if len(stages) == len(R18_STAGES):
-        sizes = R18_STAGES
-    rings = dict(zip(stages, _shares(dof, sizes), strict=True))
+    stages = _stages(names)
+    sizes = [count(model, members) for members in stages.values()]
+    if dof < len(sizes):
+        raise LinconError(f"rpg-block has {len(sizes)} rings here; dof={dof} must be at least that.")
+    shares = _shares(dof, R18_STAGES)
+    if len(sizes) != len(R18_STAGES) or any(share > size for share, size in zip(shares, sizes, strict=True)):
+        shares = _shares(dof, sizes)
+    rings = dict(zip(stages, shares, strict=True))
     lincon.constrain(model, "ring", seed=seed, where=names, scope=rings)
     return model
 
 
-def _stage(name: str) -> str:
-    """`body.2` of `body.2.0.conv1.weight` (of a body that has no stages: the layer)."""
-    return ".".join(name.split(".")[:2])
+def _stages(names: Sequence[str]) -> dict[str, list[str]]:
+    """The weights of each stage: `body.2` for `body.2.0.conv1.weight`; `body.layers.0` if all are in `body.layers`."""
+    depth = 1
+    while depth < 9 and len({tuple(name.split(".")[:depth]) for name in names}) == 1:
+        depth += 1
+    stages: dict[str, list[str]] = {}
+    for name in names:
+        stages.setdefault(".".join(name.split(".")[:depth]), []).append(name)
+    return stages
 
 
 def _shares(total: int, sizes: Sequence[int]) -> list[int]:
@@ -155,18 +164,22 @@ def _prune(model: nn.Module, dof: int) -> None:
     prune.global_unstructured(places, pruning_method=prune.L1Unstructured, amount=total - dof)
 
 
-CENTROIDS = 256
-"""Shared values a convolution (8 bits): Han et al. 2016."""
+CENTROIDS = 255
+"""Shared values a convolution: 8 bits (Han et al. 2016), of which one code is zero."""
 
 
 def _cluster(model: nn.Module, dof: int) -> None:
-    """Cluster each layer's surviving weights; their values are fine-tuned from here on, zeros stay zero."""
+    """Cluster each layer's surviving weights; their values are fine-tuned from here on, zeros stay zero.
+
+    By the mean gradient of a centroid's weights, which moves them as projected gradient descent does: Han et al. sum
+    it, which at the rate of the training undoes the training.
+    """
     for module, name in _places(model):
         prune.remove(module, name)
     names = body_weights(model)
     kept = [int(model.get_parameter(name).count_nonzero()) for name in names]
     books = {name: max(1, min(CENTROIDS, number)) for name, number in zip(names, kept, strict=True)}
-    lincon.constrain(model, "codebook", where=names, scope=books, scale=None, init="project")
+    lincon.constrain(model, "codebook", where=names, scope=books, scale=None, init="project", gradient="gram")
 
 
 def _places(model: nn.Module) -> list[tuple[nn.Module, str]]:

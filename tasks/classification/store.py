@@ -1,26 +1,27 @@
 """The finished trainings of an experiment, so that an interrupted one continues."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
 from lincon.tasks.classification.provenance import provenance
-from lincon.tasks.classification.recipe import Cell, Recipe, differences
+from lincon.tasks.classification.recipe import Cell, differences
 from lincon.tasks.classification.training import SAVED, Run
 from lincon.tasks.classification.writing import write_whole
 
 
 class Store:
-    """Runs of one recipe: in ``folder``, for each cell, a folder with `run.json` and the trained model.
+    """Runs of one recipe, as plain JSON: in ``folder``, for each cell, a folder with `run.json` and the trained model.
 
     Raises:
         LinconError: the folder holds a run of another recipe (named with what differs), or a damaged file.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self.folder, self.recipe = folder, asdict(recipe)
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        self.folder, self.recipe = folder, dict(recipe)
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*/run.json")):
             self._check(_read(path)["recipe"])

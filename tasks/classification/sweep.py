@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lincon.tasks.classification.progress import EpochBar
-from lincon.tasks.classification.recipe import Cell, Recipe
+from lincon.tasks.classification.recipe import Cell, Recipe, describe
 from lincon.tasks.classification.store import Store
 from lincon.tasks.classification.training import Run, build, interrupted, open_data, train
 
@@ -66,7 +66,12 @@ class Sweep:
     @property
     def store(self) -> Store:
         """Where the finished runs are."""
-        return Store(self.out / "runs", self.recipe)
+        return Store(self.out / "runs", self.described)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The recipe and the Trainer's options, as plain JSON: what all runs must have in common."""
+        return describe(self.recipe, self.options)
 
     @property
     def title(self) -> str:

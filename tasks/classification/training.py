@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -24,17 +25,21 @@ from lincon import LinconError
 from lincon.tasks.classification.choice import choose
 from lincon.tasks.classification.data import DATA, Images
 from lincon.tasks.classification.history import History
-from lincon.tasks.classification.models import architecture, body_weights, count
+from lincon.tasks.classification.models import architecture, blueprint, body_weights, count
 from lincon.tasks.classification.module import Classifier
-from lincon.tasks.classification.recipe import Cell, Recipe, differences
+from lincon.tasks.classification.recipe import Cell, Recipe, describe, differences
 from lincon.tasks.classification.schemes import SCHEMES
 from lincon.tasks.classification.writing import write_whole
 from lincon.tensors import count as as_count
 
 SAVED = "model.safetensors"
 LOGS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
-OURS = "max_epochs", "callbacks", "reload_dataloaders_every_n_epochs", "logger", "default_root_dir"
-"""Arguments of the Trainer that are set here."""
+OURS = (
+    *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run", "overfit_batches", "barebones"),
+    *("callbacks", "logger", "enable_checkpointing", "default_root_dir", "reload_dataloaders_every_n_epochs"),
+    *("check_val_every_n_epoch", "val_check_interval", "limit_val_batches", "num_sanity_val_steps"),
+)
+"""Arguments of the Trainer that are set here: how long is trained, what is measured when, and what is kept."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,12 @@ def build(cell: Cell, data: Images) -> nn.Module:
 
 def dof_of(cell: Cell, data: Images) -> int:
     """The asked DoF as a number; all of the body's weights where the scheme takes none."""
-    with torch.device("meta"):
-        whole = architecture(cell.model)(data.channels, data.classes, data.size)
-    return as_count(1.0 if cell.dof is None else cell.dof, count(whole, body_weights(whole)))
+    model = blueprint(partial(architecture(cell.model), data.channels, data.classes, data.size))
+    whole = count(model, body_weights(model))
+    dof = as_count(1.0 if cell.dof is None else cell.dof, whole)
+    if dof > whole:
+        raise LinconError(f"dof={dof} exceeds the {whole} weights of the body of {cell.model}.")
+    return dof
 
 
 def train(
@@ -108,7 +116,7 @@ def train(
     """
     data, scheme, history = open_data(recipe, cell.seed, root), SCHEMES[cell.scheme], History()
     model, dof = build(cell, data), dof_of(cell, data)
-    places = _prepared(folder, recipe, cell, len(scheme.phases), resume)
+    places = _prepared(folder, {**describe(recipe, options or {}), **asdict(cell)}, len(scheme.phases), resume)
     first = 0
     for phase, epochs, place, later in zip(
         scheme.phases, scheme.epochs(recipe.epochs), places, [*places[1:], None], strict=True
@@ -122,8 +130,10 @@ def train(
             _restore(module, history, there)
         elif epochs:
             data.first = first
-            loggers = [choose("log", log, LOGS)(folder, "logs", f"{log}-{place.stem}") for log in logs]
+            loggers = [_logger(log, folder, place.stem) for log in logs]
             given = {"logger": loggers or False, **(options or {})}
+            if there is not None:
+                _checkpoint(there)
             _fit(module, data, epochs, [history, *callbacks, *_checkpoints(place)], there, given)
         first += epochs
     size = lincon.save(model, folder / SAVED)
@@ -153,8 +163,14 @@ def trainer_options(given: Mapping[str, Any]) -> dict[str, Any]:
     known = [name for name in inspect.signature(Trainer).parameters if name not in OURS]
     for name in given:
         if name in OURS:
-            raise LinconError(f"trainer.{name} is set by lincon itself: see --epochs, --log and --out.")
+            raise LinconError(f"trainer.{name} is set by lincon itself: see --epochs, --images, --log and --out.")
         choose("flag of the Trainer", name, dict.fromkeys(known))
+        if given[name] == "":
+            raise LinconError(f"--trainer.{name} has no value.")
+        if name == "limit_train_batches" and given[name] == 0:
+            raise LinconError("limit_train_batches=0 trains nothing.")
+        if name == "precision" and str(given[name]).endswith("-true"):
+            raise LinconError(f"precision={given[name]}: images are float32; give a mixed precision, as bf16-mixed.")
     return dict(given)
 
 
@@ -180,14 +196,20 @@ def accuracy(model: nn.Module, data: Images, *, train: bool = False) -> float:
     return float(metric.compute())
 
 
-def _prepared(folder: Path, recipe: Recipe, cell: Cell, phases: int, resume: bool) -> list[Path]:
+def _logger(log: str, folder: Path, phase: str) -> Logger:
+    """One that adds to what was logged before an interruption, in a folder of its own."""
+    before = len(list(folder.glob(f"logs/{log}-{phase}*")))
+    return choose("log", log, LOGS)(folder, "logs", f"{log}-{phase}" + (f"-{before}" if before else ""))
+
+
+def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> list[Path]:
     """Places of the checkpoints of each phase; those of another training are refused, or deleted for a new one."""
     places = [folder / f"phase-{number}.ckpt" for number in range(phases)]
-    here, record = {**asdict(recipe), **asdict(cell)}, folder / "training.json"
+    record = folder / "training.json"
     if resume:
         if not any(place.exists() for place in places) or not record.exists():
             raise LinconError(f"{folder} holds no checkpoint to resume from; train without --resume first.")
-        if differing := differences(json.loads(record.read_text()), here):
+        if differing := differences(_read(record), here):
             raise LinconError(
                 f"{folder} holds another training ({', '.join(differing)}): give the options it began with."
             )
@@ -198,16 +220,30 @@ def _prepared(folder: Path, recipe: Recipe, cell: Cell, phases: int, resume: boo
     return places
 
 
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(record.read_text()))
+    except ValueError:
+        raise LinconError(f"{record} is damaged: delete its folder, and train anew.") from None
+
+
 def interrupted(folder: Path) -> bool:
     """Whether a training left checkpoints there and did not end."""
-    return any(folder.glob("phase-*.ckpt"))
+    return (folder / "training.json").exists() and any(folder.glob("phase-*.ckpt"))
 
 
 def _restore(module: Classifier, history: History, place: Path) -> None:
     """The end of a phase that was finished before."""
-    kept = torch.load(place, map_location="cpu", weights_only=True)
+    kept = _checkpoint(place)
     module.load_state_dict(kept["state_dict"])
     history.load_state_dict(kept["callbacks"][history.state_key])
+
+
+def _checkpoint(place: Path) -> dict[str, Any]:
+    try:
+        return torch.load(place, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises whatever the bytes lead it to
+        raise LinconError(f"{place} is damaged: delete its folder, and train anew.") from None
 
 
 def _checkpoints(place: Path) -> list[Callback]:
@@ -234,8 +270,8 @@ def _fit(
         "num_sanity_val_steps": 0,
     }
     with _quiet():
-        trainer = Trainer(
-            **{
+        trainer = _trainer(
+            {
                 **defaults,
                 **options,
                 "max_epochs": epochs,
@@ -249,6 +285,13 @@ def _fit(
             raise KeyboardInterrupt from None
         finally:
             module.trainer = data.trainer = None  # and so its optimiser, of which a later phase would be warned
+
+
+def _trainer(arguments: dict[str, Any]) -> Trainer:
+    try:
+        return Trainer(**arguments)
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise LinconError(f"Lightning's Trainer refuses its flags: {error}") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from functools import partial
 
 from lincon.tasks.classification.choice import choose
 from lincon.tasks.classification.models.body import Architecture as Architecture
+from lincon.tasks.classification.models.body import blueprint as blueprint
 from lincon.tasks.classification.models.body import body_weights as body_weights
 from lincon.tasks.classification.models.body import count as count
 from lincon.tasks.classification.models.body import nearest_width as nearest_width

@@ -1,6 +1,7 @@
 """What of a model may be constrained, how much that is, and how wide a dense model of as many numbers would be."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -19,12 +20,13 @@ _LAYERS = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.MultiheadAttention
 def body_weights(model: nn.Module) -> list[str]:
     """Names of the weights that a scheme may constrain.
 
-    Those of two or more dimensions in ``model.body`` or, of a model that has none, the trainable ones of its layers
+    The trainable ones of two or more dimensions in ``model.body`` or, of a model that has none, those of its layers
     (convolutional, linear, attention, recurrent) between the first and the last, which read images and make logits.
     Raises LinconError if there are none between.
     """
     if isinstance(getattr(model, "body", None), nn.Module):
-        return [name for name, p in model.named_parameters() if name.startswith("body.") and p.dim() > 1]
+        own = ((name, p) for name, p in model.named_parameters() if name.startswith("body."))
+        return [name for name, p in own if p.dim() > 1 and p.requires_grad]
     return _between(model)
 
 
@@ -50,12 +52,21 @@ def count(model: nn.Module, names: Sequence[str] | None = None) -> int:
     return sum(p.numel() for name, p in model.named_parameters() if names is None or name in names)
 
 
+def blueprint(make: Callable[[], nn.Module]) -> nn.Module:
+    """A model to be counted: without memory, or for real where its constructor computes with tensors."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except (RuntimeError, NotImplementedError):
+        with torch.random.fork_rng(devices=[]):
+            return make()
+
+
 def nearest_width(architecture: Architecture, total: int) -> float:
     """The width factor (at most 1) whose model is nearest to ``total`` parameters, the wider on a tie.
 
     ``architecture`` is called with `width=` alone: bind channels, classes and size to it before.
     """
     widths = [step / 100 for step in range(1, 101)]
-    with torch.device("meta"):
-        counts = {width: count(architecture(width=width)) for width in widths}
+    counts = {width: count(blueprint(partial(architecture, width=width))) for width in widths}
     return min(widths, key=lambda width: (abs(counts[width] - total), -width))

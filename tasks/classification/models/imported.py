@@ -7,6 +7,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from lincon import LinconError
 from lincon.tasks.classification.models.body import Architecture
@@ -26,7 +27,7 @@ def imported(module: str, name: str, models: Iterable[str] = ()) -> Architecture
 def _find(module: str, name: str, models: Iterable[str]) -> Callable[..., Any]:
     try:
         home = import_module(module)
-    except (ImportError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the module itself does when it is imported
         raise LinconError(
             f"Cannot import {module!r}: {error}. Is its folder on PYTHONPATH? Models are: {', '.join(models)}."
         ) from error
@@ -56,6 +57,8 @@ def _make(
     model = function(*args, **kwargs)
     if not isinstance(model, nn.Module):
         raise LinconError(f"{path} returned a {type(model).__name__}, not a torch.nn.Module.")
+    if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+        raise LinconError(f"{path} has lazy layers, whose weights cannot be counted: give them their sizes.")
     return model
 
 
