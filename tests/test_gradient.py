@@ -83,4 +83,4 @@ def test_a_codebook_takes_a_byte_a_weight_in_the_file(tmp_path):
     lincon.load(fresh, tmp_path / "m")
     assert torch.equal(fresh.weight, model.weight)
     with pytest.raises(lincon.LinconError, match="outside"):
-        Codebook(4, 2, index=torch.tensor([0, 1, 2, 0]))
+        Codebook(4, 2, index=torch.tensor([0, 1, 3, 0]))
