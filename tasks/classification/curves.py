@@ -20,7 +20,8 @@ def picture(runs: Sequence[Run], title: str) -> bytes:
     styles = cycle("-", "--", ":", "-.")
     for number, (label, group) in enumerate(labelled(runs).items()):
         _draw(axes, label, styles(number // 10), 100 * np.array([run.test_accuracy for run in group]))
-    axes.set(title=title, xlabel="epoch", ylabel="test accuracy (%)")
+    figure.suptitle(title, fontsize=10, wrap=True)
+    axes.set(xlabel="epoch", ylabel="test accuracy (%)")
     _stretch(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -23,7 +23,8 @@ def picture(points: Mapping[str, tuple[np.ndarray, np.ndarray]], fits: Mapping[s
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set(title=title, xlabel="degrees of freedom", ylabel="test error (%)", xscale="log", yscale="log")
+    figure.suptitle(title, fontsize=10, wrap=True)
+    axes.set(xlabel="degrees of freedom", ylabel="test error (%)", xscale="log", yscale="log")
     smallest = _smallest(points)
     for index, (name, (dof, accuracy)) in enumerate(points.items()):
         color = f"C{index}"
