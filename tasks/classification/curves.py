@@ -25,7 +25,7 @@ def picture(runs: Sequence[Run], title: str) -> bytes:
     _stretch(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     return png(figure)
 
 

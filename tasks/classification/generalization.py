@@ -128,5 +128,5 @@ def picture(runs: Sequence[Run], of: dict[int, Shifted], title: str) -> bytes:
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("accuracy (%)")
     figure.suptitle(title, fontsize=10, wrap=True)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     return png(figure)

@@ -35,7 +35,7 @@ def picture(points: Mapping[str, tuple[np.ndarray, np.ndarray]], fits: Mapping[s
     _tick(axes.xaxis, EngFormatter(sep=""))
     _tick(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3, which="both")
-    figure.legend(loc="outside right upper", frameon=False, labelspacing=0.8)
+    figure.legend(loc="outside right center", frameon=False, labelspacing=0.8)
     return _png(figure)
 
 
