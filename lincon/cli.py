@@ -85,7 +85,7 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
     """Take defaults from a TOML file whose keys are the command's options."""
     if file is None:
         return None
-    given = _toml(file)
+    given, _ = _toml(file)
     known = {str(p.name): p for p in ctx.command.params if p.name not in ("config", "trainer")}
     values: dict[str, Any] = {}
     for option, value in given.items():
@@ -101,15 +101,16 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
     return file
 
 
-def _toml(file: Path) -> dict[str, Any]:
-    """The file's options; its table of flags of the Trainer is read by `_trainer_of`."""
+def _toml(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The file's options, and its table of flags of the Trainer."""
     try:
         given = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LinconError(f"{file} is not a TOML file: {error}.") from None
-    if not isinstance(given.pop("trainer", {}), dict):
+    flags = given.pop("trainer", {})
+    if not isinstance(flags, dict):
         raise LinconError(f"{file}: trainer is a table of flags: [trainer], then lines as precision = 'bf16-mixed'.")
-    return given
+    return given, flags
 
 
 def _trainer_of(args: list[str]) -> list[str]:
@@ -118,8 +119,7 @@ def _trainer_of(args: list[str]) -> list[str]:
     files += [word.removeprefix("--config=") for word in args if word.startswith("--config=")]
     if not files or not Path(files[-1]).is_file():
         return []
-    _toml(Path(files[-1]))
-    flags = tomllib.loads(Path(files[-1]).read_text()).get("trainer", {})
+    _, flags = _toml(Path(files[-1]))
     return [f"{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in flags.items()]
 
 
@@ -156,7 +156,6 @@ class Options:
 
         names = [field.name for field in fields(Recipe)]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        torch.set_num_threads(self.threads)
         return Recipe(**{**choose("preset", self.preset, PRESETS), **given})
 
     def trainer_options(self) -> dict[str, Any]:
@@ -188,6 +187,7 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
 
     def command(**given: Any) -> None:
         mine = {field.name: given.pop(field.name) for field in fields(Options)}
+        torch.set_num_threads(mine["threads"])
         function(Options(**mine), **given)
 
     own = list(signatures.signature(function).parameters.values())[1:]

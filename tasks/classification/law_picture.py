@@ -1,7 +1,6 @@
 """The picture of the laws: test error against degrees of freedom, both logarithmic, points and fitted curves."""
 
 from collections.abc import Mapping
-from io import BytesIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +8,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
+from lincon.tasks.classification.curves import png
 from lincon.tasks.classification.laws import Fit
 
 _SMALLEST = 0.01  # percent: drawn where no run made any error
@@ -36,7 +36,7 @@ def picture(points: Mapping[str, tuple[np.ndarray, np.ndarray]], fits: Mapping[s
     _tick(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right center", frameon=False, labelspacing=0.8)
-    return _png(figure)
+    return png(figure)
 
 
 def _smallest(points: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
@@ -75,9 +75,3 @@ def _tick(axis: Axis, formatter: Formatter) -> None:
     axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter(formatter)
     axis.set_minor_formatter(NullFormatter())
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()

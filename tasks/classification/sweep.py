@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ class Sweep:
         """Train what is missing; all runs, in the order of the cells.
 
         An interrupted sweep continues when called again, the training that was cut from its last epoch, and one with
-        more cells trains only what is new. Every cell
-        is built before the first is trained, so that a refusal comes at once.
+        more cells trains only what is new. Every cell is built before the first is trained, so that a refusal comes at
+        once.
 
         Raises:
             LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``.
@@ -63,7 +64,7 @@ class Sweep:
                 self.store.put(cell, run)
         return [found for cell in self.cells if (found := self.store.get(cell))]
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """Where the finished runs are."""
         return Store(self.out / "runs", self.described)

@@ -25,7 +25,7 @@ from lincon import LinconError
 from lincon.tasks.classification.choice import choose
 from lincon.tasks.classification.data import DATA, Images
 from lincon.tasks.classification.history import History
-from lincon.tasks.classification.models import architecture, blueprint, body_weights, count
+from lincon.tasks.classification.models import Architecture, architecture, blueprint, body_weights, count
 from lincon.tasks.classification.module import Classifier
 from lincon.tasks.classification.recipe import Cell, Recipe, describe, differences
 from lincon.tasks.classification.schemes import SCHEMES
@@ -79,14 +79,18 @@ def build(cell: Cell, data: Images) -> nn.Module:
 
     Raises LinconError for a dof that is not positive, a fraction above 1, or refused by the scheme.
     """
-    bare = partial(architecture(cell.model), data.channels, data.classes, data.size)
     seed_everything(cell.seed, verbose=False)
-    return SCHEMES[cell.scheme].make(bare, dof_of(cell, data), cell.seed)
+    return SCHEMES[cell.scheme].make(_bare(cell, data), dof_of(cell, data), cell.seed)
+
+
+def _bare(cell: Cell, data: Images) -> Architecture:
+    """Makes the cell's model for the data, before any scheme; takes `width=` alone."""
+    return partial(architecture(cell.model), data.channels, data.classes, data.size)
 
 
 def dof_of(cell: Cell, data: Images) -> int:
     """The asked DoF as a number; all of the body's weights where the scheme takes none."""
-    model = blueprint(partial(architecture(cell.model), data.channels, data.classes, data.size))
+    model = blueprint(_bare(cell, data))
     whole = count(model, body_weights(model))
     dof = as_count(1.0 if cell.dof is None else cell.dof, whole)
     if dof > whole:
@@ -133,7 +137,7 @@ def train(
             loggers = [_logger(log, folder, place.stem) for log in logs]
             given = {"logger": loggers or False, **(options or {})}
             if there is not None:
-                _checkpoint(there)
+                _checkpoint(there)  # a damaged one is named here, before Lightning reads it
             _fit(module, data, epochs, [history, *callbacks, *_checkpoints(place)], there, given)
         first += epochs
     size = lincon.save(model, folder / SAVED)
@@ -176,9 +180,7 @@ def trainer_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def load(cell: Cell, data: Images, file: Path) -> nn.Module:
     """A trained model from its file."""
-    scheme = SCHEMES[cell.scheme]
-    bare = partial(architecture(cell.model), data.channels, data.classes, data.size)
-    model = scheme.make(bare, dof_of(cell, data), cell.seed) if cell.scheme == "small" else bare()
+    model = build(cell, data) if cell.scheme == "small" else _bare(cell, data)()
     lincon.load(model, file)
     return model
 

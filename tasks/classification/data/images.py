@@ -1,5 +1,6 @@
 """What every data set is: a LightningDataModule that augments and standardises on the device."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import lightning
@@ -15,7 +16,7 @@ from lincon.tasks.classification.data.sets import Batch, Split, loader, stratifi
 __all__ = ["Batch", "Images", "crop_and_flip", "floats"]
 
 
-class Images(lightning.LightningDataModule):
+class Images(lightning.LightningDataModule, ABC):
     """Labelled images in two parts, ``train_set`` and ``test_set``; batches of them are indexed by lists.
 
     Items are as in the source: uint8, or float in [0, 1]. ``augment`` works on floats in [0, 1], ``mean`` and
@@ -48,13 +49,13 @@ class Images(lightning.LightningDataModule):
         self.train_set = train_set if limit is None else _limited(train_set, limit)
         self.augment = self._augmentation()
 
+    @abstractmethod
     def _read(self, root: Path | None) -> tuple[Split, Split]:
         """Training and test part, whole."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _augmentation(self) -> nn.Module:
         """A kornia module, (n, channels, height, width) -> (n, channels, size, size), floats in [0, 1]."""
-        raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled by the seed and the current epoch alone; a last batch that is not full is left out.

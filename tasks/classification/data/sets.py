@@ -1,5 +1,6 @@
 """One part of a data set (training or test), and how it is cut into batches."""
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
@@ -10,7 +11,7 @@ Batch = tuple[Tensor, Tensor]
 """Images (n, channels, height, width), uint8 or float in [0, 1], and labels (n,) int64."""
 
 
-class Split(Dataset[Batch]):
+class Split(Dataset[Batch], ABC):
     """Labelled images: ``split[indices]`` is the batch of those images. ``labels``: all labels, (n,) int64."""
 
     labels: Tensor
@@ -19,12 +20,12 @@ class Split(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, indices: list[int]) -> Batch:
-        raise NotImplementedError
+    @abstractmethod
+    def __getitem__(self, indices: list[int]) -> Batch: ...
 
+    @abstractmethod
     def subset(self, indices: Tensor) -> Self:
         """The same kind of split with the images at ``indices`` alone."""
-        raise NotImplementedError
 
 
 class InMemory(Split):
