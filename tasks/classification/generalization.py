@@ -1,7 +1,7 @@
 """Generalization: the gap between training and test accuracy, and accuracy on shifted images, without more training."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import nn
-from torchmetrics.classification import MulticlassAccuracy
+from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.counter import key
 from lincon.tasks.classification.curves import cycle, labelled, png
 from lincon.tasks.classification.data import Images
-from lincon.tasks.classification.data.images import floats
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
-from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS
+from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
 from lincon.tasks.classification.recipe import Cell
 from lincon.tasks.classification.report import Result, mean_and_spread, with_spread
 from lincon.tasks.classification.sweep import Sweep
-from lincon.tasks.classification.training import Run, load, open_data
+from lincon.tasks.classification.training import Run, accuracy, load, open_data
 from lincon.tasks.classification.writing import write_whole
 
 Shifted = dict[str, list[float]]
@@ -64,20 +62,19 @@ def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -
         raise LinconError(f"{place} is damaged: delete it, and call again.") from None
 
 
-@torch.inference_mode()
 def on_shifts(model: nn.Module, data: Images) -> Shifted:
     """Accuracy on the shifted test set; equal shifts for every model."""
-    model.eval()
     found: Shifted = {}
     for number, (name, shift) in enumerate(SHIFTS.items()):
         found[name] = []
         for strength in range(1, len(STRENGTHS[name]) + 1):
             generator = torch.Generator().manual_seed(key(number, strength))
-            metric = MulticlassAccuracy(data.classes, average="micro")
-            for images, labels in data.evaluation_loader(train=False):
-                metric.update(model(data.prepare(shift(floats(images), strength, generator))), labels)
-            found[name].append(float(metric.compute()))
+            found[name].append(accuracy(model, data, shift=_at(shift, strength, generator)))
     return found
+
+
+def _at(shift: Shift, strength: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    return lambda images: shift(images, strength, generator)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ import inspect
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,13 +17,14 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 import lincon
 from lincon import LinconError
 from lincon.tasks.classification.choice import choose
 from lincon.tasks.classification.data import DATA, Images
+from lincon.tasks.classification.data.images import floats
 from lincon.tasks.classification.history import History
 from lincon.tasks.classification.models import Architecture, architecture, blueprint, body_weights, count
 from lincon.tasks.classification.module import Classifier
@@ -186,14 +187,17 @@ def load(cell: Cell, data: Images, file: Path) -> nn.Module:
 
 
 @torch.inference_mode()
-def accuracy(model: nn.Module, data: Images, *, train: bool = False) -> float:
-    """Of all images of a part, as they are; a fraction."""
+def accuracy(
+    model: nn.Module, data: Images, *, train: bool = False, shift: Callable[[Tensor], Tensor] | None = None
+) -> float:
+    """Of all images of a part, as they are or as ``shift`` makes them (floats in [0, 1]); a fraction."""
     device = next(model.parameters()).device
     metric = MulticlassAccuracy(data.classes, average="micro").to(device)
     was_training = model.training
     model.eval()
     for images, labels in data.evaluation_loader(train):
-        metric.update(model(data.prepare(images.to(device))), labels.to(device))
+        seen = images if shift is None else shift(floats(images))
+        metric.update(model(data.prepare(seen.to(device))), labels.to(device))
     model.train(was_training)
     return float(metric.compute())
 
