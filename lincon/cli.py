@@ -130,14 +130,14 @@ class Options:
     data: Annotated[str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or imagenet.")] = "digits"
     root: Annotated[Path | None, typer.Option(help="Folder of the data set, in its official layout.")] = None
     images: Annotated[int | None, typer.Option(help="Training images used; all by default.")] = None
-    preset: Annotated[str, typer.Option(help="Recipe: quick, cifar, imagenet or vit; the options below change it.")] = (
+    preset: Annotated[str, typer.Option(help="quick, cifar, imagenet, imagenet-paper or vit; options change it.")] = (
         "quick"
     )
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None
-    optimiser: Annotated[str | None, typer.Option(help="sgd or adam.")] = None
+    optimiser: Annotated[str | None, typer.Option(help="sgd, heavy-ball or adam.")] = None
     learning_rate: Annotated[float | None, typer.Option(help="At the top of its schedule.")] = None
-    schedule: Annotated[str | None, typer.Option(help="cycle, cosine or steps.")] = None
+    schedule: Annotated[str | None, typer.Option(help="cycle, cosine, steps, thirds or exponential.")] = None
     weight_decay: Annotated[float | None, typer.Option(help="On every parameter, the free vector included.")] = None
     threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU; more pay for large images.")] = 1
     log: Annotated[str, typer.Option(help="csv, tensorboard, or both with a comma; beside each run.")] = ""

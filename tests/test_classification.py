@@ -16,7 +16,7 @@ import lincon
 from lincon.tasks.classification import compare as comparing
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.models import MODELS, body_weights, count
-from lincon.tasks.classification.module import Classifier
+from lincon.tasks.classification.module import Classifier, _scheduler
 from lincon.tasks.classification.recipe import PRESETS, Cell, Recipe, cells
 from lincon.tasks.classification.report import HEADER
 from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES, degrees_of_freedom, nonzeros
@@ -219,7 +219,15 @@ def test_training_learns(tmp_path):
     assert run.accuracy > 0.5 and run.train_loss[-1] < run.train_loss[0]
 
 
-@pytest.mark.parametrize("changes", [{"schedule": "steps"}, {"schedule": "cosine", "optimiser": "adam"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "steps"},
+        {"schedule": "cosine", "optimiser": "adam"},
+        {"schedule": "thirds"},
+        {"schedule": "exponential", "optimiser": "heavy-ball"},
+    ],
+)
 def test_other_schedules_and_optimisers_train(tmp_path, changes):
     rate = 0.003 if changes.get("optimiser") == "adam" else 0.05
     _, run = train(Recipe(epochs=3, learning_rate=rate, **changes), cell(dof=0.5), tmp_path)
@@ -308,6 +316,27 @@ def test_presets_are_recipes():
     for preset in PRESETS.values():
         assert replace(QUICK, **preset)
     assert PRESETS["cifar"] == {"epochs": 200, "batch": 128, "schedule": "steps"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "rates"),
+    [
+        ("cifar", {0: 0.1, 59: 0.1, 60: 0.02, 120: 0.004, 160: 0.0008}),
+        ("imagenet", {0: 0.1, 45: 0.01, 30: 0.1 * 0.1 ** (30 / 45)}),
+        ("imagenet-paper", {0: 0.3, 74: 0.3, 75: 0.03, 150: 0.003}),
+    ],
+)
+def test_presets_have_the_published_schedules(preset, rates):
+    """Learning rates at the start of epochs, with one step an epoch: SYSTEMS 2.5."""
+    recipe = Recipe(**PRESETS[preset])
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], recipe.learning_rate)
+    scheduler = _scheduler(optimizer, recipe, recipe.epochs)
+    seen = []
+    for _ in range(recipe.epochs):
+        seen.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert {epoch: seen[epoch] for epoch in rates} == pytest.approx(rates)
 
 
 def test_flags_of_the_trainer_are_checked():

@@ -60,12 +60,13 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         recipe, parameters = self.recipe, self.parameters()
         optimizer: torch.optim.Optimizer
-        if recipe.optimiser == "sgd":
-            optimizer = torch.optim.SGD(
-                parameters, recipe.learning_rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
-            )
-        else:
+        if recipe.optimiser == "adam":
             optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+        else:
+            nesterov = recipe.optimiser == "sgd"
+            optimizer = torch.optim.SGD(
+                parameters, recipe.learning_rate, momentum=0.9, nesterov=nesterov, weight_decay=recipe.weight_decay
+            )
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = _scheduler(optimizer, recipe, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -77,5 +78,8 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> 
         return schedulers.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, cycle_momentum=False)
     if recipe.schedule == "cosine":
         return schedulers.CosineAnnealingLR(optimizer, steps)
-    milestones = sorted({max(1, round(share * steps)) for share in (0.3, 0.6, 0.8)})
-    return schedulers.MultiStepLR(optimizer, milestones, gamma=0.2)
+    if recipe.schedule == "exponential":
+        return schedulers.LambdaLR(optimizer, lambda step: 0.01 ** (step / steps))
+    shares, gamma = ((0.3, 0.6, 0.8), 0.2) if recipe.schedule == "steps" else ((1 / 3, 2 / 3), 0.1)
+    milestones = sorted({max(1, round(share * steps)) for share in shares})
+    return schedulers.MultiStepLR(optimizer, milestones, gamma=gamma)
