@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -125,19 +126,21 @@ def _trainer_of(args: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Options:
-    """What every training command takes. None: as the preset says."""
+    """What every training command takes. None: as the preset says, or the task."""
 
-    data: Annotated[str, typer.Option(help="digits, fashion-mnist, cifar10, cifar100 or imagenet.")] = "digits"
+    data: Annotated[
+        str | None, typer.Option(help="Data set of the task, also with options; an embedded one by default.")
+    ] = None
     root: Annotated[Path | None, typer.Option(help="Folder of the data set, in its official layout.")] = None
     images: Annotated[int | None, typer.Option(help="Training images used; all by default.")] = None
-    preset: Annotated[str, typer.Option(help="quick, cifar, imagenet, imagenet-paper or vit; options change it.")] = (
+    preset: Annotated[str, typer.Option(help="A recipe of the task by name, such as quick; options change it.")] = (
         "quick"
     )
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None
-    optimiser: Annotated[str | None, typer.Option(help="sgd, heavy-ball or adam.")] = None
+    optimiser: Annotated[str | None, typer.Option(help="sgd, heavy-ball, adam or rmsprop.")] = None
     learning_rate: Annotated[float | None, typer.Option(help="At the top of its schedule.")] = None
-    schedule: Annotated[str | None, typer.Option(help="cycle, cosine, steps, thirds or exponential.")] = None
+    schedule: Annotated[str | None, typer.Option(help="cycle, cosine, steps, thirds, tenths or exponential.")] = None
     weight_decay: Annotated[float | None, typer.Option(help="On every parameter, the free vector included.")] = None
     threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU; more pay for large images.")] = 1
     log: Annotated[str, typer.Option(help="csv, tensorboard, or both with a comma; beside each run.")] = ""
@@ -149,26 +152,27 @@ class Options:
         typer.Option(is_eager=True, callback=_configured, help="TOML file with any of these options."),
     ] = None
 
-    def recipe(self) -> Any:
+    def recipe(self, task: str) -> Any:
         """The preset, changed by what was given."""
-        from lincon.tasks.classification.choice import choose
-        from lincon.tasks.classification.recipe import PRESETS, Recipe
+        from lincon.tasks.experiments.choice import choose
+        from lincon.tasks.experiments.recipe import Recipe
+        from lincon.tasks.experiments.task import task as find
 
-        names = [field.name for field in fields(Recipe)]
+        names = [field.name for field in fields(Recipe) if field.name != "task"]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return Recipe(**{**choose("preset", self.preset, PRESETS), **given})
+        return Recipe(task, **{**choose("preset", self.preset, find(task).presets), **given})
 
     def trainer_options(self) -> dict[str, Any]:
         """Values are JSON where they can be, else text."""
-        from lincon.tasks.classification.training import trainer_options
+        from lincon.tasks.experiments.training import trainer_options
 
         pairs = [pair.partition("=") for pair in self.trainer or []]
         return trainer_options({flag: _value(text) for flag, _, text in pairs})
 
     def logs(self) -> list[str]:
         """Names of the logs."""
-        from lincon.tasks.classification.choice import choose
-        from lincon.tasks.classification.training import LOGS
+        from lincon.tasks.experiments.choice import choose
+        from lincon.tasks.experiments.training import LOGS
 
         names = _names(self.log)
         for name in names:
@@ -177,9 +181,9 @@ class Options:
 
     def sweep(self, cells: Any, out: Path) -> Any:
         """The experiment that trains ``cells``."""
-        from lincon.tasks.classification.sweep import Sweep
+        from lincon.tasks.experiments.sweep import Sweep
 
-        return Sweep(self.recipe(), cells, out, self.root, self.trainer_options(), self.logs())
+        return Sweep(self.recipe(cells[0].task), cells, out, self.root, self.trainer_options(), self.logs())
 
 
 def training(function: Callable[..., None]) -> Callable[..., None]:
@@ -200,7 +204,8 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
     return app.command(cls=Training)(command)
 
 
-Schemes = Annotated[str, typer.Option(help="Names with commas between; all by default.")]
+Task = Annotated[str, typer.Argument(help="classification or pose.")]
+Schemes = Annotated[str, typer.Option(help="Names with commas between; the task's own choice by default.")]
 Model = Annotated[
     str,
     typer.Option(
@@ -209,26 +214,31 @@ Model = Annotated[
 ]
 Dof = Annotated[str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction); commas between several.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Runs of each, with the seeds 0, 1, ...")]
-Out = Annotated[Path, typer.Option(help="Folder of table.md, results.json, picture.png and runs/.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of table.md, results.json, picture.png and runs/.")]
 ObjectNet = Annotated[Path | None, typer.Option(help="Folder of ObjectNet, for models of ImageNet.")]
+OF_IMAGES = "classification"
 
 
 @training
 def train(
     options: Options,
+    task: Task = OF_IMAGES,
     scheme: Annotated[str, typer.Option(help="Scheme of sharing.")] = "rpg",
-    model: Annotated[str, typer.Option(help="Name, also with options, or package.module:function.")] = "resnet-small",
-    dof: Annotated[str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction of body weights).")] = "0.1",
+    model: Annotated[str, typer.Option(help="Name, also with options, or package.module:function.")] = "",
+    dof: Annotated[str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction).")] = "",
     seed: Annotated[int, typer.Option(help="Of initialisation, G and the order of the images.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last epoch in the folder.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of model.safetensors and of the checkpoint.")] = Path("runs/train"),
 ) -> None:
     """Train one scheme and save the model."""
-    from lincon.tasks.classification import training
-    from lincon.tasks.classification.progress import EpochBar
-    from lincon.tasks.classification.recipe import Cell
+    from lincon.tasks.experiments import training
+    from lincon.tasks.experiments.progress import EpochBar
+    from lincon.tasks.experiments.recipe import Cell
+    from lincon.tasks.experiments.task import task as find
 
-    recipe, cell = options.recipe(), Cell(model, scheme, _dof(dof), seed)
+    defaults = find(task).defaults
+    recipe = options.recipe(task)
+    cell = Cell(model or defaults["model"], scheme, _dof(dof or defaults["dof"]), seed, task)
     flags, logs = options.trainer_options(), options.logs()
     with EpochBar(recipe.epochs) as bar:
         bar.describe(f"{scheme}, seed {seed}")
@@ -236,24 +246,26 @@ def train(
             recipe, cell, out, root=options.root, callbacks=[bar], options=flags, logs=logs, resume=resume
         )
     typer.echo(lincon.summary(trained))
-    typer.echo(f"test accuracy {100 * run.accuracy:.2f} %; {run.file_bytes:,} bytes in {out / training.SAVED}")
+    _measures(task, {name: values[-1] for name, values in run.test.items()})
+    typer.echo(f"{run.file_bytes:,} bytes in {out / training.SAVED}")
+    if run.note:
+        typer.echo(run.note)
 
 
 @training
 def compare(
     options: Options,
+    task: Task = OF_IMAGES,
     schemes: Schemes = "",
-    model: Model = "resnet-small",
-    dof: Dof = "0.1",
+    model: Model = "",
+    dof: Dof = "",
     seeds: Seeds = 3,
-    out: Out = Path("runs/compare"),
+    out: Out = None,
 ) -> None:
     """Train schemes of sharing on equal terms and tabulate them; call again to continue."""
-    from lincon.tasks.classification import compare
-    from lincon.tasks.classification.schemes import SCHEMES
+    from lincon.tasks.experiments import compare
 
-    cells = _cells(model, _names(schemes) or list(SCHEMES), dof, seeds)
-    _show(compare.compare(options.sweep(cells, out)), out)
+    _run(compare.compare, options, task, schemes, model, dof, seeds, out or Path("runs/compare"))
 
 
 @training
@@ -264,66 +276,131 @@ def scaling(
     dof: Dof = "0.01,0.02,0.05,0.1,0.2,0.5",
     predict: Annotated[int | None, typer.Option(help="A DoF at which accuracy is predicted.")] = None,
     seeds: Seeds = 3,
-    out: Out = Path("runs/scaling"),
+    out: Out = None,
 ) -> None:
-    """Accuracy against DoF: train a sweep, fit laws, compare exponents; call again to continue."""
+    """Accuracy of classification against DoF: train a sweep, fit laws, compare exponents; call again to continue."""
     from lincon.tasks.classification import scaling
 
-    _show(scaling.scaling(options.sweep(_cells(model, [scheme], dof, seeds), out), predict), out)
+    def run(sweep: Any) -> Any:
+        return scaling.scaling(sweep, predict)
+
+    _run(run, options, OF_IMAGES, scheme, model, dof, seeds, out or Path("runs/scaling"))
 
 
 @training
 def convergence(
     options: Options,
     schemes: Schemes = "vanilla,rpg",
-    model: Model = "resnet-small",
+    model: Model = "",
     dof: Dof = "0.5,0.1",
     seeds: Seeds = 3,
-    out: Out = Path("runs/convergence"),
+    out: Out = None,
 ) -> None:
-    """Steps to reach an accuracy, constrained against vanilla on the same schedule."""
+    """Steps of classification to reach an accuracy, constrained against vanilla on the same schedule."""
     from lincon.tasks.classification import convergence
 
-    _show(convergence.convergence(options.sweep(_cells(model, _names(schemes), dof, seeds), out)), out)
+    _run(convergence.convergence, options, OF_IMAGES, schemes, model, dof, seeds, out or Path("runs/convergence"))
 
 
 @training
 def generalization(
     options: Options,
-    schemes: Schemes = "vanilla,rpg",
-    model: Model = "resnet-small",
-    dof: Dof = "0.5,0.1",
+    task: Task = OF_IMAGES,
+    schemes: Schemes = "",
+    model: Model = "",
+    dof: Dof = "",
     seeds: Seeds = 3,
     objectnet: ObjectNet = None,
-    out: Out = Path("runs/generalization"),
+    out: Out = None,
 ) -> None:
-    """The gap between training and test, and accuracy on shifted images (or ObjectNet)."""
-    from lincon.tasks.classification import generalization
+    """The gap between training and test; of classification, also accuracy on shifted images (or ObjectNet)."""
+    from lincon.tasks.experiments import gap
 
-    sweep = options.sweep(_cells(model, _names(schemes), dof, seeds), out)
-    _show(generalization.generalization(sweep, objectnet), out)
+    def run(sweep: Any) -> Any:
+        from lincon.tasks.classification import generalization
+
+        return generalization.generalization(sweep, objectnet)
+
+    if task == OF_IMAGES:
+        schemes, dof = schemes or "vanilla,rpg", dof or "0.5,0.1"
+    elif objectnet is not None:
+        raise LinconError(f"--objectnet is of classification, not of {task}; leave it out.")
+    experiment = run if task == OF_IMAGES else gap.gap
+    _run(experiment, options, task, schemes, model, dof, seeds, out or Path("runs/generalization"))
 
 
 @training
 def reproduce(
     options: Options,
-    table: Annotated[str, typer.Argument(help="baselines, dof-accuracy or generalization.")],
-    model: Annotated[str, typer.Option(help="The smaller and the larger model, a comma between.")] = (
-        "resnet-small,resnet-medium"
-    ),
+    table: Annotated[str, typer.Argument(help="baselines, dof-accuracy, generalization or pose.")],
+    model: Annotated[str, typer.Option(help="The models that its rows speak of, commas between.")] = "",
     seeds: Seeds = 3,
     objectnet: ObjectNet = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; runs/<table> by default.")] = None,
+    out: Out = None,
 ) -> None:
     """A table of the paper, its figures beside ours."""
-    from lincon.tasks.classification import reproduce
+    from lincon.tasks.experiments import reproduce
 
-    models = _names(model)
-    if len(models) != 2:
-        raise LinconError(f"--model is {model!r}; give two, the smaller and the larger: resnet18,resnet34.")
+    paper = reproduce.find(table)
+    models = _names(model) or list(paper.models)
+    if len(models) != len(paper.models):
+        raise LinconError(f"--model is {model!r}; {table} takes {len(paper.models)}, as in {','.join(paper.models)}.")
     out = out or Path("runs") / table
-    cells = reproduce.cells(table, models, range(seeds))
-    _show(reproduce.reproduce(table, models, options.sweep(cells, out), objectnet), out)
+    sweep = options.sweep(reproduce.cells(paper, models, range(seeds)), out)
+    _show(reproduce.reproduce(paper, models, sweep, objectnet), out)
+
+
+Run = Annotated[Path, typer.Option(help="Folder of a training, as lincon train leaves it.")]
+Pictures = Annotated[list[Path], typer.Argument(help="Files of pictures.")]
+predict = typer.Typer(no_args_is_help=True, help="What a trained model sees in pictures of yours.")
+app.add_typer(predict, name="predict")
+
+
+@predict.command("pose")
+def predict_pose(
+    images: Pictures,
+    run: Run = Path("runs/train"),
+    box: Annotated[str, typer.Option(metavar="X,Y,SIDE", help="Square around the person; all of it by default.")] = "",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the drawings and of the joints as JSON.")] = Path("runs/predict"),
+) -> None:
+    """Draw the skeleton on pictures, and write the joints as JSON."""
+    from lincon.tasks.pose.predict import predict
+
+    for files in predict(images, run, out, _box(box), flip=flip):
+        typer.echo(f"written: {', '.join(map(str, files))}")
+
+
+def _box(text: str) -> tuple[float, float, float] | None:
+    if not text:
+        return None
+    try:
+        x, y, side = map(float, text.split(","))
+    except ValueError:
+        raise LinconError(f"--box is {text!r}; give X,Y,SIDE in pixels, as 320,240,400.") from None
+    if not (isfinite(x) and isfinite(y) and 0 < side < inf):
+        raise LinconError(f"--box is {text!r}; the numbers must be finite, the side positive.")
+    return x, y, side
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a training, as lincon train leaves it.")],
+    root: Annotated[Path | None, typer.Option(help="Folder of the data set, where it is not embedded.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Of pose: average with the mirror image.")] = False,
+) -> None:
+    """Measure a trained model again on the whole test set."""
+    from lincon.tasks.experiments.evaluate import evaluate
+
+    task, found = evaluate(run, root, flip=flip)
+    _measures(task, found)
+
+
+def _measures(task: str, found: dict[str, float]) -> None:
+    from lincon.tasks.experiments.task import task as find
+
+    for measure in find(task).measures:
+        typer.echo(f"test {measure.label}: {measure.factor * found[measure.name]:.2f}")
 
 
 @app.command()
@@ -332,19 +409,33 @@ def inspect(file: Annotated[Path, typer.Argument(help="A file written by lincon.
     typer.echo(lincon.inspect(file))
 
 
+def _run(
+    experiment: Callable[[Any], Any],
+    options: Options,
+    task: str,
+    schemes: str,
+    model: str,
+    dof: str,
+    seeds: int,
+    out: Path,
+) -> None:
+    """Run an experiment on every combination; what is empty is as the task has it."""
+    from lincon.tasks.experiments.recipe import cells
+    from lincon.tasks.experiments.task import task as find
+
+    defaults, every = find(task).defaults, ",".join(find(task).schemes)
+    models, dofs = _names(model or defaults["model"]), [_dof(text) for text in _names(dof or defaults["dof"])]
+    chosen = _names(schemes or defaults.get("schemes", every))
+    _show(experiment(options.sweep(cells(models, chosen, dofs, range(seeds), task), out)), out)
+
+
 def _show(result: Any, out: Path) -> None:
-    from lincon.tasks.classification.report import written
+    from lincon.tasks.experiments.report import written
 
     Console().print(result.console())
     for note in result.notes:
         typer.echo(note)
     typer.echo(written(out))
-
-
-def _cells(model: str, schemes: list[str], dof: str, seeds: int) -> list[Any]:
-    from lincon.tasks.classification.recipe import cells
-
-    return cells(_names(model), schemes, [_dof(text) for text in _names(dof)], range(seeds))
 
 
 def _names(text: str) -> list[str]:

@@ -13,15 +13,19 @@ import pytest
 import torch
 
 import lincon
-from lincon.tasks.classification import compare as comparing
 from lincon.tasks.classification.data import Digits
+from lincon.tasks.classification.learner import Classifier, accuracy
 from lincon.tasks.classification.models import MODELS, body_weights, count
-from lincon.tasks.classification.module import Classifier, _scheduler
-from lincon.tasks.classification.recipe import PRESETS, Cell, Recipe, cells
-from lincon.tasks.classification.report import HEADER
-from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES, degrees_of_freedom, nonzeros
-from lincon.tasks.classification.sweep import Sweep
-from lincon.tasks.classification.training import Run, accuracy, build, load, train, trainer_options
+from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES
+from lincon.tasks.classification.task import PRESETS, TASK
+from lincon.tasks.experiments import compare as comparing
+from lincon.tasks.experiments.learner import schedule
+from lincon.tasks.experiments.recipe import Cell, Recipe, cells
+from lincon.tasks.experiments.report import header
+from lincon.tasks.experiments.scheme import degrees_of_freedom
+from lincon.tasks.experiments.schemes import nonzeros
+from lincon.tasks.experiments.sweep import Sweep
+from lincon.tasks.experiments.training import Run, build, load, train, trainer_options
 
 CONSTRAINED = [name for name in SCHEMES if name not in ("vanilla", "small", "lego", "deep-compression")]
 QUICK = Recipe(epochs=1)
@@ -58,18 +62,18 @@ def fail_to_train(*_args, **_kwargs):
 
 @pytest.mark.parametrize("scheme", CONSTRAINED)
 def test_constrained_schemes_have_exactly_the_dof_asked_for(scheme):
-    model = build(cell(scheme, 1000), DIGITS)
+    model = build(cell(scheme, 1000), DIGITS.shape)
     assert degrees_of_freedom(model) == 1000
     assert count(model) == 12_082 - 11_536 + 1000
 
 
 def test_hash_has_a_free_vector_for_every_layer():
-    (constraint,) = lincon.constraints(build(cell("hash"), DIGITS))
+    (constraint,) = lincon.constraints(build(cell("hash"), DIGITS.shape))
     assert len(constraint.free) == len(body_weights(MODELS["resnet-small"](1, 10, 8)))
 
 
 def test_blocks_have_a_ring_for_every_stage():
-    (constraint,) = lincon.constraints(build(cell("rpg-block", 3000), DIGITS))
+    (constraint,) = lincon.constraints(build(cell("rpg-block", 3000), DIGITS.shape))
     stages = [(8 * 8 * 2) * 9, (8 * 16 + 16 * 16) * 9 + 8 * 16, (16 * 20 + 20 * 20) * 9 + 16 * 20]
     rings = [len(free) for free in constraint.free.values()]
     assert sum(rings) == 3000
@@ -86,7 +90,7 @@ def test_blocks_of_four_stages_have_the_sizes_of_resnet18():
 
 
 def test_blocks_of_a_transformer_are_its_layers():
-    (constraint,) = lincon.constraints(build(cell("rpg-block", 0.3, model="vit-micro:depth=3"), DIGITS))
+    (constraint,) = lincon.constraints(build(cell("rpg-block", 0.3, model="vit-micro:depth=3"), DIGITS.shape))
     assert len(constraint.free) == 3
 
 
@@ -112,7 +116,7 @@ def test_frozen_weights_of_the_body_stay_out():
 
 def test_ablations_are_the_ring_without_its_parts():
     """Plain: every weight is the free entry at its row modulo dof, in the scale of its tensor."""
-    model = build(cell("rpg-plain", 700), DIGITS)
+    model = build(cell("rpg-plain", 700), DIGITS.shape)
     (constraint,) = lincon.constraints(model)
     weights, start = constraint.weights(), 0
     for entry in constraint.ledger:
@@ -142,7 +146,7 @@ def test_fine_tuning_centroids_does_not_undo_the_training(tmp_path):
     recipe = Recipe(epochs=10, images=600, batch=32)
     for seed in range(2):
         _, run = train(recipe, cell("deep-compression", 0.5, seed, "resnet-medium"), tmp_path / str(seed))
-        assert min(run.test_accuracy[8:]) > run.test_accuracy[7] - 0.03
+        assert min(run.curve[8:]) > run.curve[7] - 0.03
 
 
 def test_phases_share_the_epochs():
@@ -153,7 +157,7 @@ def test_phases_share_the_epochs():
 
 
 def test_schemes_start_from_the_same_stem_and_head():
-    states = [build(cell(scheme, seed=5), DIGITS).state_dict() for scheme in ("vanilla", *CONSTRAINED)]
+    states = [build(cell(scheme, seed=5), DIGITS.shape).state_dict() for scheme in ("vanilla", *CONSTRAINED)]
     for name in ("stem.0.weight", "head.weight"):
         assert all(state[name].equal(states[0][name]) for state in states)
 
@@ -161,7 +165,7 @@ def test_schemes_start_from_the_same_stem_and_head():
 def test_a_dof_of_nothing_is_refused():
     for dof in (0, -3, 0.0, 1.5, float("nan"), 11_537):
         with pytest.raises(lincon.LinconError, match="dof"):
-            build(cell(dof=dof), DIGITS)
+            build(cell(dof=dof), DIGITS.shape)
 
 
 def test_a_scheme_without_dof_is_one_cell_whatever_the_dof():
@@ -183,20 +187,22 @@ def test_cells_have_names_of_their_own():
 
 def test_equal_seeds_give_equal_runs(tmp_path):
     first, second = (train(QUICK, cell(seed=1), tmp_path / str(n))[1] for n in range(2))
-    assert first.train_loss == second.train_loss and first.test_accuracy == second.test_accuracy
+    assert first.train_loss == second.train_loss and first.curve == second.curve
 
 
 def test_accuracy_is_that_of_the_last_epoch():
-    run = Run("m", "rpg", 1, 0, 1, 1, 1, [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.2, 0.9, 0.7], 1.0)
-    assert run.accuracy == 0.7
+    run = Run(
+        "m", "rpg", 1, 0, 1, 1, 1, [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], {"accuracy": [0.2, 0.9, 0.7]}, {"accuracy": 1.0}
+    )
+    assert run.score == 0.7
 
 
 def test_the_reported_accuracies_are_those_of_the_saved_model(tmp_path):
     _, run = train(Recipe(epochs=2), cell(), tmp_path)
-    model = load(cell(), DIGITS, tmp_path / "model.safetensors").eval()
+    model = load(cell(), DIGITS.shape, tmp_path / "model.safetensors").eval()
     for (images, labels), reported in (
-        (DIGITS.test_set.tensors, run.accuracy),
-        (DIGITS.train_set.tensors, run.train_accuracy),
+        (DIGITS.test_set.tensors, run.score),
+        (DIGITS.train_set.tensors, run.train_score),
     ):
         with torch.no_grad():
             right = (model(DIGITS.prepare(images)).argmax(1) == labels).double().mean()
@@ -209,14 +215,14 @@ def test_every_scheme_saves_and_loads(compared, scheme):
     _, out = compared
     one = cell(scheme)
     run = json.loads((out / "runs" / one.name / "run.json").read_text())["run"]
-    model = load(one, DIGITS, out / "runs" / one.name / "model.safetensors")
-    assert accuracy(model, DIGITS) == pytest.approx(run["test_accuracy"][-1], abs=1e-6)
-    assert accuracy(model, DIGITS, train=True) == pytest.approx(run["train_accuracy"], abs=1e-6)
+    model = load(one, DIGITS.shape, out / "runs" / one.name / "model.safetensors")
+    assert accuracy(model, DIGITS) == pytest.approx(run["test"]["accuracy"][-1], abs=1e-6)
+    assert accuracy(model, DIGITS, train=True) == pytest.approx(run["train"]["accuracy"], abs=1e-6)
 
 
 def test_training_learns(tmp_path):
     _, run = train(Recipe(epochs=3, learning_rate=0.05), cell("vanilla"), tmp_path)
-    assert run.accuracy > 0.5 and run.train_loss[-1] < run.train_loss[0]
+    assert run.score > 0.5 and run.train_loss[-1] < run.train_loss[0]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +269,7 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path, scheme, after):
     states = whole.state_dict(), resumed.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert (again.train_loss, again.test_accuracy) == (run.train_loss, run.test_accuracy)
+    assert (again.train_loss, again.curve) == (run.train_loss, run.curve)
     assert not list((tmp_path / "cut").glob("*.ckpt"))
 
 
@@ -276,7 +282,7 @@ def test_a_training_cut_after_its_last_epoch_resumes(tmp_path, monkeypatch):
         patch.setattr(lincon, "save", full)
         train(QUICK, cell(), tmp_path / "cut")
     resumed, again = train(QUICK, cell(), tmp_path / "cut", resume=True)
-    assert torch.equal(whole.free, resumed.free) and again.test_accuracy == run.test_accuracy
+    assert torch.equal(whole.free, resumed.free) and again.curve == run.curve
 
 
 def test_a_training_of_other_options_is_not_resumed(tmp_path):
@@ -304,7 +310,7 @@ def test_a_sweep_goes_on_in_the_middle_of_a_training(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(Classifier, "on_train_epoch_start", lambda self: seen.append(self.current_epoch))
     (run,) = begun.run()
-    assert len(run.test_accuracy) == 3 and seen == [2]
+    assert len(run.curve) == 3 and seen == [2]
 
 
 def test_nothing_to_resume_from_is_said(tmp_path):
@@ -330,7 +336,7 @@ def test_presets_have_the_published_schedules(preset, rates):
     """Learning rates at the start of epochs, with one step an epoch: SYSTEMS 2.5."""
     recipe = Recipe(**PRESETS[preset])
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], recipe.learning_rate)
-    scheduler = _scheduler(optimizer, recipe, recipe.epochs)
+    scheduler = schedule(optimizer, recipe, recipe.epochs)
     seen = []
     for _ in range(recipe.epochs):
         seen.append(scheduler.get_last_lr()[0])
@@ -406,7 +412,7 @@ def test_table_numbers_and_picture_are_written(compared):
     _, out = compared
     assert sorted(path.name for path in out.iterdir()) == ["picture.png", "results.json", "runs", "table.md"]
     table = (out / "table.md").read_text()
-    assert f"| {' | '.join(HEADER)} |" in table and all(f"| {scheme} |" in table for scheme in SCHEMES)
+    assert f"| {' | '.join(header(TASK.measures))} |" in table and all(f"| {scheme} |" in table for scheme in SCHEMES)
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((out / "results.json").read_text())
     assert results["versions"]["torch"] == torch.__version__ and results["machine"]["cpus"]

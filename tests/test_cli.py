@@ -96,7 +96,7 @@ def test_compare_prints_one_table(tmp_path):
         (["scaling", "--model", "resnet-small", "--predict", "3"], ["--predict", "3"]),
         (["generalization", "--objectnet", "nowhere"], ["ObjectNet", "digits"]),
         (["reproduce", "table-9"], ["'table-9'", "baselines"]),
-        (["reproduce", "baselines", "--model", "resnet-small"], ["two"]),
+        (["reproduce", "baselines", "--model", "resnet-small"], ["takes 2", "resnet-medium"]),
     ],
 )
 def test_bad_input_is_one_line(arguments, expected, tmp_path):

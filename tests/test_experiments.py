@@ -6,16 +6,30 @@ import pytest
 import torch
 
 import lincon
-from lincon.tasks.classification import convergence, generalization, reproduce, scaling
+from lincon.tasks.classification import convergence, generalization, scaling
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.data.shifts import SHIFTS
-from lincon.tasks.classification.recipe import Cell, Recipe, cells
-from lincon.tasks.classification.sweep import Sweep
-from lincon.tasks.classification.training import Run, load
+from lincon.tasks.classification.tables import TABLES
+from lincon.tasks.experiments import reproduce
+from lincon.tasks.experiments.recipe import Cell, Recipe, cells
+from lincon.tasks.experiments.sweep import Sweep
+from lincon.tasks.experiments.training import Run, load
 
 
 def run(scheme="rpg", asked=0.1, seed=0, dof=100, model="m", test=(0.5, 0.8, 0.9), loss=(2.0, 1.0, 0.5), train=0.95):
-    return Run(model, scheme, asked, seed, dof, dof + 50, 1000, [1.0] * len(test), list(loss), list(test), train)
+    return Run(
+        model,
+        scheme,
+        asked,
+        seed,
+        dof,
+        dof + 50,
+        1000,
+        [1.0] * len(test),
+        list(loss),
+        {"accuracy": list(test)},
+        {"accuracy": train},
+    )
 
 
 # Convergence.
@@ -62,7 +76,7 @@ def test_the_gap_is_train_minus_test(generalized):
     result, sweep = generalized
     for line, cell in zip(result.numbers["table"], sweep.cells, strict=True):
         found = sweep.store.get(cell)
-        assert line["gap"][0] == pytest.approx(100 * (found.train_accuracy - found.accuracy))
+        assert line["gap"][0] == pytest.approx(100 * (found.train_score - found.score))
 
 
 def test_shifted_accuracies_are_those_of_the_saved_model(generalized):
@@ -71,7 +85,7 @@ def test_shifted_accuracies_are_those_of_the_saved_model(generalized):
     data = Digits()
     images, labels = data.test_set.tensors
     for found, cell in zip(result.numbers["shifted"], sweep.cells, strict=True):
-        model = load(cell, data, sweep.store.model(cell)).eval()
+        model = load(cell, data.shape, sweep.store.model(cell)).eval()
         for strength in (1, 5):
             shifted = SHIFTS["contrast"](images, strength, torch.Generator())
             with torch.no_grad():
@@ -126,27 +140,27 @@ def test_too_few_dof_are_refused(tmp_path):
 
 
 def test_the_papers_setting_has_the_papers_dof():
-    wanted = reproduce.cells("baselines", ["resnet18", "resnet34"], range(1))
+    wanted = reproduce.cells(TABLES["baselines"], ["resnet18", "resnet34"], range(1))
     assert Cell("resnet34", "rpg", 11_160_576, 0) in wanted and Cell("resnet18", "vanilla", None, 0) in wanted
-    wanted = reproduce.cells("dof-accuracy", ["resnet18", "resnet34"], range(1))
+    wanted = reproduce.cells(TABLES["dof-accuracy"], ["resnet18", "resnet34"], range(1))
     assert {cell.dof for cell in wanted} == {2_359_296, None}
 
 
 def test_smaller_models_have_the_same_shares():
-    wanted = reproduce.cells("dof-accuracy", ["resnet-small", "resnet-medium"], range(1))
+    wanted = reproduce.cells(TABLES["dof-accuracy"], ["resnet-small", "resnet-medium"], range(1))
     assert {(cell.model, cell.dof) for cell in wanted if cell.scheme == "rpg"} == {
         ("resnet-small", 0.211),
         ("resnet-medium", 0.111),
     }
 
 
-@pytest.mark.parametrize("table", reproduce.TABLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_a_table_has_the_papers_figures_beside_ours(table, tmp_path):
     models = ["resnet-small", "resnet-small"]
-    sweep = Sweep(Recipe(epochs=1), reproduce.cells(table, models, range(1)), tmp_path)
-    result = reproduce.reproduce(table, models, sweep)
-    assert "digits" in result.title and len(result.rows) == len(reproduce.TABLES[table].rows)
-    for row, paper in zip(result.rows, reproduce.TABLES[table].rows, strict=True):
+    sweep = Sweep(Recipe(epochs=1), reproduce.cells(TABLES[table], models, range(1)), tmp_path)
+    result = reproduce.reproduce(TABLES[table], models, sweep)
+    assert "digits" in result.title and len(result.rows) == len(TABLES[table].rows)
+    for row, paper in zip(result.rows, TABLES[table].rows, strict=True):
         assert row[0] == paper.label
         assert row[-len(paper.paper) :] == tuple("–" if x is None else f"{x:.1f}" for x in paper.paper)
     text = (tmp_path / "table.md").read_text()
@@ -155,4 +169,4 @@ def test_a_table_has_the_papers_figures_beside_ours(table, tmp_path):
 
 def test_an_unknown_table_is_refused():
     with pytest.raises(lincon.LinconError, match="baselines"):
-        reproduce.cells("table-9", ["a", "b"], range(1))
+        reproduce.find("table-9")

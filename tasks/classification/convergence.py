@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lincon import LinconError
-from lincon.tasks.classification.curves import cycle, labelled, png
-from lincon.tasks.classification.report import Result, mean_and_spread, with_spread
-from lincon.tasks.classification.sweep import Sweep
-from lincon.tasks.classification.training import Run, open_data
+from lincon.tasks.experiments.curves import cycle, labelled, png
+from lincon.tasks.experiments.report import Result, mean_and_spread, with_spread
+from lincon.tasks.experiments.sweep import Sweep
+from lincon.tasks.experiments.training import Run
 
 SHARES = 0.9, 0.95, 0.99
 NOTE = (
@@ -30,7 +30,7 @@ def convergence(sweep: Sweep) -> Result:
     if not any(cell.scheme == "vanilla" for cell in sweep.cells):
         raise LinconError("convergence compares with vanilla: add it to --schemes.")
     runs = sweep.run()
-    data = open_data(sweep.recipe, 0, sweep.root)
+    data = sweep.data
     result = summarise(runs, sweep.title, len(data.train_dataloader()))
     result.write(sweep, runs)
     return result
@@ -40,7 +40,7 @@ def summarise(runs: Sequence[Run], title: str, steps: int) -> Result:
     """``steps``: in an epoch."""
     groups = labelled(runs)
     reference = {
-        run.model: mean(r.accuracy for r in runs if r.model == run.model and r.scheme == "vanilla") for run in runs
+        run.model: mean(r.score for r in runs if r.model == run.model and r.scheme == "vanilla") for run in runs
     }
     table = [_line(label, group, steps, reference[group[0].model]) for label, group in groups.items()]
     header = [
@@ -66,13 +66,13 @@ def summarise(runs: Sequence[Run], title: str, steps: int) -> Result:
 
 
 def _line(label: str, runs: Sequence[Run], steps: int, reference: float) -> dict[str, Any]:
-    accuracy, spread = mean_and_spread([100 * run.accuracy for run in runs])
+    accuracy, spread = mean_and_spread([100 * run.score for run in runs])
     return {
         "scheme": label,
         "dof": runs[0].dof,
         "accuracy": accuracy,
         "spread": spread,
-        "own": {share: _median([reached(run, share * run.accuracy, steps) for run in runs]) for share in SHARES},
+        "own": {share: _median([reached(run, share * run.score, steps) for run in runs]) for share in SHARES},
         "vanilla": {share: _median([reached(run, share * reference, steps) for run in runs]) for share in SHARES},
         "loss": mean(mean(run.train_loss) for run in runs),
     }
@@ -80,7 +80,7 @@ def _line(label: str, runs: Sequence[Run], steps: int, reference: float) -> dict
 
 def reached(run: Run, accuracy: float, steps: int) -> int | None:
     """Steps after which a run's test accuracy is first at least ``accuracy``; None if it never is."""
-    epochs = (number for number, value in enumerate(run.test_accuracy, 1) if value >= accuracy)
+    epochs = (number for number, value in enumerate(run.curve, 1) if value >= accuracy)
     epoch = next(epochs, None)
     return None if epoch is None else epoch * steps
 
@@ -103,7 +103,7 @@ def picture(groups: dict[str, list[Run]], title: str) -> bytes:
     for number, (label, runs) in enumerate(groups.items()):
         epochs = np.arange(1, len(runs[0].train_loss) + 1)
         losses.plot(epochs, np.mean([run.train_loss for run in runs], 0), style(number // 10), label=label)
-        accuracies.plot(epochs, 100 * np.mean([run.test_accuracy for run in runs], 0), style(number // 10))
+        accuracies.plot(epochs, 100 * np.mean([run.curve for run in runs], 0), style(number // 10))
     losses.set(xlabel="epoch", ylabel="training loss (nats)", yscale="log")
     accuracies.set(xlabel="epoch", ylabel="test accuracy (%)")
     for axes in (losses, accuracies):

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.counter import key
-from lincon.tasks.classification.curves import cycle, labelled, png
 from lincon.tasks.classification.data import Images
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
 from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
-from lincon.tasks.classification.recipe import Cell
-from lincon.tasks.classification.report import Result, mean_and_spread, with_spread
-from lincon.tasks.classification.sweep import Sweep
-from lincon.tasks.classification.training import Run, accuracy, load, open_data
-from lincon.tasks.classification.writing import write_whole
+from lincon.tasks.classification.learner import MEASURES, accuracy
+from lincon.tasks.experiments import gap
+from lincon.tasks.experiments.curves import cycle, labelled, png
+from lincon.tasks.experiments.recipe import Cell
+from lincon.tasks.experiments.report import Result
+from lincon.tasks.experiments.sweep import Sweep
+from lincon.tasks.experiments.training import Run, load
+from lincon.tasks.experiments.writing import write_whole
 
 Shifted = dict[str, list[float]]
 """Accuracy, a fraction, by shift and strength; of ObjectNet by protocol, a list of one."""
@@ -38,7 +40,8 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
     ``objectnet``: the folder of ObjectNet, for models of ImageNet; the shifts of the test set otherwise. Evaluations
     are kept beside the runs, so called again it continues.
     """
-    data = open_data(sweep.recipe, 0, sweep.root)
+    data = sweep.data
+    assert isinstance(data, Images)
     if objectnet is not None:  # before hours of training, not after
         if data.name != "imagenet":
             raise LinconError(f"ObjectNet tests models of imagenet, not of {data.name}; leave --objectnet out.")
@@ -53,7 +56,7 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
 def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -> Shifted:
     place = sweep.store.place(cell) / ("objectnet.json" if objectnet else "shifted.json")
     if not place.exists():
-        model = load(cell, data, sweep.store.model(cell))
+        model = load(cell, data.shape, sweep.store.model(cell))
         found = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
         write_whole(place, json.dumps(found))
     try:
@@ -94,19 +97,8 @@ def on_objectnet(model: nn.Module, data: Images, root: Path) -> Shifted:
 def summarise(runs: Sequence[Run], shifted: Sequence[Shifted], title: str) -> Result:
     """``shifted``: of each run."""
     of = {id(run): found for run, found in zip(runs, shifted, strict=True)}
-    names = list(shifted[0])
-    table, rows = [], []
-    for label, group in labelled(runs).items():
-        columns = {
-            "train": [100 * run.train_accuracy for run in group],
-            "test": [100 * run.accuracy for run in group],
-            "gap": [100 * (run.train_accuracy - run.accuracy) for run in group],
-            **{name: [100 * mean(of[id(run)][name]) for run in group] for name in names},
-        }
-        summed = {name: mean_and_spread(values) for name, values in columns.items()}
-        table.append({"scheme": label, "dof": group[0].dof, **summed})
-        rows.append((label, f"{group[0].dof:,}", *(with_spread(*value) for value in summed.values())))
-    header = ("scheme", "dof", "train %", "test %", "gap", *(f"{name} %" for name in names))
+    more = {name: {run: 100 * mean(found[name]) for run, found in of.items()} for name in shifted[0]}
+    header, rows, table = gap.tabulate(runs, MEASURES[0], more)
     numbers: dict[str, Any] = {"table": table, "shifted": list(shifted), "strengths": STRENGTHS}
     return Result(title, header, rows, numbers, picture(runs, of, title), [NOTE])
 
@@ -118,7 +110,7 @@ def picture(runs: Sequence[Run], of: dict[int, Shifted], title: str) -> bytes:
     style = cycle("-", "--", ":", "-.")
     for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         for number, (label, group) in enumerate(labelled(runs).items()):
-            values = 100 * np.mean([[run.accuracy, *of[id(run)][name]] for run in group], 0)
+            values = 100 * np.mean([[run.score, *of[id(run)][name]] for run in group], 0)
             first = name == names[0]
             axes.plot(range(len(values)), values, style(number // 10), marker=".", label=label if first else None)
         axes.set(title=name, xlabel="strength")

@@ -8,8 +8,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
-from lincon.tasks.classification.curves import png
 from lincon.tasks.classification.laws import Fit
+from lincon.tasks.experiments.curves import png
 
 _SMALLEST = 0.01  # percent: drawn where no run made any error
 

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from lincon import LinconError
-from lincon.tasks.classification.choice import choose
+from lincon.tasks.experiments.choice import choose
 
 _SIDES = (0.025, 0.975)
 _STEEPEST = 8.0  # bounds the saturating law's k, which is undetermined where one step falls to the floor

@@ -9,9 +9,10 @@ import numpy as np
 from lincon import LinconError
 from lincon.tasks.classification.law_picture import picture
 from lincon.tasks.classification.laws import LAWS, Fit, as_json, best, compare_exponents, fit, held_out
-from lincon.tasks.classification.report import Result, lines, with_spread
-from lincon.tasks.classification.sweep import Sweep
-from lincon.tasks.classification.training import Run, dof_of, open_data
+from lincon.tasks.classification.learner import MEASURES
+from lincon.tasks.experiments.report import Result, lines, with_spread
+from lincon.tasks.experiments.sweep import Sweep
+from lincon.tasks.experiments.training import Run, dof_of
 
 Points = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -24,9 +25,9 @@ def scaling(sweep: Sweep, predict: float | None = None) -> Result:
     Raises:
         LinconError: fewer DoF than a law needs, or a prediction outside of what was fitted.
     """
-    data = open_data(sweep.recipe, 0, sweep.root)
+    data = sweep.data
     for model in dict.fromkeys(cell.model for cell in sweep.cells):  # before hours of training, not after
-        dofs = {dof_of(cell, data) for cell in sweep.cells if cell.model == model}
+        dofs = {dof_of(cell, data.shape) for cell in sweep.cells if cell.model == model}
         if len(dofs) < 4:
             raise LinconError(
                 f"scaling fits laws to at least 4 values of --dof; of {model}'s {len(dofs)} are distinct."
@@ -45,8 +46,8 @@ def summarise(runs: Sequence[Run], title: str, images: int, predict: float | Non
     points = by_model(runs)
     fits = {model: {law: fit(law, dof, acc, images) for law in LAWS} for model, (dof, acc) in points.items()}
     powers = {model: laws["power"] for model, laws in fits.items()}
-    table = lines(runs)
-    rows = [(e.model, f"{e.dof:,}", f"{e.total:,}", with_spread(e.accuracy, e.spread)) for e in table]
+    table = lines(runs, MEASURES)
+    rows = [(e.model, f"{e.dof:,}", f"{e.total:,}", with_spread(*e.measures["accuracy"])) for e in table]
     numbers: dict[str, Any] = {
         "fits": {model: {law: as_json(one) for law, one in laws.items()} for model, laws in fits.items()},
         "best": {model: best(list(laws.values())).law for model, laws in fits.items()},
@@ -65,7 +66,7 @@ def by_model(runs: Sequence[Run]) -> Points:
     """The (dof, accuracy) of all runs of each model."""
     models = dict.fromkeys(run.model for run in runs)
     chosen = {model: [run for run in runs if run.model == model] for model in models}
-    return {m: (np.array([r.dof for r in rs], float), np.array([r.accuracy for r in rs])) for m, rs in chosen.items()}
+    return {m: (np.array([r.dof for r in rs], float), np.array([r.score for r in rs])) for m, rs in chosen.items()}
 
 
 def _laws(model: str, laws: Mapping[str, Fit]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Batch, Images, crop_and_flip
 from lincon.tasks.classification.data.pickles import Array, read_pickle
-from lincon.tasks.classification.data.sets import InMemory, Split
+from lincon.tasks.classification.data.sets import InMemory, Labelled
 
 PIXELS = 3 * 32 * 32  # all of red, then green, then blue, row by row
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -42,7 +42,7 @@ class Cifar(Images):
     label_bytes: ClassVar[int]  # before the pixels of a binary record; the last of them is the label
     label_entry: ClassVar[str]  # in a file of the python release
 
-    def _read(self, root: Path | None) -> tuple[Split, Split]:
+    def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         if root is not None and (folder := self.binary.find(root)):
             release, read = self.binary, self._read_binary
         elif root is not None and (folder := self.python.find(root)):

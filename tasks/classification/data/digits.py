@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from lincon.tasks.classification.data.images import Images
-from lincon.tasks.classification.data.sets import InMemory, Split
+from lincon.tasks.classification.data.sets import InMemory, Labelled
 
 
 class Digits(Images):
@@ -24,7 +24,7 @@ class Digits(Images):
     classes = 10
     size = 8
 
-    def _read(self, root: Path | None) -> tuple[Split, Split]:
+    def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         images, labels = load_digits(return_X_y=True)
         split = train_test_split(images / 16, labels, test_size=500, stratify=labels, random_state=0)
         train, test, train_labels, test_labels = (torch.from_numpy(array) for array in split)

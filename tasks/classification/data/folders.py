@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images
-from lincon.tasks.classification.data.sets import Batch, Split, loader
+from lincon.tasks.classification.data.sets import Batch, Labelled
+from lincon.tasks.experiments.data import loader
 
 RESIZED = 256  # the shorter side, before any crop
 TINY = 1000  # images that are not worth starting processes for
@@ -29,7 +30,7 @@ class UnreadableImage(LinconError):
         super().__init__(message.splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
 
 
-class ImageFiles(Split):
+class ImageFiles(Labelled):
     """Image files, decoded when they are asked for: (n, 3, crop, crop) uint8, by worker processes if there are many.
 
     Args:
@@ -128,7 +129,7 @@ class ImageNet(Images):
     evaluation_batch = 128
     train_set: ImageFiles
 
-    def _read(self, root: Path | None) -> tuple[Split, Split]:
+    def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         if root is None:
             raise LinconError("imagenet is not embedded: pass --root FOLDER with train/<class>/ and val/<class>/.")
         names = class_folders(root / "train")

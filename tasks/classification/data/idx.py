@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images, crop_and_flip
-from lincon.tasks.classification.data.sets import InMemory, Split
+from lincon.tasks.classification.data.sets import InMemory, Labelled
 
 PACKAGE = "dataset-fashion-mnist"
 PACKAGED = Path("/usr/share/datasets/fashion-mnist")
@@ -67,11 +67,11 @@ class FashionMNIST(Images):
     mean = torch.tensor([0.2860])
     std = torch.tensor([0.3530])
 
-    def _read(self, root: Path | None) -> tuple[Split, Split]:
+    def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         paths = _find(PACKAGED if root is None else root)
         return self._part(*paths[:2]), self._part(*paths[2:])
 
-    def _part(self, image_path: Path, label_path: Path) -> Split:
+    def _part(self, image_path: Path, label_path: Path) -> Labelled:
         images, labels = read_idx(image_path, None, self.size, self.size), read_idx(label_path, None)
         if len(images) != len(labels):
             raise LinconError(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.classification.choice import choose
 from lincon.tasks.classification.data.folders import ImageFiles, image_files
+from lincon.tasks.experiments.choice import choose
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -1,34 +1,24 @@
-"""One part of a data set (training or test), and how it is cut into batches."""
-
-from abc import ABC, abstractmethod
-from typing import Self
+"""One part of a data set of labelled images (training or test)."""
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+
+from lincon.tasks.experiments.data import Split
 
 Batch = tuple[Tensor, Tensor]
 """Images (n, channels, height, width), uint8 or float in [0, 1], and labels (n,) int64."""
 
 
-class Split(Dataset[Batch], ABC):
+class Labelled(Split):
     """Labelled images: ``split[indices]`` is the batch of those images. ``labels``: all labels, (n,) int64."""
 
     labels: Tensor
-    workers: int = 0  # processes that load
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    @abstractmethod
-    def __getitem__(self, indices: list[int]) -> Batch: ...
 
-    @abstractmethod
-    def subset(self, indices: Tensor) -> Self:
-        """The same kind of split with the images at ``indices`` alone."""
-
-
-class InMemory(Split):
+class InMemory(Labelled):
     """Images (n, channels, height, width) and labels (n,) that lie in memory, as ``tensors``."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
@@ -41,17 +31,6 @@ class InMemory(Split):
     def subset(self, indices: Tensor) -> "InMemory":
         images, labels = self.tensors
         return InMemory(images[indices], labels[indices])
-
-
-def loader(split: Split, order: Tensor, batch: int) -> DataLoader[Batch]:
-    """The images at ``order`` (n,), ``batch`` a time: one indexing operation a batch, and nothing is collated.
-
-    The generator is there so that loading leaves torch's global random state alone.
-    """
-    batches = [part.tolist() for part in order.split(batch)]
-    return DataLoader(
-        split, sampler=batches, batch_size=None, num_workers=split.workers, generator=torch.Generator().manual_seed(0)
-    )
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:

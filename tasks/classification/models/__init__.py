@@ -7,17 +7,16 @@ beside a constrained one. To add a model, add a line to `MODELS`.
 
 from functools import partial
 
-from lincon.tasks.classification.choice import choose
-from lincon.tasks.classification.models.body import Architecture as Architecture
-from lincon.tasks.classification.models.body import blueprint as blueprint
-from lincon.tasks.classification.models.body import body_weights as body_weights
-from lincon.tasks.classification.models.body import count as count
-from lincon.tasks.classification.models.body import nearest_width as nearest_width
 from lincon.tasks.classification.models.imported import imported
-from lincon.tasks.classification.models.options import options
 from lincon.tasks.classification.models.resnet import BasicBlock as BasicBlock
 from lincon.tasks.classification.models.resnet import ResNet as ResNet
 from lincon.tasks.classification.models.vit import ViT as ViT
+from lincon.tasks.experiments.body import Architecture as Architecture
+from lincon.tasks.experiments.body import blueprint as blueprint
+from lincon.tasks.experiments.body import body_weights as body_weights
+from lincon.tasks.experiments.body import count as count
+from lincon.tasks.experiments.body import nearest_width as nearest_width
+from lincon.tasks.experiments.options import named
 
 _resnet18 = partial(ResNet, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))
 _resnet34 = partial(ResNet, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3))
@@ -47,8 +46,6 @@ def architecture(name: str) -> Architecture:
     Raises LinconError for an unknown model or option, and for a module or function that is not there.
     """
     model, colon, rest = name.partition(":")
-    if not colon:
-        return choose("model", model, MODELS)
-    if model not in MODELS:
+    if colon and model not in MODELS:
         return imported(model, rest, MODELS)
-    return partial(MODELS[model], **options(model, MODELS[model], rest))
+    return named("model", name, MODELS)

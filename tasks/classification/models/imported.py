@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from lincon import LinconError
-from lincon.tasks.classification.models.body import Architecture
+from lincon.tasks.experiments.body import Architecture
 
 
 def imported(module: str, name: str, models: Iterable[str] = ()) -> Architecture:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
-from lincon.tasks.classification.provenance import provenance
-from lincon.tasks.classification.recipe import Cell, differences
-from lincon.tasks.classification.training import SAVED, Run
-from lincon.tasks.classification.writing import write_whole
+from lincon.tasks.experiments.provenance import provenance
+from lincon.tasks.experiments.recipe import Cell, differences
+from lincon.tasks.experiments.training import SAVED, Run
+from lincon.tasks.experiments.writing import write_whole
 
 
 class Store:

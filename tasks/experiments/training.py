@@ -1,13 +1,13 @@
-"""One training: a scheme on a model and data set, by Lightning, on a recipe that all schemes share."""
+"""One training: a scheme on a model and data set of a task, by Lightning, on a recipe that all schemes share."""
 
 import gc
 import inspect
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,19 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
+from torch import nn
 
 import lincon
 from lincon import LinconError
-from lincon.tasks.classification.choice import choose
-from lincon.tasks.classification.data import DATA, Images
-from lincon.tasks.classification.data.images import floats
-from lincon.tasks.classification.history import History
-from lincon.tasks.classification.models import Architecture, architecture, blueprint, body_weights, count
-from lincon.tasks.classification.module import Classifier
-from lincon.tasks.classification.recipe import Cell, Recipe, describe, differences
-from lincon.tasks.classification.schemes import SCHEMES
-from lincon.tasks.classification.writing import write_whole
+from lincon.tasks.experiments.body import Architecture, blueprint, body_weights, count
+from lincon.tasks.experiments.choice import choose
+from lincon.tasks.experiments.data import Data
+from lincon.tasks.experiments.history import History
+from lincon.tasks.experiments.learner import Learner, evaluate
+from lincon.tasks.experiments.recipe import Cell, Recipe, describe, differences
+from lincon.tasks.experiments.scheme import Scheme
+from lincon.tasks.experiments.task import task
+from lincon.tasks.experiments.writing import write_whole
 from lincon.tensors import count as as_count
 
 SAVED = "model.safetensors"
@@ -48,8 +47,9 @@ class Run:
     """What one training came to; lists hold one entry per epoch.
 
     `asked` is the DoF asked for, `dof` the free numbers in the body, `total` all parameters; `file_bytes` is the size
-    of the saved model; `epoch_seconds` are of training alone; `train_loss` is in nats; accuracies are fractions.
-    `train_accuracy` is of the trained model on the training images as they are, without augmentation.
+    of the saved model; `epoch_seconds` are of training alone. `test` has, by measure, what was measured on the test set
+    after each epoch; `train` the same of the trained model on the training items as they are, without augmentation. The
+    task's first measure is its score. `note` says what must be known of the data, such as how they were split.
     """
 
     model: str
@@ -61,41 +61,56 @@ class Run:
     file_bytes: int
     epoch_seconds: list[float]
     train_loss: list[float]
-    test_accuracy: list[float]
-    train_accuracy: float
+    test: dict[str, list[float]]
+    train: dict[str, float]
+    note: str = ""
 
     @property
-    def accuracy(self) -> float:
-        """Test accuracy after the last epoch (never the best over epochs), a fraction."""
-        return self.test_accuracy[-1]
+    def curve(self) -> list[float]:
+        """The score on the test set after each epoch."""
+        return next(iter(self.test.values()))
+
+    @property
+    def score(self) -> float:
+        """The score on the test set after the last epoch (never the best over epochs)."""
+        return self.curve[-1]
+
+    @property
+    def train_score(self) -> float:
+        """The score of the trained model on the training set."""
+        return next(iter(self.train.values()))
 
 
-def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Images:
+def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Any:
     """The recipe's data set; ``root``: the folder where it lies, where it is not embedded."""
-    return DATA[recipe.data](seed, recipe.batch, root, recipe.images)
+    return task(recipe.task).data_set(recipe.data)(seed, recipe.batch, root, recipe.images)
 
 
-def build(cell: Cell, data: Images) -> nn.Module:
-    """The untrained model of a cell; equal seeds give equal initialisations and generating matrices.
+def build(cell: Cell, shape: Sequence[int]) -> nn.Module:
+    """The untrained model of a cell, for data of that shape; equal seeds give equal initialisations and matrices G.
 
     Raises LinconError for a dof that is not positive, a fraction above 1, or refused by the scheme.
     """
     seed_everything(cell.seed, verbose=False)
-    return SCHEMES[cell.scheme].make(_bare(cell, data), dof_of(cell, data), cell.seed)
+    return _scheme(cell).make(_architecture(cell, shape), dof_of(cell, shape), cell.seed)
 
 
-def _bare(cell: Cell, data: Images) -> Architecture:
-    """Makes the cell's model for the data, before any scheme; takes `width=` alone."""
-    return partial(architecture(cell.model), data.channels, data.classes, data.size)
+def _scheme(cell: Cell) -> Scheme:
+    return task(cell.task).schemes[cell.scheme]
 
 
-def dof_of(cell: Cell, data: Images) -> int:
-    """The asked DoF as a number; all of the body's weights where the scheme takes none."""
-    model = blueprint(_bare(cell, data))
-    whole = count(model, body_weights(model))
-    dof = as_count(1.0 if cell.dof is None else cell.dof, whole)
-    if dof > whole:
-        raise LinconError(f"dof={dof} exceeds the {whole} weights of the body of {cell.model}.")
+def _architecture(cell: Cell, shape: Sequence[int]) -> Architecture:
+    """Makes the cell's model for the data, before any scheme; takes options by name alone."""
+    return partial(task(cell.task).architecture(cell.model), *shape)
+
+
+def dof_of(cell: Cell, shape: Sequence[int]) -> int:
+    """The asked DoF as a number; that of a fraction of 1.0 where the scheme takes none."""
+    model = blueprint(_architecture(cell, shape))
+    most = count(model, body_weights(model))
+    dof = as_count(1.0 if cell.dof is None else cell.dof, task(cell.task).whole(model))
+    if dof > most:
+        raise LinconError(f"dof={dof} exceeds the {most} weights of the body of {cell.model}.")
     return dof
 
 
@@ -112,16 +127,18 @@ def train(
 ) -> tuple[nn.Module, Run]:
     """Train one cell, and save the model into ``folder``; the trained model and what the training came to.
 
-    Initialisation, order of the images and augmentation depend on the seed alone, not on the scheme. After every epoch
+    Initialisation, order of the items and augmentation depend on the seed alone, not on the scheme. After every epoch
     a checkpoint is left in ``folder``; with ``resume`` the training goes on from there, to the same weights bit for
     bit (on a CPU) as without the interruption. ``options`` go to Lightning's Trainer; ``logs`` are names in `LOGS`.
 
     Raises:
         LinconError: nothing to resume from, or a training of another recipe; a cell that cannot be built.
     """
-    data, scheme, history = open_data(recipe, cell.seed, root), SCHEMES[cell.scheme], History()
-    model, dof = build(cell, data), dof_of(cell, data)
-    places = _prepared(folder, {**describe(recipe, options or {}), **asdict(cell)}, len(scheme.phases), resume)
+    data, scheme, history = open_data(recipe, cell.seed, root), _scheme(cell), History()
+    learner = task(cell.task).learner
+    model, dof = build(cell, data.shape), dof_of(cell, data.shape)
+    described = {**describe(recipe, options or {}), **asdict(cell), "shape": list(data.shape)}
+    places = _prepared(folder, described, len(scheme.phases), resume)
     first = 0
     for phase, epochs, place, later in zip(
         scheme.phases, scheme.epochs(recipe.epochs), places, [*places[1:], None], strict=True
@@ -129,7 +146,7 @@ def train(
         if phase.begin is not None:
             gc.collect()
             phase.begin(model, dof)
-        module = Classifier(model, data.classes, recipe, phase, cell.seed, first)
+        module = learner(model, data, recipe, phase, cell.seed, first)
         there = place if resume and place.exists() else None
         if there is not None and later is not None and later.exists():
             _restore(module, history, there)
@@ -152,8 +169,9 @@ def train(
         size,
         history.epoch_seconds,
         history.train_loss,
-        history.test_accuracy,
-        accuracy(model, data, train=True),
+        history.test,
+        evaluate(learner(model, data, recipe), data, train=True),
+        data.note,
     )
     for place in places:
         place.unlink(missing_ok=True)
@@ -179,27 +197,32 @@ def trainer_options(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
-def load(cell: Cell, data: Images, file: Path) -> nn.Module:
+def load(cell: Cell, shape: Sequence[int], file: Path) -> nn.Module:
     """A trained model from its file."""
-    model = build(cell, data) if cell.scheme == "small" else _bare(cell, data)()
+    model = _scheme(cell).bare(_architecture(cell, shape), dof_of(cell, shape), cell.seed)
     lincon.load(model, file)
     return model
 
 
-@torch.inference_mode()
-def accuracy(
-    model: nn.Module, data: Images, *, train: bool = False, shift: Callable[[Tensor], Tensor] | None = None
-) -> float:
-    """Of all images of a part, as they are or as ``shift`` makes them (floats in [0, 1]); a fraction."""
-    device = next(model.parameters()).device
-    metric = MulticlassAccuracy(data.classes, average="micro").to(device)
-    was_training = model.training
-    model.eval()
-    for images, labels in data.evaluation_loader(train):
-        seen = images if shift is None else shift(floats(images))
-        metric.update(model(data.prepare(seen.to(device))), labels.to(device))
-    model.train(was_training)
-    return float(metric.compute())
+def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
+    """The trained model in the folder of a training, its cell and recipe, and the shape of its data.
+
+    Raises LinconError if the folder holds no finished training.
+    """
+    record, file = folder / "training.json", folder / SAVED
+    if not record.exists() or not file.exists():
+        raise LinconError(f"{folder} holds no trained model: give the --out of lincon train, or a folder of its runs/.")
+    there = _read(record)
+    try:
+        cell = Cell(**{key: there[key] for key in _fields(Cell)})
+        recipe, shape = Recipe(**{key: there[key] for key in _fields(Recipe)}), [int(n) for n in there["shape"]]
+    except (KeyError, TypeError):
+        raise LinconError(f"{record} was not written by this version of lincon: train anew.") from None
+    return load(cell, shape, file), cell, recipe, shape
+
+
+def _fields(of: Any) -> list[str]:
+    return [field.name for field in fields(of)]
 
 
 def _logger(log: str, folder: Path, phase: str) -> Logger:
@@ -238,7 +261,7 @@ def interrupted(folder: Path) -> bool:
     return (folder / "training.json").exists() and any(folder.glob("phase-*.ckpt"))
 
 
-def _restore(module: Classifier, history: History, place: Path) -> None:
+def _restore(module: Learner, history: History, place: Path) -> None:
     """The end of a phase that was finished before."""
     kept = _checkpoint(place)
     module.load_state_dict(kept["state_dict"])
@@ -262,8 +285,8 @@ def _checkpoints(place: Path) -> list[Callback]:
 
 
 def _fit(
-    module: Classifier,
-    data: Images,
+    module: Learner,
+    data: Data,
     epochs: int,
     callbacks: list[Callback],
     ckpt: Path | None,

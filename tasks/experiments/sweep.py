@@ -6,10 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lincon.tasks.classification.progress import EpochBar
-from lincon.tasks.classification.recipe import Cell, Recipe, describe
-from lincon.tasks.classification.store import Store
-from lincon.tasks.classification.training import Run, build, interrupted, open_data, train
+from lincon.tasks.experiments.data import Data
+from lincon.tasks.experiments.progress import EpochBar
+from lincon.tasks.experiments.recipe import Cell, Recipe, describe
+from lincon.tasks.experiments.store import Store
+from lincon.tasks.experiments.task import Measure, task
+from lincon.tasks.experiments.training import Run, build, interrupted, open_data, train
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,8 @@ class Sweep:
         Raises:
             LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``.
         """
-        data = open_data(self.recipe, 0, self.root)
         for cell in {(c.model, c.scheme, c.dof): c for c in self.cells}.values():
-            build(cell, data)
+            build(cell, self.data.shape)
         missing = [cell for cell in self.cells if not self.store.get(cell)]
         epochs = self.recipe.epochs
         with EpochBar(len(self.cells) * epochs, (len(self.cells) - len(missing)) * epochs) as bar:
@@ -65,6 +66,12 @@ class Sweep:
         return [found for cell in self.cells if (found := self.store.get(cell))]
 
     @cached_property
+    def data(self) -> Data:
+        """The data set, with the order of seed 0."""
+        found: Data = open_data(self.recipe, 0, self.root)
+        return found
+
+    @cached_property
     def store(self) -> Store:
         """Where the finished runs are."""
         return Store(self.out / "runs", self.described)
@@ -73,6 +80,11 @@ class Sweep:
     def described(self) -> dict[str, Any]:
         """The recipe and the Trainer's options, as plain JSON: what all runs must have in common."""
         return describe(self.recipe, self.options)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the task measures."""
+        return task(self.recipe.task).measures
 
     @property
     def title(self) -> str:

@@ -52,6 +52,11 @@ def count(model: nn.Module, names: Sequence[str] | None = None) -> int:
     return sum(p.numel() for name, p in model.named_parameters() if names is None or name in names)
 
 
+def one_sub_network(model: nn.Module) -> int:
+    """Weights of the first sub-network of a cascade, whose ``body`` is a list of them."""
+    return count(model, [name for name in body_weights(model) if name.startswith("body.0.")])
+
+
 def blueprint(make: Callable[[], nn.Module]) -> nn.Module:
     """A model to be counted: without memory, or for real where its constructor computes with tensors."""
     try:

@@ -11,39 +11,43 @@ from typing import Any
 
 from rich.table import Table
 
-from lincon.tasks.classification.provenance import provenance
-from lincon.tasks.classification.sweep import Sweep
-from lincon.tasks.classification.training import Run
-from lincon.tasks.classification.writing import write_whole
+from lincon.tasks.experiments.provenance import provenance
+from lincon.tasks.experiments.sweep import Sweep
+from lincon.tasks.experiments.task import Measure
+from lincon.tasks.experiments.training import Run
+from lincon.tasks.experiments.writing import write_whole
 
-HEADER = ("scheme", "dof", "total parameters", "accuracy %", "s / epoch", "file bytes")
 Rows = Sequence[tuple[str, ...]]
+
+
+def header(measures: Sequence[Measure]) -> tuple[str, ...]:
+    """The columns of a `Line`."""
+    return "scheme", "dof", "total parameters", *(measure.label for measure in measures), "s / epoch", "file bytes"
 
 
 @dataclass(frozen=True)
 class Line:
     """A scheme at a DoF, over its seeds.
 
-    `accuracy` and `spread` are the mean and the sample standard deviation of the last epoch's test accuracy,
-    in percent and percentage points (`spread` is None for one seed); `epoch_seconds` is the median.
+    `measures` has, by name, mean and sample standard deviation (None for one seed) of what the test set gave after the
+    last epoch, in the units of their labels; `epoch_seconds` is the median.
     """
 
     model: str
     scheme: str
     dof: int
     total: int
-    accuracy: float
-    spread: float | None
+    measures: dict[str, tuple[float, float | None]]
     epoch_seconds: float
     file_bytes: int
 
     def cells(self) -> tuple[str, ...]:
-        """The line as text, in the order of `HEADER`."""
+        """The line as text, in the order of `header`."""
         return (
             self.scheme,
             f"{self.dof:,}",
             f"{self.total:,}",
-            with_spread(self.accuracy, self.spread),
+            *(with_spread(*value) for value in self.measures.values()),
             f"{self.epoch_seconds:.2f}",
             f"{self.file_bytes:,}",
         )
@@ -59,16 +63,14 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     return mean(values), stdev(values) if len(values) > 1 else None
 
 
-def line(runs: Sequence[Run]) -> Line:
+def line(runs: Sequence[Run], measures: Sequence[Measure]) -> Line:
     """Sum up the runs of one scheme."""
-    accuracy, spread = mean_and_spread([100 * run.accuracy for run in runs])
     return Line(
         model=runs[0].model,
         scheme=runs[0].scheme,
         dof=round(mean(run.dof for run in runs)),
         total=round(mean(run.total for run in runs)),
-        accuracy=accuracy,
-        spread=spread,
+        measures={m.name: mean_and_spread([m.factor * run.test[m.name][-1] for run in runs]) for m in measures},
         epoch_seconds=median(chain.from_iterable(run.epoch_seconds for run in runs)),
         file_bytes=max(run.file_bytes for run in runs),
     )
@@ -82,9 +84,9 @@ def alike(runs: Sequence[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def lines(runs: Sequence[Run]) -> list[Line]:
+def lines(runs: Sequence[Run], measures: Sequence[Measure]) -> list[Line]:
     """A line for each model, scheme and DoF."""
-    return [line(group) for group in alike(runs)]
+    return [line(group, measures) for group in alike(runs)]
 
 
 def console_table(header: Sequence[str], rows: Rows, title: str) -> Table:
@@ -134,6 +136,11 @@ class Result:
     def console(self) -> Table:
         """For a terminal."""
         return console_table(self.header, self.rows, self.title)
+
+
+def notes_of(runs: Sequence[Run]) -> list[str]:
+    """What must be known of the data."""
+    return list(dict.fromkeys(run.note for run in runs if run.note))
 
 
 def _finite(value: Any) -> Any:

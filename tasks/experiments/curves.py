@@ -1,4 +1,4 @@
-"""The picture of a comparison: test accuracy by epoch, mean and spread over the seeds."""
+"""The picture of a comparison: the score on the test set by epoch, mean and spread over the seeds."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lincon.tasks.classification.training import Run
+from lincon.tasks.experiments.task import Measure
+from lincon.tasks.experiments.training import Run
 
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 
 
-def picture(runs: Sequence[Run], title: str) -> bytes:
+def picture(runs: Sequence[Run], title: str, measure: Measure) -> bytes:
     """Learning curves as a PNG: a panel for each DoF asked for, those of no DoF in all; a line a model and scheme.
 
     The band is one standard deviation each way.
@@ -22,13 +23,14 @@ def picture(runs: Sequence[Run], title: str) -> bytes:
     dofs: list[Any] = list(dict.fromkeys(run.asked for run in runs if run.asked is not None)) or [None]
     figure = Figure(figsize=(5.5 * len(dofs) + 4.5, 5.5), layout="constrained")
     names: dict[str, int] = {}
-    best = 100 * max(max(run.test_accuracy) for run in runs)
+    best = measure.factor * max(max(run.curve) for run in runs)
     for axes, dof in zip(figure.subplots(1, len(dofs), squeeze=False)[0], dofs, strict=True):
         for label, group in labelled([run for run in runs if run.asked in (dof, None)], dof=False).items():
             number = names.setdefault(label, len(names))
-            _draw(axes, label, number, 100 * np.array([run.test_accuracy for run in group]))
-        axes.set(title="" if len(dofs) == 1 else f"dof {dof}", xlabel="epoch", ylabel="test accuracy (%)")
-        _stretch(axes, best)
+            _draw(axes, label, number, measure.factor * np.array([run.curve for run in group]))
+        axes.set(title="" if len(dofs) == 1 else f"dof {dof}", xlabel="epoch", ylabel=f"test {measure.label}")
+        if measure.rising:
+            _stretch(axes, best)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     figure.suptitle(title, fontsize=10, wrap=True)
@@ -54,21 +56,21 @@ def cycle(*values: str) -> Callable[[int], str]:
     return lambda number: values[number % len(values)]
 
 
-def _draw(axes: Axes, label: str, number: int, accuracy: np.ndarray) -> None:
-    """``accuracy``: (seeds, epochs), percent."""
-    epochs = np.arange(1, accuracy.shape[1] + 1)
-    mean = accuracy.mean(0)
-    spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else 0 * mean
+def _draw(axes: Axes, label: str, number: int, scores: np.ndarray) -> None:
+    """``scores``: (seeds, epochs)."""
+    epochs = np.arange(1, scores.shape[1] + 1)
+    mean = scores.mean(0)
+    spread = scores.std(0, ddof=1) if len(scores) > 1 else 0 * mean
     (drawn,) = axes.plot(
         epochs, mean, cycle("-", "--", ":", "-.")(number // 10), color=f"C{number % 10}", label=label, linewidth=1.3
     )
-    low, high = np.clip([mean - spread, mean + spread], 0, 100)
+    low, high = np.maximum([mean - spread, mean + spread], 0)
     axes.fill_between(epochs, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
 
 
 def _stretch(axes: Axes, best: float) -> None:
     """Make the axis logarithmic in the errors (plus half a percent): start and end can both be read."""
-    axes.set_yscale("function", functions=(lambda y: -np.log(100.5 - y), lambda z: 100.5 - np.exp(-z)))
+    axes.set_yscale("function", functions=(lambda y: -np.log(np.maximum(100.5 - y, 0.5)), lambda z: 100.5 - np.exp(-z)))
     axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
     axes.set_ylim(0, min(100, best + (100 - best) / 4))
 

@@ -1,0 +1,55 @@
+"""The LightningModule that trains a classifier, and its accuracy."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from lincon import LinconError
+from lincon.tasks.classification.data import Batch, Images
+from lincon.tasks.classification.data.images import floats
+from lincon.tasks.experiments.data import Data
+from lincon.tasks.experiments.learner import Learner, evaluate
+from lincon.tasks.experiments.recipe import Recipe
+from lincon.tasks.experiments.task import Measure
+
+MEASURES = (Measure("accuracy", "accuracy %"),)
+
+
+class Classifier(Learner):
+    """Cross-entropy in nats; the accuracy is the fraction of all test images.
+
+    ``model``: (batch, channels, height, width) -> (batch, classes) logits.
+    """
+
+    def measuring(self, data: Data) -> MetricCollection:
+        assert isinstance(data, Images)
+        self.classes = data.classes
+        return MetricCollection({"accuracy": MulticlassAccuracy(data.classes, average="micro")})
+
+    def loss(self, batch: Batch) -> Tensor:
+        images, labels = batch
+        logits = self.model(images)
+        if logits.shape != (len(labels), self.classes):
+            raise LinconError(
+                f"The model made {tuple(logits.shape)} of {len(labels)} images of {self.classes} classes; it must make "
+                f"logits of shape ({len(labels)}, {self.classes})."
+            )
+        return cross_entropy(logits, labels)
+
+    def observe(self, batch: Batch) -> None:
+        images, labels = batch
+        self.metric.update(self.model(images), labels)
+
+
+def accuracy(
+    model: nn.Module, data: Images, *, train: bool = False, shift: Callable[[Tensor], Tensor] | None = None
+) -> float:
+    """Of all images of a part, as they are or as ``shift`` makes them (floats in [0, 1]); a fraction."""
+
+    def shifted(batch: Batch) -> Batch:
+        return batch[0] if shift is None else shift(floats(batch[0])), batch[1]
+
+    return evaluate(Classifier(model, data, Recipe()), data, train=train, change=shifted)["accuracy"]

@@ -1,0 +1,81 @@
+"""What a task is to an experiment: data, models, schemes of sharing, and measures, by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from lincon.tasks.experiments.body import Architecture, body_weights, count
+from lincon.tasks.experiments.choice import choose
+from lincon.tasks.experiments.options import named
+
+if TYPE_CHECKING:
+    from lincon.tasks.experiments.data import Data
+    from lincon.tasks.experiments.learner import Learner
+    from lincon.tasks.experiments.reproduce import PaperTable
+    from lincon.tasks.experiments.scheme import Scheme
+
+TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose")}
+"""Modules by name of the task, each with its `TASK`."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that models are judged by; shown as ``label``, ``factor`` times what is stored.
+
+    ``rising``: whether more is better.
+    """
+
+    name: str
+    label: str
+    factor: float = 100
+    rising: bool = True
+
+
+def body_size(model: nn.Module) -> int:
+    """Weights of the body."""
+    return count(model, body_weights(model))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task by its parts.
+
+    Args:
+        data: data sets by name, the default first; numbers after a colon are options, as in "figures:size=96".
+        architecture: name -> architecture.
+        schemes: schemes of sharing by name.
+        presets: recipes by name, as what they change.
+        learner: the LightningModule that trains.
+        measures: what is tabulated, the one that counts first.
+        tables: of the paper, by name.
+        defaults: of the options `model`, `schemes` and `dof` of the commands.
+        baseline: data set -> every measure of a prediction without looking, such as the mean of the training set.
+        show: a picture, as a PNG, of what trained models by name make of some test items.
+        whole: model without a scheme -> the free numbers that a dof of 1.0 stands for.
+    """
+
+    name: str
+    data: Mapping[str, "type[Data]"]
+    architecture: Callable[[str], Architecture]
+    schemes: "Mapping[str, Scheme]"
+    presets: Mapping[str, Mapping[str, Any]]
+    learner: "type[Learner]"
+    measures: tuple[Measure, ...]
+    tables: "Mapping[str, PaperTable]"
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    whole: Callable[[nn.Module], int] = body_size
+    baseline: Callable[[Any], dict[str, float]] | None = None
+    show: "Callable[[Mapping[str, nn.Module], Any], bytes] | None" = None
+
+    def data_set(self, name: str) -> "Callable[..., Data]":
+        """The data set called ``name``, its options bound. Raises LinconError for an unknown name or option."""
+        return named("data set", name, self.data)
+
+
+def task(name: str) -> Task:
+    """The task called ``name``."""
+    found: Task = import_module(choose("task", name, TASKS)).TASK
+    return found

@@ -1,0 +1,92 @@
+"""Leeds Sports Pose (Johnson and Everingham 2010) and its extended training set (2011): one person a photo."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from lincon import LinconError
+from lincon.tasks.pose.data.mpii import load
+from lincon.tasks.pose.data.photos import Person
+
+JOINTS = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)  # of LSP's fourteen, the place in `skeleton.JOINTS`
+NECK, TOP = 8, 9
+PEOPLE = 2000  # of whom the first half is for training
+ENLARGED = 1.25  # the box, in extents of the joints: MPII's, whose scale is a person's height
+HEAD = 0.6 * math.hypot(1, 2 / 3)  # head size, in lengths from neck to head top
+
+
+def read(root: Path, extended: bool = False) -> tuple[list[Person], list[Person], str]:
+    """People for training, people for validation, and a sentence that says how they were divided.
+
+    Of LSP the first 1000 are for training, the last 1000 for validation; all of LSPET is for training. A hidden joint
+    of LSP is annotated all the same, one of LSPET is not. Pelvis and thorax are never known.
+
+    The box is 1.25 x the larger extent of the known joints, around their middle; nobody is read of whom fewer than two
+    joints are known. There is no head box: the head size is that of a box as high as neck and head top are apart and
+    two thirds as wide, so PCKh is not the one of MPII. Coordinates are taken to be MATLAB's, from 1, as Wei et al.
+    (2016) take them; the data set does not say.
+
+    Args:
+        root: the folder with `lsp_dataset/` (joints.mat and images/) and, if ``extended``, `lspet_dataset/`.
+        extended: train on LSPET as well.
+
+    Raises:
+        LinconError: a file is missing or does not hold what it should, by name.
+    """
+    folder = root / "lsp_dataset"
+    joints, _ = annotations(folder)
+    if len(joints) != PEOPLE:
+        raise LinconError(f"{folder / 'joints.mat'} holds {len(joints)} people, not {PEOPLE}: fetch it again.")
+    half, everything = PEOPLE // 2, np.ones((PEOPLE // 2, 14), bool)
+    training = persons(folder, "im{:04d}.jpg", joints[:half], everything)
+    validation = persons(folder, "im{:04d}.jpg", joints[half:], everything, first=half + 1)
+    if extended:
+        folder = root / "lspet_dataset"
+        joints, visible = annotations(folder)
+        training += persons(folder, "im{:05d}.jpg", joints, visible == 1)
+    source = "the first of LSP, and LSPET" if extended else "the first of LSP"
+    split = f"{len(validation)} people for validation, the last of LSP; {len(training)} for training, {source}."
+    return training, validation, split
+
+
+def annotations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Joints (n, 14, 2) as they are in the file, and their flags (n, 14).
+
+    The file of LSP is (3, 14, n), that of LSPET (14, 3, n).
+    """
+    path = folder / "joints.mat"
+    if not path.is_file():
+        raise LinconError(f"{path} is missing: unpack {folder.name}.zip so that it lies there.")
+    joints = np.atleast_3d(load(path, ("joints",)).get("joints", np.empty(0)))
+    if joints.shape[:2] not in ((3, 14), (14, 3)) or joints.dtype.kind not in "iuf":
+        raise LinconError(f"{path} has joints of {joints.dtype} {joints.shape}, not (3, 14, n) or (14, 3, n) numbers.")
+    by_person = joints.transpose((2, 1, 0) if joints.shape[0] == 3 else (2, 0, 1)).astype(float)
+    return by_person[..., :2], by_person[..., 2]
+
+
+def persons(folder: Path, name: str, joints: np.ndarray, known: np.ndarray, first: int = 1) -> list[Person]:
+    """The people of one folder. ``joints``: (n, 14, 2), from 1; ``known``: (n, 14); ``first``: number of the first."""
+    names = [name.format(number) for number in range(first, first + len(joints))]
+    broken = (known & ~np.isfinite(joints).all(2)).any(1)
+    if broken.any():
+        where = names[int(broken.argmax())]
+        raise LinconError(f"{folder / 'joints.mat'}: the joints of {where} are not finite numbers: fetch it again.")
+    poses = np.full((len(joints), 16, 2), np.nan)
+    poses[:, JOINTS] = np.where(known[..., None], joints - 1, np.nan)
+    return [person(folder / "images" / at, pose) for at, pose in zip(names, poses, strict=True) if extent(pose) > 0]
+
+
+def extent(pose: np.ndarray) -> float:
+    """The larger side of the box that the known joints of ``pose`` (16, 2) span; 0 if there are none."""
+    known = pose[np.isfinite(pose[:, 0])]
+    return float(np.ptp(known, axis=0).max()) if len(known) else 0.0
+
+
+def person(image: Path, pose: np.ndarray) -> Person:
+    """Who has the joints ``pose``, (16, 2) from 0, nan where not known."""
+    x, y = ((np.nanmin(pose, axis=0) + np.nanmax(pose, axis=0)) / 2).tolist()
+    head = HEAD * float(np.hypot(*(pose[TOP] - pose[NECK]))) or math.nan
+    joints = pose[None]
+    known = np.isfinite(joints[..., 0])
+    return Person(image, (x, y), ENLARGED * extent(pose), np.nan_to_num(joints), known, head)

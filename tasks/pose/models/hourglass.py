@@ -1,0 +1,163 @@
+"""Stacked hourglasses: a cascade of equal sub-networks, each with heat-maps of its own (Newell et al. 2016)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, max_pool2d
+
+from lincon import LinconError
+from lincon.tasks.pose.models.cascade import Cascade
+from lincon.tasks.pose.skeleton import JOINTS
+
+
+class Hourglass(Cascade):
+    """(n, 3, size, size) images -> (n, stacks, 16, size / stride, size / stride) heat-maps, one for each sub-network.
+
+    At its defaults the network of Wei Yang's pytorch-pose with one residual at every position: a stem of 513,152
+    parameters, sub-networks of 3,073,808 each, and between every two of them a link of 70,144.
+
+    Args:
+        size: height and width of the images in pixels.
+        stacks: number of sub-networks.
+        channels: of the features; the insides of a residual have half as many.
+        depth: how often an hourglass halves the features.
+        stride: pixels of the image to one of the heat-maps: 4 as published, 2 for small images.
+        width: factor on the channels (at least 4 are left).
+        reuse: one and the same sub-network, norms and all, at every position. The links are always different.
+
+    Raises:
+        LinconError: ``size`` cannot be halved that often, an unknown stride, or a number that is not positive.
+    """
+
+    background = False
+    parts = tuple(range(len(JOINTS)))
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        stacks: int = 2,
+        channels: int = 256,
+        depth: int = 4,
+        stride: int = 4,
+        width: float = 1.0,
+        reuse: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_positive(size=size, stacks=stacks, channels=channels, depth=depth, width=width)
+        _check_size(size, stride, depth)
+        channels = max(4, round(width * channels))
+        self.stride = stride
+        self.everybody = (False,) * stacks
+        self.stem = _stem(channels, stride)
+        self.body = nn.ModuleList(SubNetwork(channels, len(JOINTS), depth) for _ in range(1 if reuse else stacks))
+        self.links = nn.ModuleList(Link(channels, len(JOINTS)) for _ in range(stacks - 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        inputs, maps = self.stem(images), []
+        for position in range(len(self.everybody)):
+            features, scores = self.body[position % len(self.body)](inputs)
+            maps.append(scores)
+            if position < len(self.links):
+                inputs = inputs + self.links[position](features, scores)
+        return torch.stack(maps, dim=1)
+
+
+def _stem(channels: int, stride: int) -> nn.Sequential:
+    few, half = channels // 4, channels // 2
+    return nn.Sequential(
+        nn.Conv2d(3, few, 7, stride=2, padding=3),
+        nn.BatchNorm2d(few),
+        nn.ReLU(),
+        Residual(few, half),
+        nn.MaxPool2d(2) if stride == 4 else nn.Identity(),
+        Residual(half, channels),
+        Residual(channels, channels),
+    )
+
+
+class Residual(nn.Module):
+    """A bottleneck with pre-activation beside a shortcut (a 1x1 convolution where the channels change).
+
+    (n, inputs, height, width) -> (n, outputs, height, width).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        inner = outputs // 2
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, inner, 1)
+        self.norm2 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1)
+        self.norm3 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, outputs, 1)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.conv1(self.norm1(features).relu())
+        hidden = self.conv2(self.norm2(hidden).relu())
+        return self.shortcut(features) + self.conv3(self.norm3(hidden).relu())
+
+
+class Scale(nn.Module):
+    """One scale of an hourglass, with the next, at half the height and width, in its middle.
+
+    (n, channels, height, width) -> the same; height and width can be halved ``depth`` times.
+    """
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        self.skip = Residual(channels, channels)
+        self.down = Residual(channels, channels)
+        self.middle = Scale(channels, depth - 1) if depth > 1 else Residual(channels, channels)
+        self.up = Residual(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        below = self.up(self.middle(self.down(max_pool2d(features, 2))))
+        return self.skip(features) + interpolate(below, scale_factor=2.0)
+
+
+class SubNetwork(nn.Module):
+    """(n, channels, height, width) -> features of the same shape and (n, maps, height, width) scores made of them."""
+
+    def __init__(self, channels: int, maps: int, depth: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            Scale(channels, depth),
+            Residual(channels, channels),
+            nn.Conv2d(channels, channels, 1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        )
+        self.scores = nn.Conv2d(channels, maps, 1)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(inputs)
+        return features, self.scores(features)
+
+
+class Link(nn.Module):
+    """What a sub-network's features and scores add to the input of the next: (n, channels, height, width)."""
+
+    def __init__(self, channels: int, maps: int) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(channels, channels, 1)
+        self.scores = nn.Conv2d(maps, channels, 1)
+
+    def forward(self, features: Tensor, scores: Tensor) -> Tensor:
+        return self.features(features) + self.scores(scores)
+
+
+def _check_size(size: int, stride: int, depth: int) -> None:
+    if stride not in (2, 4):
+        raise LinconError(f"Unknown stride {stride}; there are: 2, 4.")
+    if size % (factor := stride * 2**depth):
+        raise LinconError(
+            f"Images of {size} x {size} pixels do not divide by {factor}, stride {stride} x 2 to the depth {depth}: "
+            f"take a size that does, such as {-(-size // factor) * factor}, or less depth."
+        )
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number > 0:
+            raise LinconError(f"{name} is {number}; it must be positive.")

@@ -1,0 +1,89 @@
+"""Joints of the people in pictures of one's own, found by a trained model."""
+
+import json
+from collections.abc import Sequence
+from io import BytesIO
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lincon import LinconError
+from lincon.tasks.experiments.data import standardised
+from lincon.tasks.experiments.training import reload
+from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.pose.data.photos import crop
+from lincon.tasks.pose.drawing import skeleton_on
+from lincon.tasks.pose.learner import find
+from lincon.tasks.pose.models.cascade import Cascade
+from lincon.tasks.pose.skeleton import JOINTS
+
+Box = tuple[float, float, float]
+"""Centre x, centre y and side of the square around a person, in pixels of the picture."""
+
+
+def predict(
+    images: Sequence[Path], folder: Path, out: Path, box: Box | None = None, *, flip: bool = False
+) -> list[tuple[Path, Path]]:
+    """Find the joints of the person in each picture; the drawing and the JSON file written for each.
+
+    Args:
+        images: files that PIL reads.
+        folder: of a training, with its model.
+        out: folder for `<name>.png`, the picture with the skeleton on it, and `<name>.json`: for every joint that the
+            model looks for x and y in pixels, (0, 0) the centre of the top left one, and the height of its peak (about
+            1 where sure).
+        box: where the person is; by default the middle of the picture, as large as its longer side.
+        flip: average with what is seen in the mirror image.
+
+    Raises:
+        LinconError: a picture that cannot be read, two of one name, or a folder without a trained model of poses.
+    """
+    model, cell, _, (size, *_) = reload(folder)
+    if not isinstance(model, Cascade):
+        raise LinconError(f"{folder} holds a model of {cell.task}, not of pose.")
+    if len({path.stem for path in images}) < len(images):
+        raise LinconError("Two of the pictures have one name, under which the results are written: call once for each.")
+    boxes = [around(path) if box is None else box for path in images]
+    pictures = torch.stack([crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)])
+    points, scores = seen(model, pictures, flip)
+    written = []
+    for path, (x, y, side), joints, peaks in zip(images, boxes, points, scores, strict=True):
+        placed = (joints - (size - 1) / 2) * (side / size) + torch.tensor([x, y])
+        written.append(_write(path, out, placed, peaks, (x, y, side)))
+    return written
+
+
+@torch.inference_mode()
+def seen(model: Cascade, pictures: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
+    """Points (n, 16, 2), pixels, and scores (n, 16), of pictures (n, 3, size, size), uint8."""
+    return find(model.eval(), standardised(pictures.float() / 255), flip=flip)
+
+
+def around(path: Path) -> Box:
+    """The square around a whole picture."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise LinconError(f"{path} cannot be read as a picture: {error}.") from None
+    return (width - 1) / 2, (height - 1) / 2, max(width, height)
+
+
+def _write(path: Path, out: Path, points: Tensor, scores: Tensor, box: Box) -> tuple[Path, Path]:
+    joints: dict[str, Any] = {
+        name: {"x": round(x, 2), "y": round(y, 2), "score": round(score, 4)}
+        for name, (x, y), score in zip(JOINTS, points.tolist(), scores.tolist(), strict=True)
+        if isfinite(x)
+    }
+    drawing, numbers = out / f"{path.stem}.png", out / f"{path.stem}.json"
+    with Image.open(path) as image:
+        picture = skeleton_on(image, points, scores.clamp(0, 1))
+    buffer = BytesIO()
+    picture.save(buffer, "png")
+    write_whole(drawing, buffer.getvalue())
+    write_whole(numbers, json.dumps({"image": path.name, "box": box, "joints": joints}, indent=1))
+    return drawing, numbers
