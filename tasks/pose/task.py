@@ -15,7 +15,7 @@ from lincon.tasks.pose.tables import TABLES
 
 PRESETS: dict[str, Mapping[str, Any]] = {
     "quick": {
-        "epochs": 16,
+        "epochs": 12,
         "batch": 16,
         "optimiser": "adam",
         "learning_rate": 0.02,
