@@ -204,7 +204,7 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
     return app.command(cls=Training)(command)
 
 
-Task = Annotated[str, typer.Argument(help="classification or pose.")]
+Task = Annotated[str, typer.Argument(help="classification, pose or indoor.")]
 Schemes = Annotated[str, typer.Option(help="Names with commas between; the task's own choice by default.")]
 Model = Annotated[
     str,
@@ -332,7 +332,7 @@ def generalization(
 @training
 def reproduce(
     options: Options,
-    table: Annotated[str, typer.Argument(help="baselines, dof-accuracy, generalization or pose.")],
+    table: Annotated[str, typer.Argument(help="baselines, dof-accuracy, generalization, pose or multitask.")],
     model: Annotated[str, typer.Option(help="The models that its rows speak of, commas between.")] = "",
     seeds: Seeds = 3,
     objectnet: ObjectNet = None,
@@ -368,6 +368,19 @@ def predict_pose(
     from lincon.tasks.pose.predict import predict
 
     for files in predict(images, run, out, _box(box), flip=flip):
+        typer.echo(f"written: {', '.join(map(str, files))}")
+
+
+@predict.command("indoor")
+def predict_indoor(
+    images: Pictures,
+    run: Run = Path("runs/train"),
+    out: Annotated[Path, typer.Option(help="Folder of the depth and the normals as PNG.")] = Path("runs/predict"),
+) -> None:
+    """Write depth (16-bit PNG and a coloured view) and surface normals (PNG) of pictures."""
+    from lincon.tasks.indoor.predict import predict
+
+    for files in predict(images, run, out):
         typer.echo(f"written: {', '.join(map(str, files))}")
 
 

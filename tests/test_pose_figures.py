@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from lincon import LinconError
+from lincon.tasks.experiments.draws import Draws
 from lincon.tasks.pose.data.anatomy import LENGTHS, VARIATION, bodies, compose, rotation
 from lincon.tasks.pose.data.clothing import NAMES
 from lincon.tasks.pose.data.drawing import Boxes, Capsules, paint, paint_boxes
-from lincon.tasks.pose.data.draws import Draws
 from lincon.tasks.pose.data.figures import Figures, person
 from lincon.tasks.pose.skeleton import JOINTS, MIRRORED
 

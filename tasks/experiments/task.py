@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lincon.tasks.experiments.reproduce import PaperTable
     from lincon.tasks.experiments.scheme import Scheme
 
-TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose")}
+TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
 """Modules by name of the task, each with its `TASK`."""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.experiments.data import standardised
-from lincon.tasks.experiments.training import reload
+from lincon.tasks.experiments.predicting import trained
 from lincon.tasks.experiments.writing import write_whole
 from lincon.tasks.pose.data.photos import crop
 from lincon.tasks.pose.drawing import skeleton_on
@@ -42,11 +42,7 @@ def predict(
     Raises:
         LinconError: a picture that cannot be read, two of one name, or a folder without a trained model of poses.
     """
-    model, cell, _, (size, *_) = reload(folder)
-    if not isinstance(model, Cascade):
-        raise LinconError(f"{folder} holds a model of {cell.task}, not of pose.")
-    if len({path.stem for path in images}) < len(images):
-        raise LinconError("Two of the pictures have one name, under which the results are written: call once for each.")
+    model, size = trained(folder, Cascade, "pose", images)
     boxes = [around(path) if box is None else box for path in images]
     pictures = torch.stack([crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)])
     points, scores = seen(model, pictures, flip)
@@ -60,7 +56,7 @@ def predict(
 @torch.inference_mode()
 def seen(model: Cascade, pictures: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
     """Points (n, 16, 2), pixels, and scores (n, 16), of pictures (n, 3, size, size), uint8."""
-    return find(model.eval(), standardised(pictures.float() / 255), flip=flip)
+    return find(model, standardised(pictures.float() / 255), flip=flip)
 
 
 def around(path: Path) -> Box:

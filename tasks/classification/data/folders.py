@@ -15,19 +15,10 @@ from lincon import LinconError
 from lincon.tasks.classification.data.images import Images
 from lincon.tasks.classification.data.sets import Batch, Labelled
 from lincon.tasks.experiments.data import loader
+from lincon.tasks.experiments.unreadable import Unreadable
 
 RESIZED = 256  # the shorter side, before any crop
 TINY = 1000  # images that are not worth starting processes for
-
-
-class UnreadableImage(LinconError):
-    """An image file that cannot be decoded.
-
-    A worker's error reaches the main process as the text of its traceback, whose last line is the message.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
 
 
 class ImageFiles(Labelled):
@@ -60,13 +51,13 @@ class ImageFiles(Labelled):
 def decode(path: Path, crop: int, border: int = 0) -> Tensor:
     """One image file as (3, crop, crop) uint8: RGB, shorter side resized to 256, the centre cut out.
 
-    UnreadableImage names a file that is truncated or no image.
+    Unreadable names a file that is truncated or no image.
     """
     try:
         with Image.open(path) as file:
             image = file.convert("RGB")
     except Exception as reason:  # a damaged image can fail in any way
-        raise UnreadableImage(f"{path} cannot be decoded ({reason}): fetch it again, or remove it.") from None
+        raise Unreadable(f"{path} cannot be decoded ({reason}): fetch it again, or remove it.") from None
     image = image.crop((border, border, image.width - border, image.height - border))
     shorter = min(image.size)
     width, height = (RESIZED * side // shorter for side in image.size)

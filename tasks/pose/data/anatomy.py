@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.pose.data.draws import Draws
+from lincon.tasks.experiments.draws import Draws
 
 _STEPS = 4096  # angles in a full turn
 _SINES = torch.tensor([sin(2 * pi * step / _STEPS) for step in range(_STEPS)])

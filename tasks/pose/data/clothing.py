@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lincon.tasks.experiments.draws import Draws
 from lincon.tasks.pose.data.anatomy import Body
-from lincon.tasks.pose.data.draws import Draws
 
 _SKIN = torch.tensor([(250, 214, 188), (232, 186, 150), (205, 150, 110), (160, 108, 72), (116, 74, 50), (78, 50, 36)])
 _HAIR = torch.tensor([(24, 20, 20), (60, 38, 24), (110, 72, 36), (206, 168, 96), (150, 60, 30), (170, 170, 172)])

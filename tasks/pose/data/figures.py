@@ -5,26 +5,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon import LinconError
 from lincon.counter import bits, key
-from lincon.tasks.experiments.data import Split
+from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.made import Made
 from lincon.tasks.pose.data.anatomy import Body, bodies
 from lincon.tasks.pose.data.clothing import Parts, dressed
 from lincon.tasks.pose.data.drawing import Capsules, paint, paint_boxes
-from lincon.tasks.pose.data.draws import Draws
 from lincon.tasks.pose.data.people import Batch
 from lincon.tasks.pose.data.scenery import background, lit, obstacle
 from lincon.tasks.pose.skeleton import JOINTS
 
-SMALLEST = 16
-"""Pixels below which nobody could be recognised."""
-
-_AT_ONCE = 32  # pictures drawn together: their pixels stay in the cache
 _COMPANY = 0.4  # probability of each further person
 _STREAM = 0x706F7365  # sets these keys apart from other uses of the same seed
 
 
-class Figures(Split):
+class Figures(Made):
     """Pictures of people in all postures, seen from all sides, with every joint known.
 
     A picture is a function of seed, size, people and its index alone, bit for bit: ``figures[[3, 1]]`` draws two. Left
@@ -41,36 +36,14 @@ class Figures(Split):
         LinconError: a count, a size or a number of people that is too small; an index that is out of range.
     """
 
+    one, many, at_once = "Picture", "figures", 32
+
     def __init__(self, count: int, seed: int, size: int = 64, people: int = 2) -> None:
-        for name, value, least in (("count", count, 1), ("size", size, SMALLEST), ("people", people, 1)):
-            if value < least:
-                raise LinconError(f"Figures with {name}={value}: choose {name} from {least} on.")
-        self.count, self.seed, self.size, self.people = count, seed, size, people
-        self.indices: Tensor | None = None  # None: all
+        super().__init__(count, seed, size)
+        self._check_least("people", people, 1)
+        self.people = people
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, indices: list[int]) -> Batch:
-        chosen = self._checked(torch.as_tensor(indices, dtype=torch.int64))
-        chosen = chosen if self.indices is None else self.indices[chosen]
-        parts = [self._drawn(part) for part in chosen.split(_AT_ONCE)]
-        return Batch(*(torch.cat(each) for each in zip(*parts, strict=True)))
-
-    def subset(self, indices: Tensor) -> "Figures":
-        """The pictures at ``indices`` (m,) alone, in that order."""
-        chosen = self._checked(indices)
-        part = Figures(len(chosen), self.seed, self.size, self.people)
-        part.indices = chosen if self.indices is None else self.indices[chosen]
-        return part
-
-    def _checked(self, indices: Tensor) -> Tensor:
-        wrong = indices[(indices < 0) | (indices >= self.count)]
-        if len(wrong):
-            raise LinconError(f"Picture {wrong[0]} of {self.count} figures: choose from 0 to {self.count - 1}.")
-        return indices
-
-    def _drawn(self, indices: Tensor) -> Batch:
+    def make(self, indices: Tensor) -> Batch:
         scene, noise, *people = (bits(key(self.seed, _STREAM, stream), indices) for stream in range(2 + self.people))
         draws = Draws(scene)
         canvas = background(draws, self.size)

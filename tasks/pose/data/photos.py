@@ -12,20 +12,11 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.experiments.data import Split
+from lincon.tasks.experiments.unreadable import Unreadable
 from lincon.tasks.pose.data.people import Batch
 
 CROWD = 8  # people of a photo that a batch has room for
 TINY = 1000  # people that are not worth starting processes for
-
-
-class UnreadablePhoto(LinconError):
-    """A photo that is missing or cannot be decoded.
-
-    A worker's error reaches the main process as the text of its traceback, whose last line is the message.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,5 +113,5 @@ def crop(path: Path, centre: tuple[float, float], side: float, pixels: int) -> T
             part = file.convert("RGB").crop((left, top, right, bottom))
         resized = part.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
     except Exception as reason:  # a damaged photo can fail in any way
-        raise UnreadablePhoto(f"{path} cannot be read ({reason}): fetch it again, or leave it out.") from None
+        raise Unreadable(f"{path} cannot be read ({reason}): fetch it again, or leave it out.") from None
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits
+from lincon.tasks.experiments.draws import Draws
 from lincon.tasks.pose.data.anatomy import rotation
 from lincon.tasks.pose.data.drawing import Boxes, paint_boxes
-from lincon.tasks.pose.data.draws import Draws
 
 _CLUTTER = 3  # boxes and bars behind the people
 

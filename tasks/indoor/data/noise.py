@@ -1,0 +1,32 @@
+"""Random numbers for pixels: a sensor's noise, and tables of what differs from place to place on a surface."""
+
+import torch
+from torch import Tensor
+
+from lincon.counter import bits
+
+
+def noise(keys: Tensor, count: int) -> Tensor:
+    """(n, count), float, from -127.5 to 127.5, for ``keys`` (n,), int64: eight from each integer of the counter."""
+    counter = torch.arange(-(-count // 8)).expand(len(keys), -1)
+    return bits(keys[:, None], counter).view(torch.uint8)[:, :count].float() - 127.5
+
+
+def _table(key: int, count: int) -> Tensor:
+    return noise(torch.tensor([key]), count)[0] / 255 + 0.5
+
+
+def _smooth(key: int, size: int, step: int) -> Tensor:
+    """(size, size), from 0 to 1, periodic: random numbers ``step`` apart, linear between them."""
+    count = size // step
+    coarse, place = _table(key, count * count).view(count, count), torch.arange(size)
+    low, share = place // step, (place % step) / step
+    rows = coarse[low] * (1 - share)[:, None] + coarse[(low + 1) % count] * share[:, None]
+    return rows[:, low] * (1 - share) + rows[:, (low + 1) % count] * share
+
+
+TONES = _table(1, 4096)
+"""From 0 to 1."""
+
+CLOUDS = 0.5 * _smooth(2, 128, 16) + 0.3 * _smooth(3, 128, 4) + 0.2 * _smooth(4, 128, 1)
+"""(128, 128), from 0 to 1, periodic."""

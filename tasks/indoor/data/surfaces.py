@@ -1,0 +1,127 @@
+"""How surfaces look close up: colours and patterns, of a size in metres."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.indoor.data.furnishing import OWN
+from lincon.tasks.indoor.data.geometry import Hits
+from lincon.tasks.indoor.data.noise import CLOUDS, TONES
+
+_ENDLESS = 1000.0
+# A cell's width and height, in units of the pattern; the joints between cells, in metres; then shares: of the second
+# colour in every other cell, by which rows are shifted, of tones that differ from cell to cell, and of clouds.
+_PATTERNS = {
+    "plain": (_ENDLESS, _ENDLESS, 0, 0, 0, 0, 0.1),
+    "clouds": (_ENDLESS, _ENDLESS, 0, 0, 0, 0, 0.6),
+    "stripes": (1, _ENDLESS, 0, 1, 0, 0, 0.06),
+    "planks": (8, 0.7, 0.008, 0, 1, 0.5, 0.15),
+    "tiles": (1.6, 1.6, 0.014, 0, 0, 0.15, 0.1),
+    "bricks": (1.2, 0.4, 0.012, 0, 0.5, 0.3, 0.15),
+    "checker": (1.4, 1.4, 0, 1, 0, 0, 0.06),
+}
+_TABLE = torch.tensor(list(_PATTERNS.values()))
+
+
+def _choice(*names: str) -> Tensor:
+    return torch.tensor([list(_PATTERNS).index(name) for name in names])
+
+
+_FLOORS = _choice("plain", "clouds", "planks", "planks", "planks", "tiles", "tiles", "checker")
+_CEILINGS = _choice("plain")
+_WALLS = _choice("plain", "plain", "plain", "clouds", "stripes", "bricks")
+_THINGS = _choice("plain", "plain", "plain", "clouds", "clouds", "stripes", "planks", "checker")
+# Grey from and to, and how far colours are from it at most.
+_FLOOR, _CEILING, _WALL, _THING = (0.15, 0.6, 0.8), (0.7, 0.95, 0.1), (0.4, 0.9, 0.6), (0.1, 0.85, 1.6)
+
+
+class Materials(NamedTuple):
+    """Surfaces (...).
+
+    colour, other: (3, ...), from 0 to 1.
+    width, height, joint: of the pattern's cells, in metres.
+    alternate, shift, tone, cloud: shares, as those of a pattern.
+    salt: what tells its tones and clouds from those of others.
+    glow: how bright glass is; 0 for all else.
+    """
+
+    colour: Tensor
+    other: Tensor
+    width: Tensor
+    height: Tensor
+    joint: Tensor
+    alternate: Tensor
+    shift: Tensor
+    tone: Tensor
+    cloud: Tensor
+    salt: Tensor
+    glow: Tensor
+
+    def at(self, index: Tensor) -> "Materials":
+        """Of materials (n, m) those at ``index`` (n, p) of each row."""
+        n, m = self.width.shape
+        place = (index + torch.arange(n)[:, None] * m).flatten()
+        table = torch.cat((self.colour, self.other, torch.stack(self[2:]))).flatten(1)
+        rows = table.index_select(1, place).unflatten(1, index.shape)
+        return Materials(rows[:3], rows[3:6], *rows[6:])
+
+
+def materials(draws: Draws, glazed: Tensor) -> Materials:
+    """Materials (n, 3 + 2k) of floor, ceiling and walls and of k pieces.
+
+    glazed: (n, k), bool: pieces whose second material is glass.
+    """
+    things = 2 * glazed.shape[1]
+    count = OWN + things
+    glow = torch.zeros(len(glazed), count)
+    glow[:, OWN + 1 :: 2] = glazed * draws.uniform(0.45, 1.3, 1)
+    low, high, strong = torch.tensor([_FLOOR, _CEILING, _WALL, *[_THING] * things]).T[..., None]
+    grey, hue = low + (high - low) * draws.uniform(0, 1, count, 1), draws.uniform(-0.5, 0.5, count, 3)
+    warm = hue + torch.tensor([0.12, 0, -0.12])
+    colour = (grey * (1 + strong * draws.uniform(0, 1, count, 1) * warm)).clamp(0.02, 1)
+    other = (colour * draws.uniform(0.4, 1, count, 1) + draws.uniform(0, 0.3, count, 3)).clamp(0.02, 1)
+    colour = torch.where(glow[..., None] > 0, 0.75 + 0.25 * colour, colour)
+    kinds = [of[draws.index(len(of), m)] for of, m in ((_FLOORS, 1), (_CEILINGS, 1), (_WALLS, 1), (_THINGS, things))]
+    pattern = _TABLE[torch.where(glow > 0, 0, torch.cat(kinds, 1))]
+    cell, rest = pattern.split((2, 5), -1)
+    salt = draws.index(len(TONES), count)
+    numbers = torch.cat((cell * draws.uniform(0.12, 0.32, count, 1), rest, torch.stack((salt, glow), -1)), -1)
+    return Materials(colour.movedim(-1, 0), other.movedim(-1, 0), *numbers.unbind(-1))
+
+
+def colours(hits: Hits, surface: Materials, footprint: Tensor) -> Tensor:
+    """(3, n, p): the share of light that the surfaces (n, p) give back.
+
+    footprint: (n, p): what a pixel covers, in metres; finer patterns blur.
+    """
+    width, height = surface.width, surface.height
+    y = hits.along + height / 2
+    row = (y / height).floor_()
+    x = hits.across + width / 2 + surface.shift * width * _tone(row, 0, surface.salt)
+    column = (x / width).floor_()
+    x, y = x - column * width, y - row * height
+    sharp = (torch.minimum(width, height) / footprint - 0.5).clamp_(0, 1)
+    place = row + column
+    odd = place - (place / 2).floor_() * 2
+    second = ((odd - 0.5) * sharp + 0.5) * surface.alternate
+    bright = 1 + surface.tone * sharp * (_tone(row, column, surface.salt) - 0.5)
+    bright += surface.cloud * (_cloud(hits.across, hits.along, surface.salt) - 0.5)
+    edge = torch.minimum(torch.minimum(x, width - x), torch.minimum(y, height - y))
+    joint = ((surface.joint / 2 - edge) / footprint + 0.5).clamp_(0, 1) * (surface.joint / footprint).clamp_(max=1)
+    bright *= 1 - 0.55 * joint
+    return (surface.colour + (surface.other - surface.colour) * second).mul_(bright)
+
+
+def _tone(row: Tensor, column: Tensor | int, salt: Tensor) -> Tensor:
+    """A random number from 0 to 1 for each cell."""
+    place = row * 57 + column * 131 + salt
+    return TONES.take(place.long().remainder_(len(TONES)))
+
+
+def _cloud(across: Tensor, along: Tensor, salt: Tensor) -> Tensor:
+    """A random number from 0 to 1, which changes within half a metre."""
+    period = len(CLOUDS)
+    x, y = (((of * 40 + salt).floor_().long()).remainder_(period) for of in (across, along))
+    return CLOUDS.take(y * period + x)

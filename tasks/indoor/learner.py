@@ -1,0 +1,42 @@
+"""The LightningModule that trains a network of depth and normals."""
+
+import torch
+from torch import Tensor
+
+from lincon.tasks.experiments.data import Data
+from lincon.tasks.experiments.learner import Learner
+from lincon.tasks.experiments.task import Measure
+from lincon.tasks.indoor.data.scenes import Batch
+from lincon.tasks.indoor.errors import Errors
+from lincon.tasks.indoor.losses import berhu, cosine
+
+NORMALS = 0.5
+"""Weight of the loss of normals against that of depth: SharpNet's."""
+
+MEASURES = (
+    Measure("depth_rmse", "depth RMSE (m)", 1, rising=False),
+    Measure("normal_rmse", "normal RMSE %", 100, rising=False),
+    Measure("angle_mean", "mean angle (deg)", 1, rising=False),
+    Measure("angle_median", "median angle (deg)", 1, rising=False),
+    Measure("abs_rel", "abs rel", 1, rising=False),
+    Measure("delta", "delta < 1.25 %", 100),
+)
+
+
+class Regressor(Learner):
+    """Reverse Huber loss of depth plus cosine loss of normals, added up over the sub-networks; errors of the last one.
+
+    ``model``: (n, 3, height, width) -> depth (n, copies, height, width) and normals (n, copies, 3, height, width).
+    """
+
+    def measuring(self, data: Data) -> Errors:
+        return Errors()
+
+    def loss(self, batch: Batch) -> Tensor:
+        outputs = zip(*(of.unbind(1) for of in self.model(batch.images)), strict=True)
+        losses = [berhu(depth, batch.depth) + NORMALS * cosine(normals, batch.normals) for depth, normals in outputs]
+        return torch.stack(losses).sum()
+
+    def observe(self, batch: Batch) -> None:
+        depth, normals = self.model(batch.images)
+        self.metric.update(depth[:, -1], normals[:, -1], batch.depth, batch.normals)

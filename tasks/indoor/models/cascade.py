@@ -1,0 +1,123 @@
+"""A cascade of equal sub-networks, each of which sees the image and what the one before it has made of it."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from lincon import LinconError
+from lincon.tasks.experiments.body import Architecture
+from lincon.tasks.indoor.models.network import SubNetwork
+
+REUSE = "none", "weights", "all"
+
+
+class Cascade(nn.Module):
+    """(n, 3, size, size) standardised images -> depth and normals, as every sub-network estimates them.
+
+    Depth (n, copies, size, size), positive, metres; normals (n, copies, 3, size, size), unit vectors. Every sub-network
+    reads 7 channels, the image and the depth and normals of the one before it (zeros for the first), so that all are
+    equal. Gradients flow through what they hand on. At its defaults a sub-network is SharpNet with a ResNet-18.
+
+    Attributes:
+        body: the sub-networks, one alone where it is used at every position; nothing that is trained is outside.
+        multiple: what height and width of an image must be multiples of.
+
+    Args:
+        size: height and width of the images in pixels.
+        copies: number of positions.
+        reuse: what the sub-networks have in common. "none": nothing; "weights": the weights of two and more dimensions,
+            while norms and biases are their own; "all": everything, the statistics of the norms too.
+        stride, widths, blocks: of the encoder, see `network.Encoder`.
+        levels: channels of the decoders at each resolution below that of the image, coarse to fine; of more than there
+            are resolutions the first count.
+        convolutions: in each level of a decoder.
+        width: factor on all channels (at least 4 are left).
+
+    Raises:
+        LinconError: ``size`` cannot be halved that often, there are not enough levels, an unknown stride or reuse, or a
+            number that is not positive.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        copies: int = 1,
+        reuse: str = "none",
+        stride: int = 4,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        blocks: int = 2,
+        levels: Sequence[int] = (256, 128, 64, 64, 16),
+        convolutions: int = 2,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check_positive(size=size, copies=copies, blocks=blocks, convolutions=convolutions, width=width)
+        halvings = _halvings(stride, widths)
+        self.multiple = 2**halvings
+        _check_size(size, self.multiple)
+        if len(levels) < halvings:
+            raise LinconError(f"{len(levels)} levels for an image that is halved {halvings} times: give one for each.")
+        wide, decoder = _scaled(widths, width), _scaled(levels[:halvings], width)
+        self.copies = copies
+        self.body = _sub_networks(partial(SubNetwork, stride, wide, blocks, decoder, convolutions), copies, reuse)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        depth, normals = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
+        depths, directions = [], []
+        for position in range(self.copies):
+            depth, normals = self.body[position % len(self.body)](torch.cat([images, depth, normals], dim=1))
+            depths.append(depth.squeeze(1))
+            directions.append(normals)
+        return torch.stack(depths, dim=1), torch.stack(directions, dim=1)
+
+
+FORMS: dict[str, Architecture] = {
+    "resnet18": Cascade,
+    "small": partial(Cascade, stride=2, widths=(16, 32, 64), blocks=1, levels=(32, 16, 8), convolutions=1),
+}
+"""Cascades by name: as published but for the encoder, and for images of 64 x 64 pixels on a CPU."""
+
+
+def _sub_networks(make: Callable[[], SubNetwork], copies: int, reuse: str) -> nn.ModuleList:
+    if reuse not in REUSE:
+        raise LinconError(f"Unknown reuse {reuse!r}; there are: {', '.join(REUSE)}.")
+    if reuse == "none":
+        return nn.ModuleList(make() for _ in range(copies))
+    first = make()
+    again = range(copies - 1 if reuse == "weights" else 0)
+    return nn.ModuleList([first, *(_with_weights_of(first) for _ in again)])
+
+
+def _with_weights_of(network: SubNetwork) -> SubNetwork:
+    """A copy whose weights of two and more dimensions are the same Parameters."""
+    return deepcopy(network, {id(p): p for p in network.parameters() if p.dim() > 1})
+
+
+def _scaled(channels: Sequence[int], width: float) -> list[int]:
+    return [max(4, round(width * number)) for number in channels]
+
+
+def _halvings(stride: int, widths: Sequence[int]) -> int:
+    if stride not in (1, 2, 4):
+        raise LinconError(f"Unknown stride {stride}; there are: 1, 2, 4.")
+    if not widths:
+        raise LinconError("widths is empty: give the channels of one stage or more.")
+    return stride // 2 + len(widths) - 1
+
+
+def _check_size(size: int, factor: int) -> None:
+    if size % factor:
+        raise LinconError(
+            f"Images of {size} x {size} pixels do not divide by {factor}, by which this network makes them smaller: "
+            f"take a size that does, such as {-(-size // factor) * factor}, a smaller stride, or fewer widths."
+        )
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number > 0:
+            raise LinconError(f"{name} is {number}; it must be positive.")

@@ -1,0 +1,46 @@
+"""Ways of sharing between the sub-networks of a cascade, by name."""
+
+from torch import nn
+
+import lincon
+from lincon.tasks.experiments.body import Architecture, body_weights
+from lincon.tasks.experiments.scheme import Make, Scheme, vanilla
+from lincon.tasks.experiments.schemes import SHARING
+
+
+def alone(architecture: Architecture, dof: int, seed: int) -> nn.Module:
+    """One sub-network, no cascade."""
+    return architecture(copies=1)
+
+
+def reusing(what: str) -> Make:
+    """A cascade of copies that have ``what`` of one sub-network in common: "weights", or "all", norms and all."""
+
+    def make(architecture: Architecture, dof: int, seed: int) -> nn.Module:
+        return architecture(reuse=what)
+
+    return make
+
+
+def by_layer(architecture: Architecture, dof: int, seed: int) -> nn.Module:
+    """A ring for each layer, of which all copies of the layer are made: rings of building blocks, as in the paper."""
+    model = architecture()
+    lincon.constrain(model, "ring", dof=dof, seed=seed, where=body_weights(model), scope=layer)
+    return model
+
+
+def layer(name: str) -> str:
+    """The name of a weight within its sub-network: "encoder.0.weight" of "body.1.encoder.0.weight"."""
+    return name.split(".", 2)[2]
+
+
+SCHEMES: dict[str, Scheme] = {
+    "vanilla": Scheme(alone, takes_dof=False, bare=alone),
+    "shared-bn": Scheme(reusing("all"), takes_dof=False, bare=reusing("all")),
+    "new-bn": Scheme(reusing("weights"), takes_dof=False, bare=reusing("weights")),
+    "rpg": SHARING["rpg"],
+    "rpg-layer": Scheme(by_layer),
+    "none": Scheme(vanilla, takes_dof=False),
+    **SHARING,
+}
+"""Schemes by name. The generators make the weights of all sub-networks; norms and biases stay free."""
