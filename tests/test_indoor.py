@@ -140,7 +140,7 @@ def test_what_is_behind_the_mask_trains_nothing_and_is_not_measured():
 
     gradient, errors = gradient_and_errors(batch.images)
     assert gradient.isfinite().all() and gradient.any() and all(np.isfinite(list(errors.values())))
-    depths, directions = learner.model(batch.images)
+    depths, _ = learner.model(batch.images)
     known = ~depth.isnan()
     by_hand = (depths[:, -1][known] - depth[known]).square().mean().sqrt()
     assert errors["depth_rmse"] == pytest.approx(float(by_hand), rel=1e-4)
