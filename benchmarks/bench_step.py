@@ -1,7 +1,8 @@
 """A training step of ResNet-18 and ResNet-34 on batches of 64 x 3 x 32 x 32, a ring at half the DoF against vanilla.
 
 Times are taken in turn in one process, twice over: with the C library's allocator as it comes, which gives memory back
-to the system in the middle of a training and fetches it again, page by page, and told to keep it (`KEEP`). Peak memory
+to the system in the middle of a training and fetches it again, page by page, and told to keep it, as the training
+commands do (`lincon.recycling.keep_pages`). Peak memory
 is the largest sum of all live tensors during a step (activations, weights, gradients, optimizer), as torch's profiler
 counts them, each mode in a process of its own.
 """
@@ -20,10 +21,9 @@ import torch
 
 import lincon
 from benchmarks.step import build, stepper
-from lincon.tasks.classification.models import body_weights
+from lincon.tasks.experiments.body import body_weights
 
 MODES = ["vanilla", "model", "layer"]
-KEEP = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
 
 
 @pytest.mark.parametrize("pages", ["given back", "kept"])
@@ -31,8 +31,8 @@ KEEP = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "40000
 @pytest.mark.parametrize("depth", [18, 34])
 def test_seconds(benchmark: Any, depth: int, optimizer: str, pages: str) -> None:
     command = [sys.executable, "benchmarks/step.py", "--depth", str(depth), "--optimizer", optimizer, "--steps", "10"]
-    env = os.environ | {"PYTHONPATH": "."} | (KEEP if pages == "kept" else {})
-    done = subprocess.run([*command, "--mode", *MODES], capture_output=True, text=True, check=True, env=env)
+    command += ["--mode", *MODES, *(["--keep-pages"] if pages == "kept" else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": "."})
     seconds = json.loads(done.stdout)["seconds"]
     benchmark.group = f"training step, constrained / vanilla in turn, pages {pages}"
     benchmark.name = f"ResNet-{depth}, {optimizer}: vanilla"

@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 import lincon
-from lincon.tasks.classification.models import ResNet, body_weights
+from lincon.recycling import keep_pages
+from lincon.tasks.classification.models import ResNet
+from lincon.tasks.experiments.body import body_weights
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -72,7 +74,10 @@ def main() -> None:
     parser.add_argument("--dof", type=float, default=0.5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--keep-pages", action="store_true", help="as the training commands do")
     options = parser.parse_args()
+    if options.keep_pages and not keep_pages():
+        parser.error("this C library cannot be asked to keep pages")
     steps = [
         stepper(build(options.depth, mode, options.dof), options.optimizer, options.batch) for mode in options.mode
     ]

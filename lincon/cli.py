@@ -22,6 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import lincon
 from lincon.errors import LinconError
+from lincon.recycling import keep_pages
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer carry inside
 
@@ -192,6 +193,7 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         mine = {field.name: given.pop(field.name) for field in fields(Options)}
         torch.set_num_threads(mine["threads"])
+        keep_pages()
         function(Options(**mine), **given)
 
     own = list(signatures.signature(function).parameters.values())[1:]

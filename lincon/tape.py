@@ -8,11 +8,13 @@ its own differentiable gradient instead.)
 
 A `WholeTape` generates all weights at once. A `LayerTape` generates each when it is read, lets it go after use, and
 generates it again for the backward: while the owner's forward runs, a weight that an operation wants to save is
-replaced by a note of which layer it is.
+replaced by a note of which layer it is. Where activations are most of the memory, its gradients wait at first, and the
+buffer is there only when the backward has let go of enough to make room.
 """
 
 import weakref
 from abc import ABC, abstractmethod
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from lincon.errors import LinconError
+from lincon.generator import Generator, wide_enough
 
 if TYPE_CHECKING:
     from lincon.constraint import Constraint
@@ -35,6 +38,7 @@ class Tape(ABC):
         self.free = [constraint._free(group) for group in constraint.groups]
         self.versions = [_version(free) for free in self.free]
         self.buffers: dict[int, Tensor] = {}
+        self.adding = Lock()  # autograd has a thread for each device
         pairs = zip(self.free, constraint.groups, strict=True)
         self.seen = [constraint.scaled(free, group) for free, group in pairs]
         self.tokens = [_Anchor.apply(seen, self, number) for number, seen in enumerate(self.seen)]
@@ -60,11 +64,19 @@ class Tape(ABC):
         """Connect a generated weight to its free vector."""
         return _Weight.apply(self.seen[key[0]], self.tokens[key[0]], weight, self, key)
 
+    def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Zeros (dof,), of recycled storage where it is large: what the adjoints are added into."""
+        return generator.accumulator(dtype, device)
+
+    def gradient(self, number: int) -> Tensor | None:
+        """All that was added to the buffer of a group, which the tape lets go of; None if nothing was."""
+        return self.buffers.pop(number, None)
+
     def add(self, key: Key, grad: Tensor) -> None:
         """Add a weight's adjoint to the buffer of its group."""
         group, device = self.constraint.groups[key[0]], self.free[key[0]].device
         if key[0] not in self.buffers:
-            self.buffers[key[0]] = group.map.accumulator(grad.dtype, device)
+            self.buffers[key[0]] = self.buffer(group.map, grad.dtype, device)
         start = group.ledger.entries[key[1]].start
         group.map._accumulate(self.buffers[key[0]], grad.to(device).reshape(-1), start)
 
@@ -96,6 +108,29 @@ class Note(NamedTuple):
     dtype: torch.dtype
 
 
+class Saved:
+    """Counts what autograd saves for the backward, and what of it the backward has asked for and will let go of."""
+
+    def __init__(self) -> None:
+        self.bytes = self.freed = 0
+        self.uses: dict[int, int] = {}
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """Count a tensor that is saved, its storage once."""
+        if tensor.layout == torch.strided and not isinstance(tensor, torch.nn.Parameter):
+            place = tensor.untyped_storage().data_ptr()
+            self.bytes += 0 if self.uses.get(place) else tensor.untyped_storage().nbytes()
+            self.uses[place] = self.uses.get(place, 0) + 1
+        return tensor
+
+    def give(self, tensor: Tensor) -> Tensor:
+        """Count a tensor that is used, its storage as freed after the last use."""
+        if tensor.layout == torch.strided and (place := tensor.untyped_storage().data_ptr()) in self.uses:
+            self.uses[place] -= 1
+            self.freed += 0 if self.uses[place] else tensor.untyped_storage().nbytes()
+        return tensor
+
+
 class LayerTape(Tape):
     """One weight at a time."""
 
@@ -103,6 +138,8 @@ class LayerTape(Tape):
         super().__init__(constraint)
         self.alive: dict[Key, weakref.ref[Tensor]] = {}
         self.places: dict[int, Key] = {}
+        self.saved = Saved()
+        self.waiting: list[tuple[Key, Tensor]] = []
         self.hooks = saved_tensors_hooks(self._note, self._regenerate)
         self.hooks.__enter__()
 
@@ -123,6 +160,39 @@ class LayerTape(Tape):
             self.places[weight.untyped_storage().data_ptr()] = key
         return weight
 
+    def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """One that is freed with the gradient: a recycled one would be there in every forward too."""
+        return torch.zeros(generator.dof, dtype=wide_enough(dtype), device=device)
+
+    def gradient(self, number: int) -> Tensor | None:
+        self._add_waiting()
+        return super().gradient(number)
+
+    def add(self, key: Key, grad: Tensor) -> None:
+        """Add a weight's adjoint to the buffer of its group, or let the gradient wait."""
+        self.waiting.append((key, grad))
+        if key[0] in self.buffers or not self._worth_waiting(key[0]):
+            del grad  # so that each is let go of as soon as it is added
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        """In the order in which they came: the sums are the same bits as without waiting."""
+        while self.waiting:
+            super().add(*self.waiting.pop(0))
+
+    def _worth_waiting(self, number: int) -> bool:
+        """Whether less memory is in use without the buffer of the group.
+
+        So it is where the forward has saved more than buffer and gradients will ever take, until the backward has let
+        go of enough to make room for both; but gradients that are a buffer ahead of what it lets go of wait no more.
+        """
+        generator, free = self.constraint.groups[number].generator, self.free[number]
+        size = wide_enough(free.dtype).itemsize
+        buffer, waiting = size * generator.dof, sum(grad.nbytes for _, grad in self.waiting)
+        if self.saved.bytes < buffer + size * generator.rows:
+            return False
+        return self.saved.freed < buffer + waiting <= self.saved.freed + 2 * buffer
+
     def _make(self, key: Key, dtype: torch.dtype) -> Tensor:
         with torch.no_grad():
             return self.constraint._generate_one(self.constraint.groups[key[0]], key[1], self.free[key[0]], dtype)
@@ -130,14 +200,14 @@ class LayerTape(Tape):
     def _note(self, tensor: Tensor) -> Any:
         key = self.places.get(tensor.untyped_storage().data_ptr()) if tensor.layout == torch.strided else None
         if key is None or (weight := self.alive[key]()) is None or weight.dtype != tensor.dtype:
-            return tensor
+            return self.saved.take(tensor)
         if tensor.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
-            return tensor  # freed, and its place taken by something else
+            return self.saved.take(tensor)  # freed, and its place taken by something else
         return Note(key, tensor.size(), tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
 
     def _regenerate(self, packed: Any) -> Tensor:
         if not isinstance(packed, Note):
-            return packed
+            return self.saved.give(packed)
         if torch.is_grad_enabled():
             raise LinconError(
                 'materialize="layer" has no second derivatives; for create_graph=True set '
@@ -159,7 +229,8 @@ class _Anchor(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        buffer = ctx.tape.buffers.pop(ctx.number, None)
+        with ctx.tape.adding:
+            buffer = ctx.tape.gradient(ctx.number)
         return None if buffer is None else buffer.to(ctx.dtype), None, None
 
 
@@ -176,7 +247,8 @@ class _Weight(torch.autograd.Function):
             entry = group.ledger.entries[ctx.key[1]]
             flat = grad.to(ctx.device).reshape(-1)
             return group.map.adjoint(flat, entry.start, entry.stop).to(ctx.dtype), None, None, None, None
-        ctx.tape.add(ctx.key, grad)
+        with ctx.tape.adding:
+            ctx.tape.add(ctx.key, grad)
         return None, grad.new_zeros(0, dtype=ctx.dtype, device=ctx.device), None, None, None
 
 

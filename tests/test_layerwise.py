@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint_sequential
 
 import lincon
-from lincon.generator import Generator
 from lincon.recycling import Recycler
+from lincon.tape import LayerTape
 from tests.models import Raw, Reads, Tied, convnet, images
 
 
@@ -61,14 +61,12 @@ def test_the_whole_of_the_weights_never_exists_at_once(monkeypatch):
     model = nn.Sequential(*(nn.Linear(50, 50) for _ in range(8)))
     lincon.constrain(model, "ring", dof=0.5, materialize="layer", scale=None)
     made, buffers = [], []
-    empty, accumulator = Recycler.empty, Generator.accumulator
+    empty, buffer = Recycler.empty, LayerTape.buffer
     monkeypatch.setattr(Recycler, "empty", lambda self, size, *args: made.append(size) or empty(self, size, *args))
-    monkeypatch.setattr(
-        Generator, "accumulator", lambda self, *args: buffers.append(self.dof) or accumulator(self, *args)
-    )
+    monkeypatch.setattr(LayerTape, "buffer", lambda self, g, *args: buffers.append(g.dof) or buffer(self, g, *args))
     model(torch.randn(3, 50)).square().sum().backward()
     assert made.count(2500) == 15  # eight forward; the first layer's input needs no gradient, so seven again
-    assert [size for size in made if size != 2500] == buffers == [10_000]
+    assert set(made) == {2500} and buffers == [10_000]
 
 
 def test_changing_the_free_vector_before_the_backward_is_refused():
@@ -161,3 +159,60 @@ def test_under_autocast_weights_come_in_its_type_and_gradients_in_float32(materi
     lincon.constrain(embedding, "ring", dof=0.3, materialize=materialize)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert embedding.embed(torch.tensor([1])).dtype == torch.float32  # as autocast leaves it
+
+
+class Pooled(nn.Module):
+    """Saves most for the backward before it pools, and has most weights after that, as a ResNet has."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(24, 24) for _ in range(6))
+
+    def forward(self, x):
+        for number, layer in enumerate(self.layers):
+            x = layer(x.view(-1, 4, 24).mean(1) if number == 2 else x).tanh()
+        return x
+
+
+@pytest.mark.parametrize("scope", ["model", "tensor", ["layers.0", "layers.1", "layers"]])
+def test_gradients_that_wait_come_to_the_same_bits(scope, monkeypatch):
+    """Where activations are most of the memory the buffer comes late; sums are made in the same order all the same."""
+    torch.manual_seed(0)
+    model = Pooled()
+    lincon.constrain(model, "ring", dof=0.5, materialize="layer", scope=scope)
+    waited = []
+    worth = LayerTape._worth_waiting
+    monkeypatch.setattr(LayerTape, "_worth_waiting", lambda tape, n: waited.append(worth(tape, n)) or waited[-1])
+    x = torch.randn(80, 24)
+    model(x).square().sum().backward()
+    late = [p.grad.clone() for p in model.parameters()]
+    assert any(waited)
+    monkeypatch.setattr(LayerTape, "_worth_waiting", lambda *_: False)
+    model.zero_grad()
+    model(x).square().sum().backward()
+    assert all(torch.equal(p.grad, other) for p, other in zip(model.parameters(), late, strict=True))
+
+
+def test_gradients_wait_only_where_activations_are_most_of_the_memory(monkeypatch):
+    model = Pooled()
+    lincon.constrain(model, "ring", dof=0.5, materialize="layer")
+    most = []
+    add = LayerTape.add
+    monkeypatch.setattr(LayerTape, "add", lambda tape, *args: add(tape, *args) or most.append(len(tape.waiting)))
+    model(torch.randn(8, 24)).square().sum().backward()
+    assert max(most) == 0
+    model(torch.randn(80, 24)).square().sum().backward()
+    assert max(most) >= 1 and model.free.grad is not None
+
+
+def test_the_buffer_of_the_gradient_is_not_kept_from_step_to_step():
+    """What is recycled would be there in every forward: a whole free vector more at the peak."""
+    model = nn.Sequential(nn.Linear(2100, 2000, bias=False), nn.Linear(2000, 2100, bias=False))
+    lincon.constrain(model, "random", dof=8_400_000, materialize="layer", scale=None)  # 33.6 MB: large
+    for _ in range(2):
+        model.zero_grad()
+        model(torch.randn(1, 2100)).sum().backward()
+    (constraint,) = lincon.constraints(model)
+    kept = [buffer for buffer, _ in constraint.groups[0].map._recycler._kept]
+    grad = model.free.grad.untyped_storage().data_ptr()
+    assert all(buffer.untyped_storage().data_ptr() != grad for buffer in kept)

@@ -1,10 +1,15 @@
 """Large buffers are written again only when nothing holds them."""
 
+import ctypes
+import subprocess
+import sys
+
+import pytest
 import torch
 
 import lincon
 from lincon.generators import Ring
-from lincon.recycling import LARGE
+from lincon.recycling import LARGE, keep_pages
 
 SIDE = 3072
 ROWS, DOF = 2 * SIDE**2, SIDE**2
@@ -87,3 +92,26 @@ def test_training_recycles_from_step_to_step():
         del out
         optimizer.step()
     assert len(places) == 1
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_pages_are_kept_when_asked_for(kept):
+    """In a process of its own: a large tensor made again fetches its 19,532 pages anew, unless pages are kept."""
+    code = f"""
+import resource, torch
+from lincon.recycling import keep_pages
+assert not {kept} or keep_pages()
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+counts = [faults()]
+for _ in range(6):
+    torch.ones(20_000_000)
+    counts.append(faults())
+print(min(after - before for before, after in zip(counts[1:], counts[2:])))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) < 1000) == kept
+
+
+def test_where_the_c_library_cannot_be_asked_nothing_happens(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert not keep_pages()

@@ -15,10 +15,10 @@ from lincon.tasks.indoor.tables import TABLES
 
 PRESETS: dict[str, Mapping[str, Any]] = {
     "quick": {
-        "epochs": 16,
+        "epochs": 8,
         "batch": 16,
         "optimiser": "adam",
-        "learning_rate": 0.01,
+        "learning_rate": 0.003,
         "schedule": "cycle",
         "weight_decay": 1e-4,
     },
