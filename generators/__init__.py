@@ -14,8 +14,10 @@ from lincon.generators.hash import Hash
 from lincon.generators.identity import Identity
 from lincon.generators.kronecker import Kronecker
 from lincon.generators.lego import Lego
+from lincon.generators.mask import Mask
 from lincon.generators.matrix import Matrix
 from lincon.generators.nullspace import Nullspace
+from lincon.generators.part import Part
 from lincon.generators.random import Random
 from lincon.generators.ring import Ring
 from lincon.generators.sparse import Sparse
@@ -30,8 +32,10 @@ __all__ = [
     "Identity",
     "Kronecker",
     "Lego",
+    "Mask",
     "Matrix",
     "Nullspace",
+    "Part",
     "Random",
     "Ring",
     "Sparse",

@@ -23,6 +23,8 @@ from lincon.files import save as save
 from lincon.generator import Generator as Generator
 from lincon.ledger import Entry as Entry
 from lincon.ledger import Ledger as Ledger
+from lincon.pruning import prune as prune
+from lincon.quantising import quantize as quantize
 from lincon.report import summary as summary
 
 try:

@@ -21,15 +21,16 @@ _LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Multi
 def bind(model: nn.Module, groups: list[Group], chosen: list[Target], values: Mapping[str, Tensor]) -> Constraint:
     """Register free vectors and origins, put a `Generated` in each place, add the hooks.
 
-    ``values``: of every free vector and origin. If anything fails, the model is as it was.
+    ``values``: of every free vector and buffer of a group. If anything fails, the model is as it was.
     """
     by_name = {name: target for target in chosen for name in target.names}
     groups = [replace(g, lowered=all(_lowered(by_name[entry.name]) for entry in g.ledger)) for g in groups]
     constraint = Constraint(model, groups)
     for group in groups:
-        model.register_parameter(group.free, nn.Parameter(values[group.free]))
-        if group.origin is not None:
-            model.register_buffer(group.origin, values[group.origin])
+        free = values[group.free]
+        model.register_parameter(group.free, nn.Parameter(free, requires_grad=free.is_floating_point()))
+        for buffer in group.buffers:
+            model.register_buffer(buffer, values[buffer])
     try:
         for number, group in enumerate(groups):
             for index, entry in enumerate(group.ledger):
@@ -54,7 +55,8 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
                 uninstall(module, attribute, parameters[entry.name])
     for group in constraint.groups:
         owner._parameters.pop(group.free, None)
-        owner._buffers.pop(str(group.origin), None)
+        for buffer in group.buffers:
+            owner._buffers.pop(buffer, None)
     for hooks in (owner._forward_pre_hooks, owner._forward_hooks, owner._load_state_dict_pre_hooks):
         _remove_hooks(hooks, owner, constraint)
 

@@ -21,7 +21,7 @@ DTYPES = {str(t).removeprefix("torch."): t for t in (torch.bool, torch.uint8, to
 """Types that are coded, by name."""
 
 LARGEST = 256 * 8
-"""Values that a coded byte stands for at most: a gap of 255 in each of its bits. A file that claims more is not read."""
+"""Values that a coded byte stands for at most: a gap of 255 in each bit. A file that claims more is not read."""
 
 SKIP = 255  # the gap that says: as far as that, and no value yet
 

@@ -32,7 +32,8 @@ class Group:
     ``free``: name of its Parameter in the owner. ``origin``: name of the buffer that holds W₀, or None.
     ``devices``: of each entry where it is not that of the free vector. ``lowered``: whether all of its weights are
     used by operations that autocast runs in lower precision, so that they are generated in it. ``gradient``: what
-    the free vector's gradient is divided by, entry by entry: see `Group.divisor`.
+    the free vector's gradient is divided by, entry by entry: see `Group.divisor`. ``steps``: name of the buffer that
+    holds the steps of a quantised free vector, (dof / `size` rounded up,), or None; ``size``: entries that share one.
     """
 
     free: str
@@ -43,6 +44,8 @@ class Group:
     devices: tuple[str | None, ...] = ()
     lowered: bool = False
     gradient: str = "euclidean"
+    steps: str | None = None
+    size: int = 0
 
     map: Generator = field(init=False, compare=False)
     """diag(scale) G diag(column scale): what turns the free vector into all weights."""
@@ -53,6 +56,11 @@ class Group:
         plain = not self.isometric and set(self.ledger.scales) <= {1.0}
         scaled = Scaled(self.generator, self.ledger.sizes, self.ledger.scales, self.isometric)
         object.__setattr__(self, "map", self.generator if plain else scaled)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """Names of the owner's buffers that belong to this group."""
+        return tuple(name for name in (self.origin, self.steps) if name is not None)
 
     def divisor(self, like: Tensor) -> Tensor | None:
         """(dof,), or None for the plain ("euclidean") gradient.
@@ -158,6 +166,10 @@ class Constraint:
         Raises:
             TargetError: a tensor is missing or has another shape. Nothing is changed then.
         """
+        if quantised := next((group.free for group in self.groups if group.steps is not None), None):
+            raise TargetError(
+                f"{quantised!r} is quantised: project the model that it was made from, and quantise again."
+            )
         fitted, self.residual = self.fit(weights)
         with torch.no_grad():
             for group, free in zip(self.groups, fitted, strict=True):
@@ -203,16 +215,24 @@ class Constraint:
         return free
 
     def scaled(self, free: Tensor, group: Group) -> Tensor:
-        """The free vector as generation sees it: its gradient is divided as the group says."""
+        """The free vector as generation sees it: integers times steps, or with a gradient divided as the group says."""
+        if group.steps is not None:
+            steps = self._steps(group)
+            return free.to(steps.dtype) * steps.repeat_interleave(group.size)[: len(free)]
         divisor = group.divisor(free)
         return free if divisor is None else _ScaledGradient.apply(free, divisor)
 
     def _origin(self, group: Group) -> Tensor | None:
         return None if group.origin is None else self.owner._buffers[group.origin]
 
+    def _steps(self, group: Group) -> Tensor:
+        steps = self.owner._buffers[str(group.steps)]
+        assert steps is not None
+        return steps
+
     def _dtype(self, group: Group) -> torch.dtype:
         """What the weights are generated in: the free vector's type, or autocast's where it would cast them all."""
-        free = self._free(group)
+        free = self._free(group) if group.steps is None else self._steps(group)
         if group.lowered and torch.is_autocast_enabled(free.device.type):
             return torch.get_autocast_dtype(free.device.type)
         return free.dtype
@@ -262,6 +282,7 @@ class Constraint:
     def _load(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         """Pre-hook of the owner's load_state_dict: a dense checkpoint is fitted by least squares."""
         if any(prefix + group.free in state_dict for group in self.groups):
+            self._check_quantised(state_dict, prefix)
             return
         names = {name: prefix + name for entry in self.ledger for name in entry.names}
         dense = {name: state_dict[key] for name, key in names.items() if key in state_dict}
@@ -281,6 +302,16 @@ class Constraint:
                 state_dict.setdefault(prefix + group.origin, self._origin(group))
         for key in names.values():
             state_dict.pop(key, None)
+
+    def _check_quantised(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """Numbers would be cut to integers, or integers taken for numbers, without a word."""
+        for group in self.groups:
+            given = state_dict.get(prefix + group.free)
+            if isinstance(given, Tensor) and given.is_floating_point() == (group.steps is not None):
+                what = "integers" if group.steps is not None else "numbers"
+                raise TargetError(
+                    f"{group.free!r} takes {what}, the state_dict has {given.dtype}: see lincon.quantize."
+                )
 
     # Copies.
 

@@ -1,8 +1,9 @@
 """Model files: the free vectors, the unconstrained tensors, the spec and the ledger, in one safetensors file.
 
-The metadata entry ``lincon`` is JSON (`FORMAT` 1): for each constraint its owner and groups, for each group the name of
-its free vector, the generator's spec and fingerprint, the ledger. Its ``sha256`` covers the rest of the JSON and every
-tensor. A file is written under a temporary name, synced and renamed; nothing is ever unpickled.
+The metadata entry ``lincon`` is JSON (`FORMAT` 2; 1 where nothing is coded or quantised): for each constraint its owner
+and groups, for each group the name of its free vector, the generator's spec and fingerprint, the ledger; for each
+entropy-coded tensor how. Its ``sha256`` covers the rest of the JSON and every tensor as it is stored. A file is written
+under a temporary name, synced and renamed; nothing is ever unpickled.
 """
 
 import hashlib
@@ -22,13 +23,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lincon.binding import bind, check_whole, unbind
+from lincon.coding import decode, encode
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import FileError, LinconError
 from lincon.ledger import Ledger
 from lincon.registry import build, registered
 from lincon.tensors import Target, targets
 
-FORMAT = 1
+FORMAT = 2
 _TABLE = "lincon.tables."
 
 
@@ -78,8 +80,10 @@ class Contents:
         return "\n".join(lines)
 
 
-def save(model: nn.Module, path: str | os.PathLike[str]) -> int:
+def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -> int:
     """Write a model: free vectors, unconstrained tensors, spec and ledger (a plain or merged one: all its tensors).
+
+    With ``code``, quantised free vectors and tables of small integers are entropy-coded, which loses nothing.
 
     Returns the size in bytes. The file is written whole or not at all: a temporary name beside ``path``, synced,
     then renamed.
@@ -98,10 +102,16 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> int:
             _check_registered(group)
             tables = group.generator.tables()
             tensors.update({f"{_TABLE}{prefix}{group.free}.{name}": table for name, table in tables.items()})
+    ours = {*tensors, *(prefix + group.free for prefix, constraint in found for group in constraint.groups)}
     state, aliases = _distinct({k: v for k, v in model.state_dict().items() if k not in derived})
     tensors.update(state)
-    header = {"format": FORMAT, "lincon": _version(), "constraints": header_constraints, "aliases": aliases}
+    header = {"format": 1, "lincon": _version(), "constraints": header_constraints, "aliases": aliases}
     stored = _apart(tensors)
+    if coded := {name: made for name in sorted(ours) if code and (made := encode(stored[name]))}:
+        stored |= {name: tensor for name, (tensor, _) in coded.items()}
+        header["coded"] = {name: described for name, (_, described) in coded.items()}
+    if coded or any(group.steps for _, constraint in found for group in constraint.groups):
+        header["format"] = FORMAT
     with whole(Path(path)) as temporary:
         save_file(stored, temporary, {"lincon": seal(header, stored)})
     return os.path.getsize(path)
@@ -125,7 +135,14 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
     header = _header(path, metadata["lincon"])
     if metadata["lincon"] != seal(header, tensors):
         raise FileError(f"{path} was altered after it was saved (its SHA-256 differs); get another copy.")
-    return Contents(path, header, tensors, size)
+    return Contents(path, header, _decoded(path, header, tensors), size)
+
+
+def _decoded(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        return tensors | {name: decode(tensors[name], how) for name, how in header.get("coded", {}).items()}
+    except (FileError, KeyError, AttributeError) as error:
+        raise FileError(f"{path}: {error}") from None
 
 
 def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
@@ -176,7 +193,11 @@ def _bind(
     values, placed = dict(origins), []
     for group in groups:
         members = [present[entry.name] for entry in group.ledger]
-        values[group.free] = state[prefix + group.free].to(members[0].device, members[0].dtype)
+        for name in (group.free, group.steps):
+            if name is not None:
+                stored = state[prefix + name]
+                dtype = members[0].dtype if stored.is_floating_point() else stored.dtype
+                values[name] = stored.to(members[0].device, dtype)
         devices = tuple(None if m.device == members[0].device else str(m.device) for m in members)
         placed.append(replace(group, devices=devices if any(devices) else ()))
     return bind(model.get_submodule(prefix.rstrip(".")), placed, chosen, values)
@@ -234,6 +255,8 @@ def _describe(constraint: Constraint, group: Group) -> dict[str, Any]:
         "isometric": group.isometric,
         "ledger": group.ledger.to_json(),
     }
+    if group.steps is not None:
+        description["steps"] = {"name": group.steps, "size": group.size}
     if group.origin is not None:
         origin = constraint.owner._buffers[group.origin]
         assert origin is not None
@@ -269,13 +292,32 @@ def _rebuild_groups(contents: Contents) -> dict[str, list[Group]]:
                 raise FileError(f"{contents.path}: {described['free']!r}, its ledger and its generator do not agree.")
             origin = described.get("origin", {}).get("name")
             group = Group(described["free"], generator, ledger, bool(described["isometric"]), origin)
-            groups.setdefault(prefix, []).append(group)
+            groups.setdefault(prefix, []).append(_with_steps(group, described.get("steps"), contents, prefix))
     return groups
+
+
+def _with_steps(group: Group, described: dict[str, Any] | None, contents: Contents, prefix: str) -> Group:
+    """The group, quantised as the file says; what it stores must fit."""
+    free = contents.tensors[prefix + group.free]
+    if described is None and free.is_floating_point():
+        return group
+    try:
+        name, size = (str(described["name"]), int(described["size"])) if described else ("", 0)
+    except (KeyError, TypeError, ValueError):
+        name, size = "", 0
+    steps = contents.tensors.get(prefix + name)
+    fits = size > 0 and free.dtype == torch.int8 and steps is not None and steps.is_floating_point()
+    if not fits or steps is None or steps.shape != (-(-len(free) // size),):
+        raise FileError(f"{contents.path}: {group.free!r} and the steps of its integers do not agree.")
+    return replace(group, steps=name, size=size)
 
 
 def _same(existing: dict[str, list[Group]], groups: dict[str, list[Group]]) -> bool:
     def essence(gs: list[Group]) -> list[tuple[Any, ...]]:
-        return [(g.free, g.generator, g.ledger, g.isometric, g.origin) for g in sorted(gs, key=lambda g: g.free)]
+        return [
+            (g.free, g.generator, g.ledger, g.isometric, g.origin, g.steps, g.size)
+            for g in sorted(gs, key=lambda g: g.free)
+        ]
 
     return {p: essence(gs) for p, gs in existing.items()} == {p: essence(gs) for p, gs in groups.items()}
 
@@ -305,7 +347,7 @@ def _check_ledger(model: nn.Module, prefix: str, groups: list[Group], where: str
 def _check_state(model: nn.Module, state: dict[str, Tensor], groups: dict[str, list[Group]], where: str) -> None:
     """That what is stored besides the free vectors is just what the model has besides the generated tensors."""
     under = {p: _prefixes(model, p) for p in groups}
-    free = {p + g.free for first, gs in groups.items() for p in under[first] for g in gs}
+    free = {p + n for first, gs in groups.items() for p in under[first] for g in gs for n in (g.free, g.steps) if n}
     generated = {
         p + n for first, gs in groups.items() for p in under[first] for g in gs for e in g.ledger for n in e.names
     }

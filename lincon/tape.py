@@ -195,7 +195,8 @@ class LayerTape(Tape):
 
     def _make(self, key: Key, dtype: torch.dtype) -> Tensor:
         with torch.no_grad():
-            return self.constraint._generate_one(self.constraint.groups[key[0]], key[1], self.free[key[0]], dtype)
+            group = self.constraint.groups[key[0]]
+            return self.constraint._generate_one(group, key[1], self.constraint.scaled(self.free[key[0]], group), dtype)
 
     def _note(self, tensor: Tensor) -> Any:
         key = self.places.get(tensor.untyped_storage().data_ptr()) if tensor.layout == torch.strided else None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import lincon
 from lincon.counter import bits, key
-from lincon.generators import Codebook, Lego, Matrix, Nullspace, available, get
+from lincon.generators import Codebook, Lego, Mask, Matrix, Nullspace, Part, available, get
 from lincon.generators.nullspace import tied
 from lincon.testing import values
 
@@ -34,7 +34,13 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "lego": [{}],
     "matrix": [{}],
     "nullspace": [{}],
+    "mask": [{}, {"of": "dense"}, {"of": "nullspace"}],
+    "part": [{}, {"of": "dense"}, {"of": "codebook", "fewer_rows": True}, {"fewer_rows": True}],
 }
+
+
+GIVEN = {"lego", "mask", "matrix", "nullspace", "part"}
+"""Generators that are made of more than rows, dof and seed."""
 
 
 def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) -> lincon.Generator:
@@ -55,6 +61,14 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
         groups = -(-rows // size)
         equalities = tied(groups, size)
         return Nullspace(groups * size, None, equalities=equalities, values=values(equalities.shape[0], 7).numpy())
+    if name == "mask":
+        inner = make(str(options.get("of", "ring")), rows, dof, seed, {})
+        return Mask.of(inner, _kept(inner.rows, seed % 7 % inner.rows))
+    if name == "part":
+        more = 1 + seed % 5 if options.get("fewer_rows") else 0
+        inner = make(str(options.get("of", "ring")), rows + more, dof + 1 + seed % 3, seed, {})
+        kept = None if not more else _kept(inner.rows, more)
+        return Part.of(inner, _kept(inner.dof, min(1 + seed % 3, inner.dof - 1)), kept)
     cls = get(name)
     if name == "identity":
         dof = rows
@@ -62,6 +76,13 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
         dof = min(dof, rows)
     options = {o: min(v, dof) if o in ("tile", "chunk") else v for o, v in options.items()}  # type: ignore[call-overload]
     return cls(rows, dof, seed, **options)
+
+
+def _kept(length: int, dropped: int) -> torch.Tensor:
+    """A mask, (length,), without ``dropped`` places that are spread over it."""
+    mask = torch.ones(length, dtype=torch.bool)
+    mask[torch.arange(dropped) * length // max(1, dropped)] = False
+    return mask
 
 
 SIZES = st.one_of(st.integers(1, 40), st.sampled_from([64, 97, 127, 128, 200]))

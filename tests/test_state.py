@@ -17,7 +17,7 @@ from torch import nn
 
 import lincon
 from lincon.generators import available
-from tests.cases import OPTIONS, make
+from tests.cases import GIVEN, OPTIONS, make
 from tests.models import Raw, Reads, Tied, convnet, images
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -40,7 +40,7 @@ def test_state_dict_holds_the_free_vector_once_and_nothing_else_of_g():
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_file_is_the_free_vector_the_rest_and_a_small_header(name, tmp_path):
     model = convnet()
-    sized = {} if name not in ("matrix", "nullspace", "lego") else None
+    sized = {} if name not in GIVEN else None
     if sized is None:
         pytest.skip("stores its G, which no seed can rebuild")
     constraint = lincon.constrain(model, name, dof=1.0 if name == "identity" else 0.1)
@@ -65,7 +65,7 @@ def test_safetensors_saves_the_state_dict(tmp_path):
 def test_a_file_reloads_bit_for_bit(name, scope, dtype, tmp_path):
     for options in OPTIONS[name]:
         model, fresh = (convnet().eval().to(dtype) for _ in range(2))
-        if name in ("matrix", "nullspace", "lego"):
+        if name in GIVEN:
             recipe = lambda rows, dof, seed: make(name, rows, 3, 0, {})  # noqa: E731
             lincon.constrain(model, recipe, where="0.weight", scale=None)
         else:
@@ -141,7 +141,7 @@ def rewrite(path, change):
             lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(name="vera"),
             "No generator 'vera'",
         ),
-        (lambda h, t: h.update(format=2), "format 2"),
+        (lambda h, t: h.update(format=3), "format 3"),
         (lambda h, t: h.pop("constraints"), "damaged"),
         (lambda h, t: t.update(free=torch.zeros(5)), "do not agree"),
         (lambda h, t: t.pop("0.bias"), r"0\.bias"),

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import lincon
 from lincon.generator import Generator
-from tests.cases import OPTIONS, examples
+from tests.cases import GIVEN, OPTIONS, examples
 from tests.models import Reads, Tied, convnet, images
 
 
@@ -245,7 +245,7 @@ def test_casting_a_model_never_casts_its_generator():
     torch.testing.assert_close(twin[0].weight.double(), expected, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(set(OPTIONS) - {"identity", "matrix", "nullspace", "lego"}))
+@pytest.mark.parametrize("name", sorted(set(OPTIONS) - {"identity", *GIVEN}))
 def test_merge_is_bit_identical_and_restores_the_keys(name):
     model = constrained(name)
     expected, keys = model(images()), list(convnet().state_dict())

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 import lincon
-from tests.cases import OPTIONS, make
+from tests.cases import GIVEN, OPTIONS, make
 from tests.models import Raw
 
 HERE = Path(__file__).parent
 
 
-def _example(name: str, rows: int, dof: int, seed: int) -> lincon.Generator:
-    return make(name, rows, 9, 6, {})
+def _example(name: str, options: dict[str, object], rows: int, dof: int, seed: int) -> lincon.Generator:
+    return make(name, rows, 9, 6, options)
 
 
 def main() -> None:
@@ -27,8 +27,8 @@ def main() -> None:
             if path.exists():
                 continue
             model = Raw()
-            if name in ("identity", "matrix", "nullspace", "lego"):
-                lincon.constrain(model, partial(_example, name), scale=None)
+            if name in {"identity", *GIVEN}:
+                lincon.constrain(model, partial(_example, name, options), scale=None)
             else:
                 lincon.constrain(model, name, dof=9, seed=2024, **options)  # type: ignore[arg-type]
             with torch.no_grad():

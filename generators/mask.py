@@ -1,0 +1,108 @@
+"""Mask: another generator with some of its rows zero; pruning of single weights, which the free vector outlives.
+
+G[i, j] = m[i] H[i, j] with H the inner generator and m 0 or 1. Weights that are pruned stay zero however W is trained.
+A free number that no weight reads any more is one degree of freedom less, but not before: sparsity of Ŵ and DoF are two
+things. Cost: that of H. The file stores the mask, entropy-coded, and H by its spec.
+"""
+
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from lincon.errors import LinconError
+from lincon.generator import Generator, Segments
+from lincon.generators.matrix import digest
+from lincon.registry import build, register
+
+_INNER = "inner_"
+
+
+@register
+@final
+class Mask(Generator):
+    """Another generator with some of its rows zero.
+
+    Args:
+        rows, dof, seed: those of ``inner``.
+        inner: a generator, or its spec.
+        shown: (rows,) bool, false where a row is zero.
+        tables: of ``inner``, by their names after "inner_", where it comes as a spec.
+
+    Raises:
+        LinconError: rows or dof that are not those of ``inner``, or a mask of another shape.
+    """
+
+    name = "mask"
+    allows_unused = True
+
+    def __init__(
+        self,
+        rows: int,
+        dof: int,
+        seed: int = 0,
+        *,
+        inner: Generator | dict[str, Any] | None = None,
+        shown: Tensor | None = None,
+        **tables: Tensor,
+    ) -> None:
+        super().__init__(rows, dof, seed)
+        if inner is None or shown is None:
+            raise LinconError("mask: it is what lincon.prune(level='weights') leaves; give inner= and shown=.")
+        own = {name.removeprefix(_INNER): table for name, table in tables.items()}
+        self.inner = inner if isinstance(inner, Generator) else build(inner, own)
+        if (self.inner.rows, self.inner.dof) != (rows, dof):
+            raise LinconError(f"mask: {self.inner!r} has not {rows} rows and {dof} dof.")
+        if shown.shape != (rows,) or shown.dtype != torch.bool:
+            raise LinconError(f"mask: shown must be bool of shape ({rows},), got {tuple(shown.shape)} {shown.dtype}.")
+        self.shown = shown.detach().cpu()
+        self.diagonal_gram = self.disjoint = self.inner.disjoint  # type: ignore[misc]
+        self._placed: dict[torch.device, Tensor] = {}
+
+    @classmethod
+    def of(cls, inner: Generator, shown: Tensor) -> "Mask":
+        """``inner`` with zero rows where ``shown`` is false, and where it had zero rows already."""
+        if isinstance(inner, Mask):
+            return cls.of(inner.inner, inner.shown & shown.cpu())
+        return cls(inner.rows, inner.dof, inner.seed, inner=inner, shown=shown)
+
+    def options(self) -> dict[str, Any]:
+        return {"inner": self.inner.spec()}
+
+    def tables(self) -> dict[str, Tensor]:
+        return {"shown": self.shown, **{_INNER + name: table for name, table in self.inner.tables().items()}}
+
+    def spec(self) -> dict[str, Any]:
+        return {**super().spec(), "digest": self._digest}
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest(self.tables())
+
+    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
+        self._write_scaled(out, free, start, [(0, len(out), 1.0)])
+
+    def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
+        self.inner._write_scaled(out, free, start, segments)
+        out.masked_fill_(~self._shown(out.device, start, len(out)), 0)
+
+    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        self._accumulate_scaled(out, grad, start, [(0, len(grad), 1.0)])
+
+    def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
+        shown = grad.masked_fill(~self._shown(grad.device, start, len(grad)), 0)
+        self.inner._accumulate_scaled(out, shown, start, segments)
+
+    def offset(self) -> Tensor | None:
+        inner = self.inner.offset()
+        return None if inner is None else inner * self.shown
+
+    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+        shown = self.shown.double()
+        return self.inner.gram_diagonal(shown if weights is None else shown * weights.double().cpu())
+
+    def _shown(self, device: torch.device, start: int, length: int) -> Tensor:
+        if device not in self._placed:
+            self._placed[device] = self.shown.to(device)
+        return self._placed[device][start : start + length]

@@ -1,0 +1,177 @@
+"""Part: some columns, and some rows, of another generator; what pruning leaves of it.
+
+G[i, j] = H[r(i), c(j)] with H the inner generator, r and c the rows and columns that are kept, in their order. Dropping
+a column sets a free number to zero for good, and with it every weight that reads it alone: DoF after pruning are what
+is left. Dropping rows is what a network loses with its channels. Cost: that of H, and O(dof of H) to put the free
+numbers in their places. The file stores the two masks, entropy-coded, and H by its spec.
+"""
+
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from lincon.errors import LinconError
+from lincon.generator import Generator, Segments
+from lincon.generators.matrix import digest
+from lincon.registry import build, register
+
+_INNER = "inner_"
+
+
+@register
+@final
+class Part(Generator):
+    """Rows and columns of another generator.
+
+    Args:
+        rows, dof: how many are kept.
+        seed: that of ``inner``.
+        inner: a generator, or its spec.
+        kept_columns: (dof of inner,) bool, of which ``dof`` are true; None for all.
+        kept_rows: (rows of inner,) bool, of which ``rows`` are true; None for all.
+        tables: of ``inner``, by their names after "inner_", where it comes as a spec.
+
+    Raises:
+        LinconError: masks of another shape, or that keep another number.
+    """
+
+    name = "part"
+    allows_unused = True
+
+    def __init__(
+        self,
+        rows: int,
+        dof: int,
+        seed: int = 0,
+        *,
+        inner: Generator | dict[str, Any] | None = None,
+        kept_columns: Tensor | None = None,
+        kept_rows: Tensor | None = None,
+        **tables: Tensor,
+    ) -> None:
+        super().__init__(rows, dof, seed)
+        if inner is None:
+            raise LinconError("part: it is what lincon.prune leaves of a generator; give inner=, or another name.")
+        own = {name.removeprefix(_INNER): table for name, table in tables.items()}
+        self.inner = inner if isinstance(inner, Generator) else build(inner, own)
+        self._columns = _mask("kept_columns", kept_columns, self.inner.dof, dof)
+        self._rows_kept = _mask("kept_rows", kept_rows, self.inner.rows, rows)
+        self.diagonal_gram = self.inner.diagonal_gram if self._rows_kept is None else self.inner.disjoint
+        self.disjoint = self.inner.disjoint  # type: ignore[misc]
+        self._places: dict[tuple[str, torch.device], Tensor] = {}
+
+    def options(self) -> dict[str, Any]:
+        return {"inner": self.inner.spec()}
+
+    def tables(self) -> dict[str, Tensor]:
+        masks = {"kept_columns": self._columns, "kept_rows": self._rows_kept}
+        own = {name: mask for name, mask in masks.items() if mask is not None}
+        return own | {_INNER + name: table for name, table in self.inner.tables().items()}
+
+    def spec(self) -> dict[str, Any]:
+        return {**super().spec(), "digest": self._digest}
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest(self.tables())
+
+    def offset(self) -> Tensor | None:
+        inner = self.inner.offset()
+        return inner if inner is None or self._rows_kept is None else inner[self._rows_kept]
+
+    def fewer(self, columns: Tensor | None, rows: Tensor | None) -> "Part":
+        """The part of this part, as a part of the same inner generator; masks (dof,) and (rows,), None for all."""
+        outer = [_narrowed(self._columns, columns), _narrowed(self._rows_kept, rows)]
+        return Part.of(self.inner, *outer)
+
+    @classmethod
+    def of(cls, inner: Generator, columns: Tensor | None = None, rows: Tensor | None = None) -> "Part":
+        """The columns and rows of ``inner`` where the masks, (dof,) and (rows,) bool, are true; None for all.
+
+        Raises LinconError where nothing would be left.
+        """
+        if isinstance(inner, Part):
+            return inner.fewer(columns, rows)
+        height = inner.rows if rows is None else int(rows.sum())
+        width = inner.dof if columns is None else int(columns.sum())
+        if not (height and width):
+            raise LinconError(f"part: {height} rows and {width} columns of {inner!r} would be left; keep one or more.")
+        return cls(height, width, inner.seed, inner=inner, kept_columns=columns, kept_rows=rows)
+
+    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
+        self._write_scaled(out, free, start, [(0, len(out), 1.0)])
+
+    def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
+        whole = self._spread(free)
+        if self._rows_kept is None:
+            return self.inner._write_scaled(out, whole, start, segments)
+        rows = self._place("rows", out.device)[start : start + len(out)]
+        if len(rows):
+            span = out.new_empty(int(rows[-1] - rows[0]) + 1)
+            self.inner._write(span, whole, int(rows[0]))
+            torch.index_select(span, 0, rows - rows[0], out=out)
+        for low, high, scale in segments:
+            out[low:high].mul_(scale)
+
+    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        self._accumulate_scaled(out, grad, start, [(0, len(grad), 1.0)])
+
+    def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
+        total = out if self._columns is None else out.new_zeros(self.inner.dof)
+        if self._rows_kept is None:
+            self.inner._accumulate_scaled(total, grad, start, segments)
+        elif len(grad):
+            rows = self._place("rows", grad.device)[start : start + len(grad)]
+            span = total.new_zeros(int(rows[-1] - rows[0]) + 1)
+            scaled = grad.to(total.dtype, copy=True)
+            for low, high, scale in segments:
+                scaled[low:high].mul_(scale)
+            span[rows - rows[0]] = scaled
+            self.inner._accumulate(total, span, int(rows[0]))
+        if self._columns is not None:
+            out += total[self._place("columns", out.device)]
+
+    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+        if self._rows_kept is not None:
+            every = torch.zeros(self.inner.rows, dtype=torch.float64)
+            every[self._rows_kept] = 1.0 if weights is None else weights.double().cpu()
+            weights = every
+        gram = self.inner.gram_diagonal(weights)
+        return gram if self._columns is None else gram[self._columns]
+
+    def _spread(self, free: Tensor) -> Tensor:
+        """The free numbers in their places among those of the inner generator, zeros elsewhere."""
+        if self._columns is None:
+            return free
+        whole = free.new_zeros(self.inner.dof)
+        whole[self._place("columns", free.device)] = free
+        return whole
+
+    def _place(self, what: str, device: torch.device) -> Tensor:
+        """Indices of what is kept, (rows,) or (dof,)."""
+        if (what, device) not in self._places:
+            mask = self._rows_kept if what == "rows" else self._columns
+            assert mask is not None
+            self._places[what, device] = mask.nonzero().squeeze(1).to(device)
+        return self._places[what, device]
+
+
+def _mask(name: str, mask: Tensor | None, length: int, kept: int) -> Tensor | None:
+    if mask is None:
+        if kept != length:
+            raise LinconError(f"part: {kept} of {length} are kept, but {name} does not say which.")
+        return None
+    if mask.shape != (length,) or mask.dtype != torch.bool or int(mask.sum()) != kept:
+        raise LinconError(f"part: {name} must be bool of shape ({length},) with {kept} true, got {tuple(mask.shape)}.")
+    return mask.detach().cpu()
+
+
+def _narrowed(mask: Tensor | None, within: Tensor | None) -> Tensor | None:
+    """A mask, of whose true places only those stay that are true in ``within``."""
+    if mask is None or within is None:
+        return within if mask is None else mask
+    narrowed = mask.clone()
+    narrowed[mask] = within.cpu()
+    return narrowed

@@ -1,0 +1,142 @@
+"""Pruning of a constrained model: fewer free numbers, or weights that stay zero. What is left trains as before."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lincon.binding import check_whole, warn_of_optimizers
+from lincon.constraint import Constraint, Group, constraints
+from lincon.errors import DofError, LinconError, LinconWarning, TargetError
+from lincon.registry import get
+from lincon.tensors import count
+
+LEVELS = "free", "weights"
+
+
+def prune(
+    model: nn.Module, keep: int | float, *, level: str = "free", scores: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Prune a constrained model in place, the least important of all its constraints together.
+
+    On the level of the free vector, a free number is dropped for good: the generator becomes a `part` of itself, the
+    free Parameter a shorter one, and DoF are what is left. The importance of entry j is its effect on the weights,
+    (|W_j| times the norm of column j of the map from W to all weights). On the level of the weights, single weights
+    become zero for good (`mask`), the smallest in magnitude first; free numbers that no weight reads any more are
+    dropped, the others stay.
+
+    Args:
+        model: constrained. Optimizers made before hold the old Parameter: make them again.
+        keep: what is kept, of free numbers or of weights: how many, or a fraction of those there are now.
+        level: "free" or "weights".
+        scores: importance by name of the free vector, (dof,), or of the weight, in place of the default.
+
+    Returns:
+        For each free vector by name, a mask (dof before,) of the entries that are kept: ``early[mask]`` rewinds to an
+        earlier state, as iterative magnitude pruning does.
+
+    Raises:
+        TargetError: nothing is constrained. LinconError: a free vector that is quantised or holds NaN or infinity, or
+        scores of another shape, by name. DofError: nothing would be kept. The model is as it was then.
+    """
+    check_whole(model)
+    found = constraints(model)
+    if not found:
+        raise TargetError(f"{type(model).__name__} has no constraint to prune; constrain it first.")
+    if level not in LEVELS:
+        raise LinconError(f"level={level!r}; give one of {', '.join(map(repr, LEVELS))}.")
+    if level == "weights":
+        _check_zeros(found)
+    places = [(constraint, number) for constraint in found for number in range(len(constraint.groups))]
+    check_finite(found)
+    importance = [_importance(c, c.groups[number], level, scores or {}) for c, number in places]
+    masks = _largest(importance, _kept(keep, sum(map(len, importance))))
+    plans = [_pruned(c.groups[number], mask, level) for (c, number), mask in zip(places, masks, strict=True)]
+    return {c.groups[number].free: _replace(c, number, *plan) for (c, number), plan in zip(places, plans, strict=True)}
+
+
+def check_finite(found: list[Constraint]) -> None:
+    """Raise LinconError for a free vector that is quantised, or holds what is not finite, by name."""
+    for constraint in found:
+        for name, free in constraint.free.items():
+            if not free.is_floating_point():
+                raise LinconError(f"{name!r} is quantised already: prune and quantise the model it was made from.")
+            if not bool(free.isfinite().all()):
+                raise LinconError(f"{name!r} holds NaN or infinity: its training diverged; go back to an earlier one.")
+
+
+def _check_zeros(found: list[Constraint]) -> None:
+    """Raise LinconError for weights that cannot be made zero by rows of G."""
+    for group in (group for constraint in found for group in constraint.groups):
+        if group.origin is not None:
+            raise LinconError(f"{group.free!r} has an offset, so its weights would not be zero; prune level='free'.")
+        if group.isometric:
+            raise LinconError(f"{group.free!r} is isometric: zero rows would change its columns; prune level='free'.")
+
+
+def effect(constraint: Constraint, group: Group) -> Tensor:
+    """How much each free number moves the weights: |W_j| times the norm of its column, (dof,) float64."""
+    return constraint._free(group).detach().double().cpu().abs() * group.map.gram_diagonal().cpu().sqrt()
+
+
+def _importance(constraint: Constraint, group: Group, level: str, scores: Mapping[str, Tensor]) -> Tensor:
+    if level == "free":
+        return _given(scores, group.free, (group.generator.dof,), lambda: effect(constraint, group))
+    made = constraint._generate(group)
+    parts = [
+        _given(scores, entry.name, entry.shape, lambda weight=weight: weight.detach().abs())  # type: ignore[misc]
+        for entry, weight in zip(group.ledger, made, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _given(scores: Mapping[str, Tensor], name: str, shape: tuple[int, ...], default: Callable[[], Tensor]) -> Tensor:
+    found = scores[name] if name in scores else default()
+    if tuple(found.shape) != shape or bool(found.isnan().any()):
+        raise LinconError(f"Scores of {name!r} are of shape {tuple(found.shape)}, or NaN; give numbers of {shape}.")
+    return found.detach().double().cpu().reshape(-1)
+
+
+def _kept(keep: int | float, total: int) -> int:
+    number = count(keep, total)
+    if number > total:
+        raise DofError(f"keep={keep}: there are only {total}.")
+    return number
+
+
+def _largest(importance: list[Tensor], keep: int) -> list[Tensor]:
+    """A mask for each, of the ``keep`` largest of all; of equal ones the first."""
+    every = torch.cat(importance)
+    mask = torch.zeros(len(every), dtype=torch.bool)
+    mask[every.sort(descending=True, stable=True).indices[:keep]] = True
+    return list(mask.split([len(each) for each in importance]))
+
+
+def _pruned(group: Group, mask: Tensor, level: str) -> tuple[Group, Tensor]:
+    """The pruned group, and which entries of its free vector stay."""
+    part: Any = get("part")
+    masked: Any = get("mask")
+    generator = group.generator
+    if level == "weights":
+        generator = masked.of(generator, mask)
+        mask = generator.gram_diagonal() > 0
+    if not bool(mask.any()):  # a group of which nothing is left keeps one number: its weights need something to read
+        warnings.warn(f"Nothing of {group.free!r} is left but one number.", LinconWarning, stacklevel=4)
+        mask = torch.arange(len(mask)) == 0
+    if not bool(mask.all()):
+        generator = part.of(generator, mask)
+    return replace(group, generator=generator), mask
+
+
+def _replace(constraint: Constraint, number: int, group: Group, mask: Tensor) -> Tensor:
+    """Put the pruned group in its place."""
+    old = constraint._free(group)
+    constraint.groups[number] = group
+    if not bool(mask.all()):
+        new = nn.Parameter(old.detach()[mask.to(old.device)].clone(), old.requires_grad)
+        constraint.owner._parameters[group.free] = new
+        warn_of_optimizers([old])
+    return mask
