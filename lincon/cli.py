@@ -27,8 +27,9 @@ from lincon.recycling import keep_pages
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer carry inside
 
 
-EXTRAS = "kornia", "lightning", "matplotlib", "PIL", "rich", "sklearn", "tensorboardX", "torchmetrics", "typer"
-"""What [tasks] installs, by the names under which it is imported."""
+TASKS = "kornia", "lightning", "matplotlib", "PIL", "rich", "sklearn", "tensorboardX", "torchmetrics", "typer"
+EXTRAS = {**dict.fromkeys(TASKS, "tasks"), **dict.fromkeys(("onnx", "onnxscript", "torchao"), "export")}
+"""Which extra installs what, by the names under which it is imported."""
 
 
 class OneLine(TyperGroup):
@@ -62,7 +63,8 @@ def _one_line() -> Iterator[None]:
     except UsageError as error:
         _end(error.format_message(), 2)
     except ModuleNotFoundError as error:
-        remedy = ": pip install 'lincon-torch[tasks]'" if error.name in EXTRAS else ""
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        remedy = f": pip install 'lincon-torch[{extra}]'" if extra else ""
         _end(f"{error.name or error} is not installed{remedy}", 2)
     except (LinconError, OSError) as error:
         _end(str(error), 2)
@@ -334,7 +336,9 @@ def generalization(
 @training
 def reproduce(
     options: Options,
-    table: Annotated[str, typer.Argument(help="baselines, dof-accuracy, generalization, pose or multitask.")],
+    table: Annotated[
+        str, typer.Argument(help="baselines, dof-accuracy, generalization, pruning, quantization, pose or multitask.")
+    ],
     model: Annotated[str, typer.Option(help="The models that its rows speak of, commas between.")] = "",
     seeds: Seeds = 3,
     objectnet: ObjectNet = None,
@@ -416,6 +420,80 @@ def _measures(task: str, found: dict[str, float]) -> None:
 
     for measure in find(task).measures:
         typer.echo(f"test {measure.label}: {measure.factor * found[measure.name]:.2f}")
+
+
+Tuned = Annotated[Path, typer.Option(help="Folder of the changed model, for lincon evaluate, predict and so on.")]
+Root = Annotated[Path | None, typer.Option(help="Folder of the data set, where it is not embedded.")]
+
+
+@app.command()
+def prune(
+    run: Annotated[Path, typer.Argument(help="Folder of a training, as lincon train leaves it.")],
+    keep: Annotated[str, typer.Option(help="What is kept: 4096 (a count) or 0.5 (a fraction).")] = "0.5",
+    level: Annotated[str, typer.Option(help="free (numbers of the free vector) or weights (DoF stay).")] = "free",
+    epochs: Annotated[int, typer.Option(min=0, help="To train on afterwards.")] = 0,
+    learning_rate: Annotated[float | None, typer.Option(help="A tenth of the training's by default.")] = None,
+    root: Root = None,
+    out: Tuned = Path("runs/pruned"),
+) -> None:
+    """Prune a trained model, train it on, and measure it before and after."""
+    from lincon.tasks.experiments.progress import EpochBar
+
+    kept = _dof(keep)
+    with EpochBar(max(1, epochs)) as bar:
+        bar.describe("pruned")
+        _tune(
+            run,
+            out,
+            lambda model: lincon.prune(model, kept, level=level),
+            epochs=epochs,
+            learning_rate=learning_rate,
+            root=root,
+            callbacks=[bar],
+        )
+
+
+@app.command()
+def quantize(
+    run: Annotated[Path, typer.Argument(help="Folder of a training, as lincon train or lincon prune leaves it.")],
+    bits: Annotated[int, typer.Option(help="Of an integer, 2 to 8.")] = 8,
+    size: Annotated[int | None, typer.Option(help="Integers that share a step; 64 or more by default.")] = None,
+    root: Root = None,
+    out: Tuned = Path("runs/quantized"),
+) -> None:
+    """Quantise the free vector of a trained model, and measure it before and after."""
+    _tune(run, out, lambda model: lincon.quantize(model, bits, size), root=root)
+
+
+def _tune(run: Path, out: Path, change: Callable[[Any], object], **options: Any) -> None:
+    from lincon.tasks.experiments.task import task as find
+    from lincon.tasks.experiments.training import SAVED, reload
+    from lincon.tasks.experiments.tuning import tune
+
+    keep_pages()
+    model, before, after = tune(run, out, change, **options)
+    typer.echo(lincon.summary(model))
+    for measure in find(reload(out)[1].task).measures:
+        values = (f"{measure.factor * found[measure.name]:.2f}" for found in (before, after))
+        typer.echo(f"test {measure.label}: {' -> '.join(values)}")
+    sizes = (f"{(folder / SAVED).stat().st_size:,}" for folder in (run, out))
+    typer.echo(f"{' -> '.join(sizes)} bytes in {out / SAVED}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training, as lincon train or lincon prune leaves it.")],
+    file: Annotated[Path, typer.Argument(help="model.safetensors (a plain state_dict), model.pt2, or model.onnx.")],
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Eight-bit execution, calibrated on training images: .pt2")
+    ] = False,
+    root: Root = None,
+) -> None:
+    """Write a trained model in a format that needs no lincon; its outputs are checked."""
+    from lincon.tasks.experiments.deploying import deploy
+
+    for line in deploy(run, file, root, int8=int8):
+        typer.echo(line)
 
 
 @app.command()

@@ -148,6 +148,10 @@ class Constraint:
         """The free vectors by name, each (dof,), as they are now in the owner."""
         return {group.free: self._free(group) for group in self.groups}
 
+    def replace_group(self, number: int, group: Group) -> None:
+        """Put another group in a place. The list is a new one: copies of the constraint share the old one."""
+        self.groups = [group if n == number else other for n, other in enumerate(self.groups)]
+
     def weights(self) -> dict[str, Tensor]:
         """All generated tensors by (first) name, differentiable, generated in one operation a group."""
         made = [self._generate(group) for group in self.groups]

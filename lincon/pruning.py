@@ -134,7 +134,7 @@ def _pruned(group: Group, mask: Tensor, level: str) -> tuple[Group, Tensor]:
 def _replace(constraint: Constraint, number: int, group: Group, mask: Tensor) -> Tensor:
     """Put the pruned group in its place."""
     old = constraint._free(group)
-    constraint.groups[number] = group
+    constraint.replace_group(number, group)
     if not bool(mask.all()):
         new = nn.Parameter(old.detach()[mask.to(old.device)].clone(), old.requires_grad)
         constraint.owner._parameters[group.free] = new

@@ -64,7 +64,7 @@ def _quantize(constraint: Constraint, number: int, group: Group, bits: int, size
         name += "_"
     owner.register_buffer(name, steps)
     owner._parameters[group.free] = nn.Parameter(codes, requires_grad=False)
-    constraint.groups[number] = replace(group, steps=name, size=size)
+    constraint.replace_group(number, replace(group, steps=name, size=size))
     warn_of_optimizers([free])
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from copy import deepcopy
 
 import pytest
 import torch
@@ -204,6 +205,17 @@ def test_weights_that_are_pruned_stay_zero_and_dof_fall_with_the_last_reader():
     model.train()(images()).square().sum().backward()
     optimizer.step()
     assert sum(int((w != 0).sum()) for w in constraint.weights().values()) == read
+
+
+@pytest.mark.parametrize("act", [lambda m: lincon.prune(m, 0.5), lambda m: lincon.quantize(m)])
+def test_a_copy_is_pruned_and_quantised_without_the_original(act):
+    model = constrained()
+    copy = deepcopy(model)
+    expected, (constraint,) = model(images()), lincon.constraints(model)
+    act(copy)
+    assert torch.equal(model(images()), expected) and constraint.dof == len(model.free)
+    act(model)
+    assert torch.equal(model(images()), copy(images()))
 
 
 def test_an_optimizer_made_before_is_named():

@@ -10,6 +10,7 @@ from torch import nn
 
 import lincon
 from lincon import LinconError
+from lincon.tasks.classification.pruning import PRUNED
 from lincon.tasks.experiments.body import Architecture, body_weights, count
 from lincon.tasks.experiments.scheme import Scheme, vanilla
 from lincon.tasks.experiments.schemes import SHARING
@@ -59,5 +60,6 @@ SCHEMES: dict[str, Scheme] = {
     "rpg": SHARING["rpg"],
     "rpg-block": Scheme(by_stage),
     **SHARING,
+    **PRUNED,
 }
 """Schemes by name, in the order of a table."""

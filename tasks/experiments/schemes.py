@@ -51,7 +51,7 @@ def _freeze(model: nn.Module, dof: int) -> None:
 
 def _prune(model: nn.Module, dof: int) -> None:
     """Keep the ``dof`` weights of the body that are largest in magnitude; the rest stay zero."""
-    places = _places(model)
+    places = pruned_places(model)
     total = sum(getattr(module, name).numel() for module, name in places)
     prune.global_unstructured(places, pruning_method=prune.L1Unstructured, amount=total - dof)
 
@@ -66,7 +66,7 @@ def _cluster(model: nn.Module, dof: int) -> None:
     By the mean gradient of a centroid's weights, which moves them as projected gradient descent does: Han et al. sum
     it, which at the rate of the training undoes the training.
     """
-    for module, name in _places(model):
+    for module, name in pruned_places(model):
         prune.remove(module, name)
     names = body_weights(model)
     kept = [int(model.get_parameter(name).count_nonzero()) for name in names]
@@ -74,7 +74,7 @@ def _cluster(model: nn.Module, dof: int) -> None:
     lincon.constrain(model, "codebook", where=names, scope=books, scale=None, init="project", gradient="gram")
 
 
-def _places(model: nn.Module) -> list[tuple[nn.Module, str]]:
+def pruned_places(model: nn.Module) -> list[tuple[nn.Module, str]]:
     """(module, attribute) of every weight of the body, also while it is pruned."""
     names = (name.removesuffix("_orig") for name in body_weights(model))
     return [(model.get_submodule(path), attribute) for path, _, attribute in (name.rpartition(".") for name in names)]

@@ -33,6 +33,7 @@ from lincon.tasks.experiments.writing import write_whole
 from lincon.tensors import count as as_count
 
 SAVED = "model.safetensors"
+RECORD = "training.json"
 LOGS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 OURS = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run", "overfit_batches", "barebones"),
@@ -156,7 +157,7 @@ def train(
             given = {"logger": loggers or False, **(options or {})}
             if there is not None:
                 _checkpoint(there)  # a damaged one is named here, before Lightning reads it
-            _fit(module, data, epochs, [history, *callbacks, *_checkpoints(place)], there, given)
+            fit(module, data, epochs, [history, *callbacks, *_checkpoints(place)], there, given)
         first += epochs
     size = lincon.save(model, folder / SAVED)
     run = Run(
@@ -209,7 +210,7 @@ def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
 
     Raises LinconError if the folder holds no finished training.
     """
-    record, file = folder / "training.json", folder / SAVED
+    record, file = folder / RECORD, folder / SAVED
     if not record.exists() or not file.exists():
         raise LinconError(f"{folder} holds no trained model: give the --out of lincon train, or a folder of its runs/.")
     there = _read(record)
@@ -234,7 +235,7 @@ def _logger(log: str, folder: Path, phase: str) -> Logger:
 def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> list[Path]:
     """Places of the checkpoints of each phase; those of another training are refused, or deleted for a new one."""
     places = [folder / f"phase-{number}.ckpt" for number in range(phases)]
-    record = folder / "training.json"
+    record = folder / RECORD
     if resume:
         if not any(place.exists() for place in places) or not record.exists():
             raise LinconError(f"{folder} holds no checkpoint to resume from; train without --resume first.")
@@ -258,7 +259,7 @@ def _read(record: Path) -> dict[str, Any]:
 
 def interrupted(folder: Path) -> bool:
     """Whether a training left checkpoints there and did not end."""
-    return (folder / "training.json").exists() and any(folder.glob("phase-*.ckpt"))
+    return (folder / RECORD).exists() and any(folder.glob("phase-*.ckpt"))
 
 
 def _restore(module: Learner, history: History, place: Path) -> None:
@@ -284,14 +285,15 @@ def _checkpoints(place: Path) -> list[Callback]:
     ]
 
 
-def _fit(
+def fit(
     module: Learner,
     data: Data,
     epochs: int,
-    callbacks: list[Callback],
-    ckpt: Path | None,
-    options: Mapping[str, Any],
+    callbacks: Sequence[Callback],
+    ckpt: Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
+    """Train for so many epochs, quietly; from a checkpoint where there is one."""
     defaults: dict[str, Any] = {
         "devices": 1,
         "enable_progress_bar": False,
@@ -302,9 +304,9 @@ def _fit(
         trainer = _trainer(
             {
                 **defaults,
-                **options,
+                **(options or {"logger": False, "enable_checkpointing": False}),
                 "max_epochs": epochs,
-                "callbacks": callbacks,
+                "callbacks": list(callbacks),
                 "reload_dataloaders_every_n_epochs": 1,
             }
         )
