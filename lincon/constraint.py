@@ -73,7 +73,8 @@ class Group:
             return None
         slot = like.device, like.dtype
         if slot not in self._divisors:
-            self._divisors[slot] = self._count().to(like)
+            with torch.inference_mode(False):  # it is kept, and a later backward needs it
+                self._divisors[slot] = self._count().to(like.device, like.dtype)
         return self._divisors[slot]
 
     def _count(self) -> Tensor:
@@ -148,9 +149,17 @@ class Constraint:
         """The free vectors by name, each (dof,), as they are now in the owner."""
         return {group.free: self._free(group) for group in self.groups}
 
-    def replace_group(self, number: int, group: Group) -> None:
-        """Put another group in a place. The list is a new one: copies of the constraint share the old one."""
+    def replace_group(self, number: int, group: Group, free: nn.Parameter) -> None:
+        """Put another group in a place, and its free vector. The list is a new one: copies share the old one."""
         self.groups = [group if n == number else other for n, other in enumerate(self.groups)]
+        self.owner._parameters[group.free] = free
+
+    def narrow_group(self, number: int, group: Group, columns: Tensor) -> Tensor:
+        """Put in a place a group of which only the free numbers in ``columns``, a mask, are left; the old vector."""
+        old = self._free(group)
+        kept = old.detach()[columns.to(old.device)].clone()
+        self.replace_group(number, group, nn.Parameter(kept, old.requires_grad))
+        return old
 
     def weights(self) -> dict[str, Tensor]:
         """All generated tensors by (first) name, differentiable, generated in one operation a group."""
@@ -223,7 +232,7 @@ class Constraint:
         if group.steps is not None:
             steps = self._steps(group)
             return free.to(steps.dtype) * steps.repeat_interleave(group.size)[: len(free)]
-        divisor = group.divisor(free)
+        divisor = group.divisor(free) if torch.is_grad_enabled() else None
         return free if divisor is None else _ScaledGradient.apply(free, divisor)
 
     def _origin(self, group: Group) -> Tensor | None:

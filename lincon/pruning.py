@@ -133,10 +133,8 @@ def _pruned(group: Group, mask: Tensor, level: str) -> tuple[Group, Tensor]:
 
 def _replace(constraint: Constraint, number: int, group: Group, mask: Tensor) -> Tensor:
     """Put the pruned group in its place."""
-    old = constraint._free(group)
-    constraint.replace_group(number, group)
-    if not bool(mask.all()):
-        new = nn.Parameter(old.detach()[mask.to(old.device)].clone(), old.requires_grad)
-        constraint.owner._parameters[group.free] = new
-        warn_of_optimizers([old])
+    if bool(mask.all()):
+        constraint.replace_group(number, group, constraint.owner.get_parameter(group.free))
+    else:
+        warn_of_optimizers([constraint.narrow_group(number, group, mask)])
     return mask

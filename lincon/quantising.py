@@ -63,8 +63,8 @@ def _quantize(constraint: Constraint, number: int, group: Group, bits: int, size
     while hasattr(owner, name):
         name += "_"
     owner.register_buffer(name, steps)
-    owner._parameters[group.free] = nn.Parameter(codes, requires_grad=False)
-    constraint.replace_group(number, replace(group, steps=name, size=size))
+    integers = nn.Parameter(codes, requires_grad=False)
+    constraint.replace_group(number, replace(group, steps=name, size=size), integers)
     warn_of_optimizers([free])
 
 

@@ -16,6 +16,7 @@ import lincon
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.learner import Classifier, accuracy
 from lincon.tasks.classification.models import MODELS, body_weights, count
+from lincon.tasks.classification.pruning import PRUNED
 from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES
 from lincon.tasks.classification.task import PRESETS, TASK
 from lincon.tasks.experiments import compare as comparing
@@ -27,7 +28,8 @@ from lincon.tasks.experiments.schemes import nonzeros
 from lincon.tasks.experiments.sweep import Sweep
 from lincon.tasks.experiments.training import Run, build, load, train, trainer_options
 
-CONSTRAINED = [name for name in SCHEMES if name not in ("vanilla", "small", "lego", "deep-compression")]
+SHARED = [name for name in SCHEMES if name not in PRUNED]
+CONSTRAINED = [name for name in SHARED if name not in ("vanilla", "small", "lego", "deep-compression")]
 QUICK = Recipe(epochs=1)
 DIGITS = Digits()
 
@@ -50,7 +52,7 @@ def compared(tmp_path_factory):
     """Every scheme, one epoch: the comparison and its folder."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("compared")
-    return comparing.compare(sweep(SCHEMES, 1, out)), out
+    return comparing.compare(sweep(SHARED, 1, out)), out
 
 
 def fail_to_train(*_args, **_kwargs):
@@ -209,7 +211,7 @@ def test_the_reported_accuracies_are_those_of_the_saved_model(tmp_path):
         assert reported == pytest.approx(right.item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SHARED)
 def test_every_scheme_saves_and_loads(compared, scheme):
     """The file alone, in a fresh model, has the accuracy that the table says."""
     _, out = compared
@@ -400,7 +402,7 @@ def test_logs_are_written(tmp_path):
 def test_every_scheme_is_in_the_table_at_equal_dof(compared):
     result, _ = compared
     of = {line["scheme"]: line for line in result.numbers["table"]}
-    assert list(of) == list(SCHEMES)
+    assert list(of) == SHARED
     assert {of[scheme]["dof"] for scheme in (*CONSTRAINED, "deep-compression")} == {1154}
     assert {of[scheme]["total"] for scheme in CONSTRAINED} == {1700}
     assert of["vanilla"]["total"] == 12_082 and abs(of["small"]["total"] - 1700) < 100
@@ -412,17 +414,17 @@ def test_table_numbers_and_picture_are_written(compared):
     _, out = compared
     assert sorted(path.name for path in out.iterdir()) == ["picture.png", "results.json", "runs", "table.md"]
     table = (out / "table.md").read_text()
-    assert f"| {' | '.join(header(TASK.measures))} |" in table and all(f"| {scheme} |" in table for scheme in SCHEMES)
+    assert f"| {' | '.join(header(TASK.measures))} |" in table and all(f"| {scheme} |" in table for scheme in SHARED)
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((out / "results.json").read_text())
     assert results["versions"]["torch"] == torch.__version__ and results["machine"]["cpus"]
-    assert len(results["runs"]) == len(SCHEMES) == len(list((out / "runs").iterdir()))
+    assert len(results["runs"]) == len(SHARED) == len(list((out / "runs").iterdir()))
 
 
 def test_a_finished_comparison_trains_nothing(compared, monkeypatch):
     result, out = compared
     monkeypatch.setattr(lightning.Trainer, "fit", fail_to_train)
-    assert comparing.compare(sweep(SCHEMES, 1, out)).rows == result.rows
+    assert comparing.compare(sweep(SHARED, 1, out)).rows == result.rows
 
 
 def test_an_interrupted_comparison_continues(tmp_path, monkeypatch):

@@ -85,3 +85,15 @@ def test_a_codebook_takes_a_byte_a_weight_in_the_file(tmp_path):
     assert torch.equal(fresh.weight, model.weight)
     with pytest.raises(lincon.LinconError, match="outside"):
         Codebook(4, 2, index=torch.tensor([0, 1, 3, 0]))
+
+
+@pytest.mark.parametrize("scaling", ["gram", "mean"])
+def test_a_model_that_was_evaluated_first_trains_all_the_same(scaling):
+    """What is computed once, in inference mode, and kept must serve a backward too."""
+    model = convnet()
+    lincon.constrain(model, "ring", dof=0.2, gradient=scaling)
+    with torch.inference_mode():
+        model(images())
+        lincon.constraints(model)[0].groups[0].divisor(model.free)
+    model(images()).square().sum().backward()
+    assert model.free.grad.isfinite().all()

@@ -3,26 +3,33 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 import lincon
 from lincon.tasks.experiments.body import Architecture, body_weights, count, nearest_width
 
+if TYPE_CHECKING:
+    from lincon.tasks.experiments.data import Data
+
 Make = Callable[[Architecture, int, int], nn.Module]
 """(architecture, dof, seed of the generating matrix) -> model."""
+
+Begin = Callable[[nn.Module, int, "Data"], None]
+"""(model, dof, data set): what is done to the model, in place."""
 
 
 @dataclass(frozen=True)
 class Phase:
     """A part of a training, with an optimiser and a learning-rate cycle of its own.
 
-    ``share`` of the epochs; ``begin(model, dof)`` is called before it; ``penalty(model)`` is added to the loss.
+    ``share`` of the epochs; ``begin(model, dof, data)`` is called before it; ``penalty(model)`` is added to the loss.
     """
 
     share: float = 1.0
-    begin: Callable[[nn.Module, int], None] | None = None
+    begin: Begin | None = None
     penalty: Callable[[nn.Module], Tensor] | None = None
 
 
@@ -41,7 +48,8 @@ def degrees_of_freedom(model: nn.Module) -> int:
 class Scheme:
     """How a model is made, how its training is divided, and how its DoF are counted.
 
-    ``takes_dof``: whether the asked DoF changes anything. ``bare``: makes the module that a file of it is loaded into.
+    ``takes_dof``: whether the asked DoF changes anything. ``bare``: makes the module that a file of it is loaded into;
+    ``shape``: gives that the shapes of the file, where training changes them.
     """
 
     make: Make
@@ -49,6 +57,7 @@ class Scheme:
     dof: Callable[[nn.Module], int] = degrees_of_freedom
     takes_dof: bool = True
     bare: Make = vanilla
+    shape: Callable[[nn.Module, Path], None] | None = None
 
     def epochs(self, total: int) -> list[int]:
         """How many epochs each phase gets; a phase may get none of a short training."""

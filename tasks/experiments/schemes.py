@@ -11,6 +11,7 @@ import lincon
 from lincon import LinconError
 from lincon.generators import lego
 from lincon.tasks.experiments.body import Architecture, body_weights, count
+from lincon.tasks.experiments.data import Data
 from lincon.tasks.experiments.scheme import Phase, Scheme, constrained, small, vanilla
 
 
@@ -45,11 +46,11 @@ def _splits(channels: int, most: float) -> int:
     return splits
 
 
-def _freeze(model: nn.Module, dof: int) -> None:
+def _freeze(model: nn.Module, dof: int, data: Data) -> None:
     lego.freeze(model)
 
 
-def _prune(model: nn.Module, dof: int) -> None:
+def _prune(model: nn.Module, dof: int, data: Data) -> None:
     """Keep the ``dof`` weights of the body that are largest in magnitude; the rest stay zero."""
     places = pruned_places(model)
     total = sum(getattr(module, name).numel() for module, name in places)
@@ -60,7 +61,7 @@ CENTROIDS = 255
 """Shared values a convolution: 8 bits (Han et al. 2016), of which one code is zero."""
 
 
-def _cluster(model: nn.Module, dof: int) -> None:
+def _cluster(model: nn.Module, dof: int, data: Data) -> None:
     """Cluster each layer's surviving weights; their values are fine-tuned from here on, zeros stay zero.
 
     By the mean gradient of a centroid's weights, which moves them as projected gradient descent does: Han et al. sum

@@ -146,7 +146,7 @@ def train(
     ):
         if phase.begin is not None:
             gc.collect()
-            phase.begin(model, dof)
+            phase.begin(model, dof, data)
         module = learner(model, data, recipe, phase, cell.seed, first)
         there = place if resume and place.exists() else None
         if there is not None and later is not None and later.exists():
@@ -159,6 +159,8 @@ def train(
                 _checkpoint(there)  # a damaged one is named here, before Lightning reads it
             fit(module, data, epochs, [history, *callbacks, *_checkpoints(place)], there, given)
         first += epochs
+    if not scheme.epochs(recipe.epochs)[-1]:  # what the last phases did to the model came after the last measurement
+        history.measured_again(evaluate(learner(model, data, recipe), data))
     size = lincon.save(model, folder / SAVED)
     run = Run(
         cell.model,
@@ -200,7 +202,10 @@ def trainer_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def load(cell: Cell, shape: Sequence[int], file: Path) -> nn.Module:
     """A trained model from its file."""
-    model = _scheme(cell).bare(_architecture(cell, shape), dof_of(cell, shape), cell.seed)
+    scheme = _scheme(cell)
+    model = scheme.bare(_architecture(cell, shape), dof_of(cell, shape), cell.seed)
+    if scheme.shape is not None:
+        scheme.shape(model, file)
     lincon.load(model, file)
     return model
 

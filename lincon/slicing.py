@@ -1,0 +1,111 @@
+"""Slicing: models of fewer channels. Tensors are cut along their dimensions, generated ones by dropping rows of G."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lincon.binding import check_whole, warn_of_optimizers
+from lincon.constraint import Constraint, Group, constraints
+from lincon.errors import LinconError, TargetError
+from lincon.ledger import Ledger
+from lincon.registry import get
+
+Kept = Sequence[Tensor | None]
+"""For each dimension of a tensor a mask of what is kept, bool; None, or no mask for later dimensions: all."""
+
+
+def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
+    """Cut tensors of a model in place: Parameters, buffers, and weights that are generated.
+
+    A generated weight loses rows of G (its generator becomes a `part` of itself), and the free numbers that no row
+    reads any more are dropped: DoF are what is left. What modules say of their sizes is left to the caller.
+
+    Args:
+        model: constrained or not.
+        kept: by name of the tensor.
+
+    Raises:
+        TargetError: no such tensor, or masks that do not fit it, by name. LinconError: a free vector that is quantised,
+        isometric, or has an offset. The model is as it was then.
+    """
+    check_whole(model)
+    found = constraints(model)
+    prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
+    left = dict(kept)
+    plans = [(c, _sliced(c, prefixes[id(c.owner)], left)) for c in found]
+    plain = {name: _cut(name, _plain(model, name), masks) for name, masks in left.items()}
+    for constraint, groups in plans:
+        for number, (group, mask) in groups.items():
+            warn_of_optimizers([constraint.narrow_group(number, group, mask)])
+    for name, tensor in plain.items():
+        path, _, attribute = name.rpartition(".")
+        module = model.get_submodule(path)
+        if attribute in module._parameters:
+            old = module._parameters[attribute]
+            assert old is not None
+            module._parameters[attribute] = nn.Parameter(tensor, old.requires_grad)
+            warn_of_optimizers([old])
+        else:
+            module._buffers[attribute] = tensor
+
+
+def _plain(model: nn.Module, name: str) -> Tensor:
+    path, _, attribute = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+        tensor = {**module._parameters, **module._buffers}[attribute]
+    except (AttributeError, KeyError):
+        tensor = None
+    if tensor is None:
+        raise TargetError(f"{type(model).__name__} has no tensor {name!r} to slice.")
+    return tensor.detach()
+
+
+def _cut(name: str, tensor: Tensor, masks: Kept) -> Tensor:
+    """The tensor where all masks are true, as one of its own."""
+    for dimension, mask in enumerate(_checked(name, tuple(tensor.shape), masks)):
+        tensor = tensor.index_select(dimension, mask.nonzero().squeeze(1).to(tensor.device))
+    return tensor.clone()
+
+
+def _checked(name: str, shape: tuple[int, ...], masks: Kept) -> list[Tensor]:
+    """A mask for every dimension."""
+    filled = [*masks, *[None] * (len(shape) - len(masks))]
+    whole = [torch.ones(n, dtype=torch.bool) if m is None else m.cpu() for m, n in zip(filled, shape, strict=False)]
+    fit = [mask.shape == (n,) and mask.dtype == torch.bool for mask, n in zip(whole, shape, strict=True)]
+    if len(filled) > len(shape) or not all(fit):
+        raise TargetError(f"{name!r} has shape {shape}; give bool masks of these lengths.")
+    if not all(bool(mask.any()) for mask in whole):
+        raise TargetError(f"Nothing of {name!r} would be left; keep something of every dimension.")
+    return whole
+
+
+def _sliced(constraint: Constraint, prefix: str, left: dict[str, Kept]) -> dict[int, tuple[Group, Tensor]]:
+    """By number, the groups that are cut and which free numbers stay; what they take is taken out of ``left``."""
+    part: Any = get("part")
+    cut: dict[int, tuple[Group, Tensor]] = {}
+    for number, group in enumerate(constraint.groups):
+        names = {prefix + name: entry.name for entry in group.ledger for name in entry.names}
+        given = {names[name]: left.pop(name) for name in [name for name in left if name in names]}
+        if not given:
+            continue
+        if group.steps or group.isometric or group.origin:
+            raise LinconError(f"{group.free!r} is quantised, isometric or has an offset, and cannot be sliced.")
+        cuts = [_checked(e.name, e.shape, given.get(e.name, ())) for e in group.ledger]
+        rows = torch.cat([_outer(masks) for masks in cuts])
+        tensors = [(e.names, tuple(int(m.sum()) for m in masks)) for e, masks in zip(group.ledger, cuts, strict=True)]
+        columns = group.generator.gram_diagonal(rows.double()) > 0
+        generator = part.of(group.generator, columns, rows)
+        cut[number] = replace(group, generator=generator, ledger=Ledger.of(tensors, group.ledger.scales)), columns
+    return cut
+
+
+def _outer(masks: Sequence[Tensor]) -> Tensor:
+    """Which entries of a tensor stay, laid flat."""
+    kept = masks[0]
+    for mask in masks[1:]:
+        kept = (kept.unsqueeze(-1) & mask).reshape(-1)
+    return kept
