@@ -12,6 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training import Run
 
+STRETCHED = 80
+"""Percent from which errors are what tells curves apart."""
+
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 
 
@@ -29,7 +32,7 @@ def picture(runs: Sequence[Run], title: str, measure: Measure) -> bytes:
             number = names.setdefault(label, len(names))
             _draw(axes, label, number, measure.factor * np.array([run.curve for run in group]))
         axes.set(title="" if len(dofs) == 1 else f"dof {dof}", xlabel="epoch", ylabel=f"test {measure.label}")
-        if measure.rising:
+        if measure.rising and best >= STRETCHED:
             _stretch(axes, best)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)

@@ -91,7 +91,7 @@ def reproduce(paper: PaperTable, models: Sequence[str], sweep: Sweep, objectnet:
     rows = []
     for row in paper.rows:
         mine = [run for run in runs if _matches(run, row.cell(models, run.seed))]
-        figures = ("–" if figure is None else f"{figure:.1f}" for figure in row.paper)
+        figures = ("–" if figure is None else str(figure) for figure in row.paper)
         what = row.label, f"{mine[0].model}, {mine[0].scheme}", f"{mine[0].dof:,}"
         rows.append((*what, *(of(mine) for of in columns.values()), *figures))
     numbers: dict[str, Any] = {"table": [dict(zip(header, cells, strict=True)) for cells in rows]}
