@@ -24,6 +24,7 @@ from lincon.generator import Generator as Generator
 from lincon.ledger import Entry as Entry
 from lincon.ledger import Ledger as Ledger
 from lincon.pruning import prune as prune
+from lincon.pruning import zeros as zeros
 from lincon.quantising import quantize as quantize
 from lincon.report import summary as summary
 

@@ -473,6 +473,8 @@ def _tune(run: Path, out: Path, change: Callable[[Any], object], **options: Any)
     keep_pages()
     model, before, after = tune(run, out, change, **options)
     typer.echo(lincon.summary(model))
+    zeros, rows = lincon.zeros(model)
+    typer.echo(f"zero weights           {zeros:>14,}  (of {rows:,} generated, {zeros / rows:.1%})")
     for measure in find(reload(out)[1].task).measures:
         values = (f"{measure.factor * found[measure.name]:.2f}" for found in (before, after))
         typer.echo(f"test {measure.label}: {' -> '.join(values)}")

@@ -50,12 +50,24 @@ def prune(
         raise LinconError(f"level={level!r}; give one of {', '.join(map(repr, LEVELS))}.")
     if level == "weights":
         _check_zeros(found)
-    places = [(constraint, number) for constraint in found for number in range(len(constraint.groups))]
+    prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
+    places = [(c, prefixes[id(c.owner)], number) for c in found for number in range(len(c.groups))]
     check_finite(found)
-    importance = [_importance(c, c.groups[number], level, scores or {}) for c, number in places]
+    importance = [_importance(c, prefix, c.groups[number], level, scores or {}) for c, prefix, number in places]
     masks = _largest(importance, _kept(keep, sum(map(len, importance))))
-    plans = [_pruned(c.groups[number], mask, level) for (c, number), mask in zip(places, masks, strict=True)]
-    return {c.groups[number].free: _replace(c, number, *plan) for (c, number), plan in zip(places, plans, strict=True)}
+    plans = [_pruned(c.groups[number], mask, level) for (c, _, number), mask in zip(places, masks, strict=True)]
+    kept, replaced = {}, []
+    for (constraint, prefix, number), (group, mask) in zip(places, plans, strict=True):
+        kept[prefix + group.free] = mask
+        replaced.append(constraint.narrow_group(number, group, mask))
+    warn_of_optimizers(replaced)
+    return kept
+
+
+def zeros(model: nn.Module) -> tuple[int, int]:
+    """How many of a model's generated weights are zero, and how many there are: sparsity, which is not DoF."""
+    made = [weight for constraint in constraints(model) for weight in constraint.weights().values()]
+    return sum(weight.numel() - int(weight.count_nonzero()) for weight in made), sum(w.numel() for w in made)
 
 
 def check_finite(found: list[Constraint]) -> None:
@@ -82,12 +94,12 @@ def effect(constraint: Constraint, group: Group) -> Tensor:
     return constraint._free(group).detach().double().cpu().abs() * group.map.gram_diagonal().cpu().sqrt()
 
 
-def _importance(constraint: Constraint, group: Group, level: str, scores: Mapping[str, Tensor]) -> Tensor:
+def _importance(constraint: Constraint, prefix: str, group: Group, level: str, scores: Mapping[str, Tensor]) -> Tensor:
     if level == "free":
-        return _given(scores, group.free, (group.generator.dof,), lambda: effect(constraint, group))
+        return _given(scores, prefix + group.free, (group.generator.dof,), lambda: effect(constraint, group))
     made = constraint._generate(group)
     parts = [
-        _given(scores, entry.name, entry.shape, lambda weight=weight: weight.detach().abs())  # type: ignore[misc]
+        _given(scores, prefix + entry.name, entry.shape, lambda weight=weight: weight.detach().abs())  # type: ignore[misc]
         for entry, weight in zip(group.ledger, made, strict=True)
     ]
     return torch.cat(parts)
@@ -129,12 +141,3 @@ def _pruned(group: Group, mask: Tensor, level: str) -> tuple[Group, Tensor]:
     if not bool(mask.all()):
         generator = part.of(generator, mask)
     return replace(group, generator=generator), mask
-
-
-def _replace(constraint: Constraint, number: int, group: Group, mask: Tensor) -> Tensor:
-    """Put the pruned group in its place."""
-    if bool(mask.all()):
-        constraint.replace_group(number, group, constraint.owner.get_parameter(group.free))
-    else:
-        warn_of_optimizers([constraint.narrow_group(number, group, mask)])
-    return mask

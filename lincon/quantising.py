@@ -45,9 +45,11 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise LinconError(f"size={size!r}; give a positive integer, or None.")
     check_finite(found)
+    replaced: list[Tensor] = []
     for constraint in found:
         for number, group in enumerate(constraint.groups):
-            _quantize(constraint, number, group, bits, size or shared(group.generator.dof))
+            replaced.append(_quantize(constraint, number, group, bits, size or shared(group.generator.dof)))
+    warn_of_optimizers(replaced)
     return found
 
 
@@ -56,7 +58,8 @@ def shared(dof: int) -> int:
     return max(SMALLEST, 1 << max(0, -(-dof // STEPS) - 1).bit_length())
 
 
-def _quantize(constraint: Constraint, number: int, group: Group, bits: int, size: int) -> None:
+def _quantize(constraint: Constraint, number: int, group: Group, bits: int, size: int) -> Tensor:
+    """Put integers and steps in the place of a free vector; the old vector."""
     free, owner = constraint._free(group), constraint.owner
     codes, steps = to_integers(free.detach(), bits, size)
     name = f"{group.free}_steps"
@@ -65,7 +68,7 @@ def _quantize(constraint: Constraint, number: int, group: Group, bits: int, size
     owner.register_buffer(name, steps)
     integers = nn.Parameter(codes, requires_grad=False)
     constraint.replace_group(number, replace(group, steps=name, size=size), integers)
-    warn_of_optimizers([free])
+    return free
 
 
 def to_integers(values: Tensor, bits: int, size: int) -> tuple[Tensor, Tensor]:

@@ -37,9 +37,10 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
     left = dict(kept)
     plans = [(c, _sliced(c, prefixes[id(c.owner)], left)) for c in found]
     plain = {name: _cut(name, _plain(model, name), masks) for name, masks in left.items()}
+    replaced: list[Tensor] = []
     for constraint, groups in plans:
         for number, (group, mask) in groups.items():
-            warn_of_optimizers([constraint.narrow_group(number, group, mask)])
+            replaced.append(constraint.narrow_group(number, group, mask))
     for name, tensor in plain.items():
         path, _, attribute = name.rpartition(".")
         module = model.get_submodule(path)
@@ -47,9 +48,10 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
             old = module._parameters[attribute]
             assert old is not None
             module._parameters[attribute] = nn.Parameter(tensor, old.requires_grad)
-            warn_of_optimizers([old])
+            replaced.append(old)
         else:
             module._buffers[attribute] = tensor
+    warn_of_optimizers(replaced)
 
 
 def _plain(model: nn.Module, name: str) -> Tensor:

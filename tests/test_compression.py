@@ -183,6 +183,16 @@ def test_all_constraints_are_pruned_together():
     assert sorted(kept[n] / before[n] for n in kept)[0] < 0.1
 
 
+def test_free_vectors_of_several_owners_go_by_their_full_names():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    for layer in model:
+        lincon.constrain(layer, "ring", dof=10)
+    with pytest.warns(lincon.LinconWarning, match="but one number"):
+        masks = lincon.prune(model, 7, scores={"0.free": torch.arange(1.0, 11), "1.free": torch.zeros(10)})
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"0.free": 7, "1.free": 1}
+    assert len(model[0].free) == 7 and len(model[1].free) == 1
+
+
 def test_scores_of_ones_own_count():
     model = constrained(dof=20)
     mask = lincon.prune(model, 5, scores={"free": torch.arange(20.0)})["free"]
@@ -200,6 +210,7 @@ def test_weights_that_are_pruned_stay_zero_and_dof_fall_with_the_last_reader():
         shown = before[name].abs() >= largest[round(0.25 * constraint.rows) - 1]
         torch.testing.assert_close(weight, before[name] * shown)
     read = sum(int((w != 0).sum()) for w in after.values())
+    assert lincon.zeros(model) == (constraint.rows - read, constraint.rows)
     assert read == round(0.25 * constraint.rows) and constraint.dof == int(mask.sum()) < dof
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.train()(images()).square().sum().backward()

@@ -193,6 +193,7 @@ def test_prune_quantize_and_export_go_from_folder_to_folder(trained, tmp_path):
     pruned = call("prune", trained, "--keep", 0.5, "--epochs", 1, "--out", tmp_path / "pruned")
     assert pruned.exit_code == 0, pruned.output
     assert "test accuracy %: " in pruned.stdout and " -> " in pruned.stdout
+    assert "zero weights" in pruned.stdout
     small = call("quantize", tmp_path / "pruned", "--bits", 4, "--out", tmp_path / "small")
     assert small.exit_code == 0, small.output
     sizes = [

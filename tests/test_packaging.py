@@ -44,3 +44,10 @@ def test_one_copy_of_every_class():
         )
         == "True"
     )
+
+
+def test_the_benchmarks_can_be_imported():
+    """They run rarely, and would break unseen."""
+    names = [path.stem for path in (ROOT / "benchmarks").glob("*.py")]
+    assert "bench_step" in names
+    run("import importlib; " + "; ".join(f"importlib.import_module('benchmarks.{name}')" for name in names), cwd=ROOT)

@@ -61,11 +61,16 @@ def fit(model: ResNet, data: Data, share: float = SHARE) -> dict[str, Tensor]:
     A channel that goes makes the layers that read it cheaper too, which costs of single items do not say; so the budget
     of the items is searched by halving, and the multiply-adds are those of the slim network, by torch's counter.
     """
-    batches = _labelled(data)
-    worth, images = importance(model, batches), images_of(data, 1)
-    plain = merged_copy(model)
+    worth, images, plain = importance(model, _labelled(data)), images_of(data, 1), merged_copy(model)
     assert isinstance(plain, ResNet)
-    cost, whole = costs(plain, images), macs(plain, images)
+    return within(plain, worth, costs(plain, images), images, share)
+
+
+def within(
+    plain: ResNet, worth: Mapping[str, Tensor], cost: Mapping[str, float], images: Tensor, share: float
+) -> dict[str, Tensor]:
+    """Masks with which a network, nothing of which is generated, has ``share`` of the multiply-adds or just less."""
+    whole = macs(plain, images)
     total = sum(cost[name] * len(each) for name, each in worth.items())
     low, high, best = 0.0, 1.0, chosen(worth, cost, 0.0)
     for _ in range(ROUNDS):
