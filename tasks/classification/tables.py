@@ -24,7 +24,13 @@ from lincon.tasks.experiments.training import Run, load
 SMALLER, LARGER = 0, 1
 PRUNED_274K = 274_042
 """A CIFAR ResNet-20 with its norms: what the paper's fine-grained table counts."""
-PRUNINGS = {"IMP": "imp", "IMP, once": "imp-once", "RPG": "rpg-imp", "RPG, once": "rpg-imp-once"}
+PRUNINGS = {
+    "IMP": "imp",
+    "IMP, once": "imp-once",
+    "RPG": "rpg-imp",
+    "RPG, once": "rpg-imp-once",
+    "Deep Compression": "deep-compression",
+}
 RING_11M, RING_2M = 11_160_576, 2_359_296
 """The authors' ring (their code's default), and one 512 x 512 x 3 x 3 convolution."""
 PAPERS = "resnet18", "resnet34"
@@ -167,6 +173,8 @@ TABLES: dict[str, PaperTable] = {
             "pruned in three rounds with rewinding to the start, or once and trained on. Each training has an equal "
             "share of the epochs. The paper's IMP row is, by its DoF, a network of 274k weights (a CIFAR ResNet-20) "
             "and not an 11M ResNet-18; how much it pruned, and on which level, is not stated.",
+            "Deep Compression prunes once and clusters what is left: its file, which is entropy-coded, holds numbers "
+            "of clusters, those of the others float32.",
             "Channels: pruned to at most 60 % of the multiply-adds (the paper's 1.09e9 of 1.81e9) by an exact knapsack "
             "of Taylor importance, then trained on with inner distillation, half of the epochs each. Its DoF in the "
             "paper, 11.2M and 5.6M, are those before. Milliseconds are of the merged model on one thread, one seed.",
