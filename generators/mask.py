@@ -14,6 +14,7 @@ from torch import Tensor
 from lincon.errors import LinconError
 from lincon.generator import Generator, Segments
 from lincon.generators.matrix import digest
+from lincon.generators.part import Part
 from lincon.registry import build, register
 
 _INNER = "inner_"
@@ -54,6 +55,8 @@ class Mask(Generator):
         self.inner = inner if isinstance(inner, Generator) else build(inner, own)
         if (self.inner.rows, self.inner.dof) != (rows, dof):
             raise LinconError(f"mask: {self.inner!r} has not {rows} rows and {dof} dof.")
+        if not isinstance(shown, Tensor):
+            raise LinconError(f"mask: shown must be a tensor of bool, got a {type(shown).__name__}.")
         if shown.shape != (rows,) or shown.dtype != torch.bool:
             raise LinconError(f"mask: shown must be bool of shape ({rows},), got {tuple(shown.shape)} {shown.dtype}.")
         self.shown = shown.detach().cpu()
@@ -61,10 +64,15 @@ class Mask(Generator):
         self._placed: dict[torch.device, Tensor] = {}
 
     @classmethod
-    def of(cls, inner: Generator, shown: Tensor) -> "Mask":
-        """``inner`` with zero rows where ``shown`` is false, and where it had zero rows already."""
+    def of(cls, inner: Generator, shown: Tensor) -> Generator:
+        """``inner`` with zero rows where ``shown`` is false, and where it had zero rows already; never deeper nested.
+
+        Of a part it is the same part of the masked generator.
+        """
         if isinstance(inner, Mask):
             return cls.of(inner.inner, inner.shown & shown.cpu())
+        if isinstance(inner, Part):
+            return inner.masked(lambda whole, rows: cls.of(whole, rows), shown.cpu())
         return cls(inner.rows, inner.dof, inner.seed, inner=inner, shown=shown)
 
     def options(self) -> dict[str, Any]:

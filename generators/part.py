@@ -6,6 +6,7 @@ is left. Dropping rows is what a network loses with its channels. Cost: that of 
 numbers in their places. The file stores the two masks, entropy-coded, and H by its spec.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, final
 
@@ -100,6 +101,15 @@ class Part(Generator):
             raise LinconError(f"part: {height} rows and {width} columns of {inner!r} would be left; keep one or more.")
         return cls(height, width, inner.seed, inner=inner, kept_columns=columns, kept_rows=rows)
 
+    def masked(self, mask: Callable[[Generator, Tensor], Generator], shown: Tensor) -> "Part":
+        """The same part of the inner generator after ``mask``; ``shown``: (rows,) bool, of this part's rows."""
+        rows = shown
+        if self._rows_kept is not None:
+            rows = torch.ones(self.inner.rows, dtype=torch.bool)
+            rows[self._rows_kept] = shown
+        inner = mask(self.inner, rows)
+        return Part(self.rows, self.dof, self.seed, inner=inner, kept_columns=self._columns, kept_rows=self._rows_kept)
+
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
         self._write_scaled(out, free, start, [(0, len(out), 1.0)])
 
@@ -163,6 +173,8 @@ def _mask(name: str, mask: Tensor | None, length: int, kept: int) -> Tensor | No
         if kept != length:
             raise LinconError(f"part: {kept} of {length} are kept, but {name} does not say which.")
         return None
+    if not isinstance(mask, Tensor):
+        raise LinconError(f"part: {name} must be a tensor of bool, got a {type(mask).__name__}.")
     if mask.shape != (length,) or mask.dtype != torch.bool or int(mask.sum()) != kept:
         raise LinconError(f"part: {name} must be bool of shape ({length},) with {kept} true, got {tuple(mask.shape)}.")
     return mask.detach().cpu()

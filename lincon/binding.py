@@ -26,12 +26,12 @@ def bind(model: nn.Module, groups: list[Group], chosen: list[Target], values: Ma
     by_name = {name: target for target in chosen for name in target.names}
     groups = [replace(g, lowered=all(_lowered(by_name[entry.name]) for entry in g.ledger)) for g in groups]
     constraint = Constraint(model, groups)
-    for group in groups:
-        free = values[group.free]
-        model.register_parameter(group.free, nn.Parameter(free, requires_grad=free.is_floating_point()))
-        for buffer in group.buffers:
-            model.register_buffer(buffer, values[buffer])
     try:
+        for group in groups:
+            free = values[group.free]
+            model.register_parameter(group.free, nn.Parameter(free, requires_grad=free.is_floating_point()))
+            for buffer in group.buffers:
+                model.register_buffer(buffer, values[buffer])
         for number, group in enumerate(groups):
             for index, entry in enumerate(group.ledger):
                 for module, attribute in by_name[entry.name].places:
@@ -75,7 +75,11 @@ def merge(model: nn.Module) -> nn.Module:
     for constraint in found:
         with torch.no_grad():
             weights = {name: weight.clone() for name, weight in constraint.weights().items()}
-        trained = {e.name: constraint._free(group).requires_grad for group in constraint.groups for e in group.ledger}
+        trained = {
+            e.name: constraint._free(group).requires_grad or group.steps is not None
+            for group in constraint.groups
+            for e in group.ledger
+        }
         unbind(constraint, {name: nn.Parameter(weight, trained[name]) for name, weight in weights.items()})
     return model
 

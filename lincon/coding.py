@@ -23,6 +23,9 @@ DTYPES = {str(t).removeprefix("torch."): t for t in (torch.bool, torch.uint8, to
 LARGEST = 256 * 8
 """Values that a coded byte stands for at most: a gap of 255 in each bit. A file that claims more is not read."""
 
+PLENTY = 1 << 26
+"""Values beyond which a coded byte stands for an eighth of `LARGEST` at most."""
+
 SKIP = 255  # the gap that says: as far as that, and no value yet
 
 
@@ -51,7 +54,7 @@ def encode(tensor: Tensor) -> tuple[Tensor, dict[str, Any]] | None:
 def decode(coded: Tensor, described: dict[str, Any]) -> Tensor:
     """The tensor that was encoded, bit for bit.
 
-    Raises FileError for what `encode` did not write; never makes more than `LARGEST` values a byte.
+    Raises FileError for what `encode` did not write, before it takes more memory than the bytes justify.
     """
     try:
         dtype, shape = DTYPES[described["dtype"]], [int(n) for n in described["shape"]]
@@ -65,13 +68,13 @@ def decode(coded: Tensor, described: dict[str, Any]) -> Tensor:
             raise ValueError(f"{len(symbols)} values from {low} on are not {count} of {dtype}")
         decoded = torch.from_numpy(symbols.copy()).to(torch.uint8 if dtype == torch.bool else dtype)
         return decoded.add_(low).to(dtype).view(shape)
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, zlib.error) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, zlib.error) as error:
         raise FileError(f"A coded tensor is damaged ({error}); get another copy.") from None
 
 
 def _justified(count: int, size: int) -> bool:
-    """Whether so many values may come from so many bytes."""
-    return count <= LARGEST * size
+    """Whether so many values may come from so many bytes: no file of a few bytes asks for much memory."""
+    return count <= max(LARGEST // 8 * size, min(LARGEST * size, PLENTY))
 
 
 def _to_bits(symbols: np.ndarray, width: int) -> bytes:

@@ -179,10 +179,7 @@ class Constraint:
         Raises:
             TargetError: a tensor is missing or has another shape. Nothing is changed then.
         """
-        if quantised := next((group.free for group in self.groups if group.steps is not None), None):
-            raise TargetError(
-                f"{quantised!r} is quantised: project the model that it was made from, and quantise again."
-            )
+        self._check_exact()
         fitted, self.residual = self.fit(weights)
         with torch.no_grad():
             for group, free in zip(self.groups, fitted, strict=True):
@@ -231,7 +228,7 @@ class Constraint:
         """The free vector as generation sees it: integers times steps, or with a gradient divided as the group says."""
         if group.steps is not None:
             steps = self._steps(group)
-            return free.to(steps.dtype) * steps.repeat_interleave(group.size)[: len(free)]
+            return free.to(steps.dtype) * steps.repeat_interleave(min(group.size, len(free)))[: len(free)]
         divisor = group.divisor(free) if torch.is_grad_enabled() else None
         return free if divisor is None else _ScaledGradient.apply(free, divisor)
 
@@ -301,6 +298,7 @@ class Constraint:
         dense = {name: state_dict[key] for name, key in names.items() if key in state_dict}
         if not dense:
             return
+        self._check_exact()
         fitted, self.residual = self.fit(dense)
         if self.residual > 1e-4:
             warnings.warn(
@@ -315,6 +313,11 @@ class Constraint:
                 state_dict.setdefault(prefix + group.origin, self._origin(group))
         for key in names.values():
             state_dict.pop(key, None)
+
+    def _check_exact(self) -> None:
+        """A fit would be cut to integers."""
+        if quantised := next((group.free for group in self.groups if group.steps is not None), None):
+            raise TargetError(f"{quantised!r} is quantised: project the model it was made from, and quantise again.")
 
     def _check_quantised(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Numbers would be cut to integers, or integers taken for numbers, without a word."""

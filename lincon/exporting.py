@@ -42,12 +42,13 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     if example.dim() < 1 or len(example) < 2:
         raise LinconError(f"The example is {tuple(example.shape)}; give a batch of two or more.")
     merged = merged_copy(model)
-    expected = _outputs(merged, example)
+    more = torch.cat([example, example[:1]])  # another size than the one it is exported with
+    expected = _outputs(merged, more)
     write, limit = _WAYS[path.suffix]
     with whole(path) as temporary:
         place = temporary.with_name(temporary.name + path.suffix)  # torch looks at the ending
         try:
-            outputs = write(merged, place, example)
+            outputs = write(merged, place, example, more)
             gap = _gap(outputs, expected)
             if not gap <= limit:
                 raise LinconError(f"{path.name}: its outputs differ from the model's by {gap:.3g} of the largest.")
@@ -86,31 +87,34 @@ def _outputs(model: Callable[..., object], example: Tensor) -> list[Tensor]:
 def _gap(found: list[Tensor], expected: list[Tensor]) -> float:
     if len(found) != len(expected) or any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
         return float("inf")
-    largest = max((float(b.abs().max()) for b in expected if b.numel()), default=0.0) or 1.0
-    gaps = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=True) if b.numel()]
-    return max(gaps, default=0.0) / largest
+    pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True) if b.numel()]
+    if any(not torch.equal(a.isnan(), b.isnan()) for a, b in pairs):
+        return float("inf")
+    gaps = [torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(0, posinf=torch.inf).max() for a, b in pairs]
+    largest = max((float(b.abs().nan_to_num(0, posinf=0).max()) for _, b in pairs), default=0.0) or 1.0
+    return max(map(float, gaps), default=0.0) / largest
 
 
-def _state_dict(model: nn.Module, path: Path, example: Tensor) -> list[Tensor]:
+def _state_dict(model: nn.Module, path: Path, example: Tensor, more: Tensor) -> list[Tensor]:
     save_model(model, str(path))
     blank = deepcopy(model)
     with torch.no_grad():
-        for tensor in (*blank.parameters(), *blank.buffers()):
+        for tensor in blank.state_dict().values():
             tensor.zero_()
     load_model(blank, path)
-    return _outputs(blank, example)
+    return _outputs(blank, more)
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
 
 
-def _program(model: nn.Module, path: Path, example: Tensor) -> list[Tensor]:
+def _program(model: nn.Module, path: Path, example: Tensor, more: Tensor) -> list[Tensor]:
     torch.export.save(_exported(model, example), path)
-    return _outputs(torch.export.load(path).module(), example)
+    return _outputs(torch.export.load(path).module(), more)
 
 
-def _onnx(model: nn.Module, path: Path, example: Tensor) -> list[Tensor]:
+def _onnx(model: nn.Module, path: Path, example: Tensor, more: Tensor) -> list[Tensor]:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -119,10 +123,10 @@ def _onnx(model: nn.Module, path: Path, example: Tensor) -> list[Tensor]:
     made.save(path)
     evaluator = ReferenceEvaluator(onnx.load(path))
     (name,) = evaluator.input_names
-    return [torch.from_numpy(output) for output in evaluator.run(None, {name: example.numpy()})]
+    return [torch.from_numpy(output) for output in evaluator.run(None, {name: more.numpy()})]
 
 
-_WAYS: dict[str, tuple[Callable[[nn.Module, Path, Tensor], list[Tensor]], float]] = {
+_WAYS: dict[str, tuple[Callable[[nn.Module, Path, Tensor, Tensor], list[Tensor]], float]] = {
     ".safetensors": (_state_dict, 0.0),
     ".pt2": (_program, TOLERANCE),
     ".onnx": (_onnx, TOLERANCE),

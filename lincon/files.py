@@ -26,6 +26,7 @@ from lincon.binding import bind, check_whole, unbind
 from lincon.coding import decode, encode
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import FileError, LinconError
+from lincon.generator import Generator
 from lincon.ledger import Ledger
 from lincon.registry import build, registered
 from lincon.tensors import Target, targets
@@ -99,7 +100,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
         header_constraints.append({"owner": prefix, "groups": [_describe(constraint, g) for g in constraint.groups]})
         derived |= {prefix + g.origin for g in constraint.groups if g.origin}
         for group in constraint.groups:
-            _check_registered(group)
+            _check_registered(group.generator)
             tables = group.generator.tables()
             tensors.update({f"{_TABLE}{prefix}{group.free}.{name}": table for name, table in tables.items()})
     ours = {*tensors, *(prefix + group.free for prefix, constraint in found for group in constraint.groups)}
@@ -166,7 +167,10 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
         raise FileError(f"{where}: the model is constrained already, in another way; load into a fresh one.")
     plans = {} if existing else {p: _check_ledger(model, p, gs, where) for p, gs in groups.items()}
     state = {k: v for k, v in contents.tensors.items() if not k.startswith(_TABLE)}
-    state.update({name: state[first] for name, first in contents.header.get("aliases", {}).items()})
+    aliases = contents.header.get("aliases", {})
+    if strange := [first for first in aliases.values() if first not in state]:
+        raise FileError(f"{path}: {strange[0]!r} is not among its tensors; get another copy.")
+    state.update({name: state[first] for name, first in aliases.items()})
     _check_state(model, state, groups, where)
     origins = {p: _origins(model, p, gs, contents, where) for p, gs in groups.items()}
     bound: list[tuple[Constraint, list[Target]]] = []
@@ -174,9 +178,11 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
         for prefix, chosen in plans.items():
             bound.append((_bind(model, prefix, groups[prefix], chosen, state, origins[prefix]), chosen))
         _fill(model, state)
-    except BaseException:
+    except BaseException as error:
         for constraint, chosen in bound:
             unbind(constraint, {name: target.tensor for target in chosen for name in target.names})
+        if isinstance(error, KeyError):  # torch's, for a name that is taken
+            raise FileError(f"{where}: {error}") from None
         raise
     return [constraint for _, constraint in _owned(model)]
 
@@ -211,8 +217,12 @@ def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     model.load_state_dict(whole)
 
 
-def _check_registered(group: Group) -> None:
-    cls = type(group.generator)
+def _check_registered(generator: Generator) -> None:
+    """That a file could be loaded: the generator and those that it is made of are the registered ones."""
+    cls = type(generator)
+    inner = getattr(generator, "inner", None)
+    if isinstance(inner, Generator):
+        _check_registered(inner)
     if registered(cls.name) is not cls:
         raise LinconError(
             f"{cls.__name__} is not the registered generator {cls.name!r}, so the file could not be loaded: "
@@ -277,19 +287,27 @@ def _rebuild_groups(contents: Contents) -> dict[str, list[Group]]:
         for described in constraint["groups"]:
             start = f"{_TABLE}{prefix}{described['free']}."
             tables = {k[len(start) :]: v for k, v in contents.tensors.items() if k.startswith(start)}
+            ledger = Ledger.from_json(described["ledger"])
+            free, spec = contents.tensors.get(prefix + described["free"]), described["generator"]
+            if free is None or free.shape != (spec["dof"],) or ledger.rows != spec["rows"]:
+                raise FileError(f"{contents.path}: {described['free']!r}, its ledger and its generator do not agree.")
             try:
-                generator = build(described["generator"], tables)
-            except (LinconError, KeyError, ValueError, TypeError) as error:
+                generator = build(spec, tables)
+            except (
+                LinconError,
+                LookupError,
+                AttributeError,
+                ValueError,
+                TypeError,
+                RuntimeError,
+                MemoryError,
+            ) as error:
                 raise FileError(f"{contents.path}: {error}") from None
             if generator.fingerprint() != described["fingerprint"]:
                 raise FileError(
                     f"{contents.path}: this lincon makes another G of {generator!r} than the one that saved the file; "
                     f"install lincon {contents.header['lincon']}."
                 )
-            ledger = Ledger.from_json(described["ledger"])
-            free = contents.tensors.get(prefix + described["free"])
-            if free is None or free.shape != (generator.dof,) or ledger.rows != generator.rows:
-                raise FileError(f"{contents.path}: {described['free']!r}, its ledger and its generator do not agree.")
             origin = described.get("origin", {}).get("name")
             group = Group(described["free"], generator, ledger, bool(described["isometric"]), origin)
             groups.setdefault(prefix, []).append(_with_steps(group, described.get("steps"), contents, prefix))
@@ -306,7 +324,9 @@ def _with_steps(group: Group, described: dict[str, Any] | None, contents: Conten
     except (KeyError, TypeError, ValueError):
         name, size = "", 0
     steps = contents.tensors.get(prefix + name)
-    fits = size > 0 and free.dtype == torch.int8 and steps is not None and steps.is_floating_point()
+    fits = (
+        0 < size <= max(1, len(free)) and free.dtype == torch.int8 and steps is not None and steps.is_floating_point()
+    )
     if not fits or steps is None or steps.shape != (-(-len(free) // size),):
         raise FileError(f"{contents.path}: {group.free!r} and the steps of its integers do not agree.")
     return replace(group, steps=name, size=size)
@@ -420,8 +440,16 @@ def _header(path: Path, text: str) -> dict[str, Any]:
             constraint["owner"]
             for group in constraint["groups"]:
                 Ledger.from_json(group["ledger"])
-                group["generator"]["dof"], group["fingerprint"], group["free"], group["isometric"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                group["generator"]["dof"], group["fingerprint"], group["isometric"]
+                for name in (
+                    group["free"],
+                    *(dict(group.get(of, {})).get("name", "free") for of in ("origin", "steps")),
+                ):
+                    if not name or "." in str(name):
+                        raise ValueError(f"{name!r} is no name of a free vector or buffer")
+        for first in dict(header.get("aliases", {})).values():
+            str(first)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, FileError):
             raise
         raise FileError(f"{path}: its description is damaged ({error!r}); get another copy.") from None

@@ -30,9 +30,9 @@ def prune(
 
     Args:
         model: constrained. Optimizers made before hold the old Parameter: make them again.
-        keep: what is kept, of free numbers or of weights: how many, or a fraction of those there are now.
+        keep: what is kept, of free numbers or of weights that are not zero: how many, or a fraction of those there are.
         level: "free" or "weights".
-        scores: importance by name of the free vector, (dof,), or of the weight, in place of the default.
+        scores: importance by name of the free vector, (dof,), or of the weight, in place of the default; from 0 on.
 
     Returns:
         For each free vector by name, a mask (dof before,) of the entries that are kept: ``early[mask]`` rewinds to an
@@ -53,9 +53,15 @@ def prune(
     prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
     places = [(c, prefixes[id(c.owner)], number) for c in found for number in range(len(c.groups))]
     check_finite(found)
-    importance = [_importance(c, prefix, c.groups[number], level, scores or {}) for c, prefix, number in places]
-    masks = _largest(importance, _kept(keep, sum(map(len, importance))))
-    plans = [_pruned(c.groups[number], mask, level) for (c, _, number), mask in zip(places, masks, strict=True)]
+    unknown = dict(scores or {})
+    importance = [_importance(c, prefix, c.groups[number], level, unknown) for c, prefix, number in places]
+    if unknown:
+        raise TargetError(f"Scores of {sorted(unknown)[0]!r}: there is nothing of this name on level={level!r}.")
+    masks = _largest(importance, _kept(keep, sum(int((each >= 0).sum()) for each in importance)))
+    plans = [
+        _pruned(c.groups[number], mask, worth, level)
+        for (c, _, number), mask, worth in zip(places, masks, importance, strict=True)
+    ]
     kept, replaced = {}, []
     for (constraint, prefix, number), (group, mask) in zip(places, plans, strict=True):
         kept[prefix + group.free] = mask
@@ -94,21 +100,28 @@ def effect(constraint: Constraint, group: Group) -> Tensor:
     return constraint._free(group).detach().double().cpu().abs() * group.map.gram_diagonal().cpu().sqrt()
 
 
-def _importance(constraint: Constraint, prefix: str, group: Group, level: str, scores: Mapping[str, Tensor]) -> Tensor:
+def _importance(constraint: Constraint, prefix: str, group: Group, level: str, scores: dict[str, Tensor]) -> Tensor:
+    """Importance of what there is, (dof,) or (rows,) float64, -1 of weights that are zero already.
+
+    What is found in ``scores`` is taken out of it.
+    """
     if level == "free":
-        return _given(scores, prefix + group.free, (group.generator.dof,), lambda: effect(constraint, group))
-    made = constraint._generate(group)
-    parts = [
-        _given(scores, prefix + entry.name, entry.shape, lambda weight=weight: weight.detach().abs())  # type: ignore[misc]
-        for entry, weight in zip(group.ledger, made, strict=True)
-    ]
+        return _given(scores, [prefix + group.free], (group.generator.dof,), lambda: effect(constraint, group))
+    parts = []
+    for entry, weight in zip(group.ledger, constraint._generate(group), strict=True):
+        names, made = [prefix + name for name in entry.names], weight.detach()
+        worth = _given(scores, names, entry.shape, lambda made=made: made.abs())  # type: ignore[misc]
+        parts.append(worth.where(made.reshape(-1).cpu() != 0, -1.0))
     return torch.cat(parts)
 
 
-def _given(scores: Mapping[str, Tensor], name: str, shape: tuple[int, ...], default: Callable[[], Tensor]) -> Tensor:
-    found = scores[name] if name in scores else default()
-    if tuple(found.shape) != shape or bool(found.isnan().any()):
-        raise LinconError(f"Scores of {name!r} are of shape {tuple(found.shape)}, or NaN; give numbers of {shape}.")
+def _given(
+    scores: dict[str, Tensor], names: list[str], shape: tuple[int, ...], default: Callable[[], Tensor]
+) -> Tensor:
+    given = [scores.pop(name) for name in names if name in scores]
+    found = given[0] if given else default()
+    if tuple(found.shape) != shape or not bool((found >= 0).all()):
+        raise LinconError(f"Scores of {names[0]!r} of shape {tuple(found.shape)}: give numbers from 0 on, {shape}.")
     return found.detach().double().cpu().reshape(-1)
 
 
@@ -127,7 +140,7 @@ def _largest(importance: list[Tensor], keep: int) -> list[Tensor]:
     return list(mask.split([len(each) for each in importance]))
 
 
-def _pruned(group: Group, mask: Tensor, level: str) -> tuple[Group, Tensor]:
+def _pruned(group: Group, mask: Tensor, worth: Tensor, level: str) -> tuple[Group, Tensor]:
     """The pruned group, and which entries of its free vector stay."""
     part: Any = get("part")
     masked: Any = get("mask")
@@ -137,7 +150,7 @@ def _pruned(group: Group, mask: Tensor, level: str) -> tuple[Group, Tensor]:
         mask = generator.gram_diagonal() > 0
     if not bool(mask.any()):  # a group of which nothing is left keeps one number: its weights need something to read
         warnings.warn(f"Nothing of {group.free!r} is left but one number.", LinconWarning, stacklevel=4)
-        mask = torch.arange(len(mask)) == 0
+        mask = torch.arange(len(mask)) == (worth.argmax() if level == "free" else 0)
     if not bool(mask.all()):
         generator = part.of(generator, mask)
     return replace(group, generator=generator), mask

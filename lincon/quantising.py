@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lincon.binding import check_whole, warn_of_optimizers
-from lincon.constraint import Constraint, Group, constraints
+from lincon.constraint import Constraint, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.pruning import check_finite
 
@@ -45,11 +45,8 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise LinconError(f"size={size!r}; give a positive integer, or None.")
     check_finite(found)
-    replaced: list[Tensor] = []
-    for constraint in found:
-        for number, group in enumerate(constraint.groups):
-            replaced.append(_quantize(constraint, number, group, bits, size or shared(group.generator.dof)))
-    warn_of_optimizers(replaced)
+    plans = [(c, n, *_integers(c._free(group), bits, size)) for c in found for n, group in enumerate(c.groups)]
+    warn_of_optimizers([_replace(*plan) for plan in plans])
     return found
 
 
@@ -58,11 +55,16 @@ def shared(dof: int) -> int:
     return max(SMALLEST, 1 << max(0, -(-dof // STEPS) - 1).bit_length())
 
 
-def _quantize(constraint: Constraint, number: int, group: Group, bits: int, size: int) -> Tensor:
+def _integers(free: Tensor, bits: int, size: int | None) -> tuple[Tensor, Tensor, int]:
+    """Integers, steps, and how many integers share one."""
+    together = min(size or shared(len(free)), len(free))
+    return *to_integers(free.detach(), bits, together), together
+
+
+def _replace(constraint: Constraint, number: int, codes: Tensor, steps: Tensor, size: int) -> Tensor:
     """Put integers and steps in the place of a free vector; the old vector."""
-    free, owner = constraint._free(group), constraint.owner
-    codes, steps = to_integers(free.detach(), bits, size)
-    name = f"{group.free}_steps"
+    group, owner = constraint.groups[number], constraint.owner
+    free, name = constraint._free(group), f"{group.free}_steps"
     while hasattr(owner, name):
         name += "_"
     owner.register_buffer(name, steps)

@@ -12,6 +12,7 @@ from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.ledger import Ledger
 from lincon.registry import get
+from lincon.tensors import targets
 
 Kept = Sequence[Tensor | None]
 """For each dimension of a tensor a mask of what is kept, bool; None, or no mask for later dimensions: all."""
@@ -34,36 +35,53 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
     check_whole(model)
     found = constraints(model)
     prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
+    _check_names(found, prefixes, kept)
     left = dict(kept)
     plans = [(c, _sliced(c, prefixes[id(c.owner)], left)) for c in found]
-    plain = {name: _cut(name, _plain(model, name), masks) for name, masks in left.items()}
+    plain = _plain(model, left)
     replaced: list[Tensor] = []
     for constraint, groups in plans:
         for number, (group, mask) in groups.items():
             replaced.append(constraint.narrow_group(number, group, mask))
-    for name, tensor in plain.items():
-        path, _, attribute = name.rpartition(".")
-        module = model.get_submodule(path)
-        if attribute in module._parameters:
-            old = module._parameters[attribute]
-            assert old is not None
-            module._parameters[attribute] = nn.Parameter(tensor, old.requires_grad)
-            replaced.append(old)
-        else:
-            module._buffers[attribute] = tensor
+    for places, old, new in plain:
+        made = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+        for module, attribute in places:
+            setattr(module, attribute, made)
+        replaced.append(old)
     warn_of_optimizers(replaced)
 
 
-def _plain(model: nn.Module, name: str) -> Tensor:
-    path, _, attribute = name.rpartition(".")
+def _check_names(found: list[Constraint], prefixes: Mapping[int, str], kept: Mapping[str, Kept]) -> None:
+    """Free vectors are cut by what is generated from them, never by themselves."""
+    own = {prefixes[id(c.owner)] + n for c in found for g in c.groups for n in (g.free, *g.buffers)}
+    if wrong := [name for name in kept if name in own]:
+        raise TargetError(f"{wrong[0]!r} belongs to a constraint: slice the weights that are generated from it.")
+
+
+def _plain(model: nn.Module, kept: Mapping[str, Kept]) -> list[tuple[Sequence[tuple[nn.Module, str]], Tensor, Tensor]]:
+    """Places, old and new tensor of each Parameter or buffer that is cut; tied ones stay tied."""
+    parameters = {name: target for target in targets(model) for name in target.names}
+    cut: dict[int, tuple[Sequence[tuple[nn.Module, str]], Tensor, Tensor]] = {}
+    for name, masks in kept.items():
+        path, _, attribute = name.rpartition(".")
+        target = parameters.get(name)
+        places, old = (target.places, target.tensor) if target else _buffer(model, name, path, attribute)
+        new = _cut(name, old.detach(), masks)
+        if id(old) in cut and not torch.equal(cut[id(old)][2], new):
+            raise TargetError(f"{name!r} is tied to a tensor that is cut in another way; give one of its names.")
+        cut[id(old)] = places, old, new
+    return list(cut.values())
+
+
+def _buffer(model: nn.Module, name: str, path: str, attribute: str) -> tuple[tuple[tuple[nn.Module, str], ...], Tensor]:
     try:
         module = model.get_submodule(path)
-        tensor = {**module._parameters, **module._buffers}[attribute]
+        tensor = module._buffers[attribute]
     except (AttributeError, KeyError):
         tensor = None
     if tensor is None:
         raise TargetError(f"{type(model).__name__} has no tensor {name!r} to slice.")
-    return tensor.detach()
+    return ((module, attribute),), tensor
 
 
 def _cut(name: str, tensor: Tensor, masks: Kept) -> Tensor:
@@ -91,7 +109,12 @@ def _sliced(constraint: Constraint, prefix: str, left: dict[str, Kept]) -> dict[
     cut: dict[int, tuple[Group, Tensor]] = {}
     for number, group in enumerate(constraint.groups):
         names = {prefix + name: entry.name for entry in group.ledger for name in entry.names}
-        given = {names[name]: left.pop(name) for name in [name for name in left if name in names]}
+        given: dict[str, Kept] = {}
+        for name in [name for name in left if name in names]:
+            masks, other = left.pop(name), given.get(names[name])
+            if other is not None and not _alike(masks, other):
+                raise TargetError(f"{name!r} is tied to a tensor that is cut in another way; give one of its names.")
+            given[names[name]] = masks
         if not given:
             continue
         if group.steps or group.isometric or group.origin:
@@ -100,9 +123,16 @@ def _sliced(constraint: Constraint, prefix: str, left: dict[str, Kept]) -> dict[
         rows = torch.cat([_outer(masks) for masks in cuts])
         tensors = [(e.names, tuple(int(m.sum()) for m in masks)) for e, masks in zip(group.ledger, cuts, strict=True)]
         columns = group.generator.gram_diagonal(rows.double()) > 0
+        if not bool(columns.any()):  # weights that are all zero need a number to read all the same
+            columns = torch.arange(len(columns)) == 0
         generator = part.of(group.generator, columns, rows)
         cut[number] = replace(group, generator=generator, ledger=Ledger.of(tensors, group.ledger.scales)), columns
     return cut
+
+
+def _alike(one: Kept, other: Kept) -> bool:
+    pairs = zip(one, other, strict=False)
+    return len(one) == len(other) and all(a is b or (a is not None and b is not None and a.equal(b)) for a, b in pairs)
 
 
 def _outer(masks: Sequence[Tensor]) -> Tensor:

@@ -240,3 +240,45 @@ def test_what_cannot_be_cut_is_refused(how):
     entry = constraint.ledger.entries[0]
     with pytest.raises(lincon.LinconError, match="cannot be sliced"):
         slice_tensors(network, {entry.name: [torch.arange(entry.shape[0]) > 0]})
+
+
+def test_plain_tied_parameters_stay_tied_and_contradictions_are_refused():
+    network, rows = Tied(), torch.arange(20) < 12
+    slice_tensors(network, {"embed.weight": [rows]})
+    assert network.head.weight is network.embed.weight and network.head.weight.shape == (12, 6)
+    for build in (Tied, lambda: constrained(Tied, where=["embed.weight"])):
+        network = build()
+        with pytest.raises(lincon.TargetError, match="another way"):
+            slice_tensors(network, {"embed.weight": [rows], "head.weight": [~rows]})
+        slice_tensors(network, {"embed.weight": [rows], "head.weight": [rows]})
+        assert network.embed.weight.shape == network.head.weight.shape == (12, 6)
+
+
+def test_a_free_vector_is_not_cut_by_itself():
+    network = constrained(convnet)
+    with pytest.raises(lincon.TargetError, match="'free' belongs to a constraint"):
+        slice_tensors(network, {"free": [torch.ones(len(network.free), dtype=torch.bool)]})
+
+
+def test_what_reads_no_free_number_any_more_can_be_sliced():
+    network = constrained(convnet, where="3.weight")
+    rows = lincon.constraints(network)[0].rows
+    scores = torch.zeros(16, 8, 3, 3)
+    scores[0] = 1
+    lincon.prune(network, 20, level="weights", scores={"3.weight": scores})
+    slice_tensors(network, {"3.weight": [torch.arange(16) > 0]})
+    assert lincon.constraints(network)[0].rows == rows - 72 and not network[3].weight.any()
+
+
+def test_a_diverged_training_is_named():
+    with pytest.raises(lincon.LinconError, match="diverged"):
+        solve(np.array([1.0, np.nan]), np.array([1.0, 1.0]), 1.0)
+
+
+def test_the_teacher_goes_where_the_images_are():
+    """A training begins on the CPU and moves the model to its device afterwards."""
+    network = model()
+    masks = {name: torch.ones_like(mask) for name, mask in random_masks(network).items()}
+    network.add_module("distillation", Distillation(network, merged_copy(network), masks))
+    network.double()(images().double())
+    assert network.distillation.penalty().item() == pytest.approx(0, abs=1e-10)

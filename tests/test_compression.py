@@ -493,3 +493,132 @@ def test_raw_parameters_and_constraints_of_several_types(tmp_path):
     lincon.load(fresh, tmp_path / "m.safetensors")
     x = torch.randn(2, 5)
     assert torch.equal(fresh(x), model(x))
+
+
+# What an independent review broke.
+
+
+def test_a_dense_checkpoint_does_not_become_integers():
+    model = constrained()
+    lincon.quantize(model)
+    expected = model(images())
+    for strict in (True, False):
+        with pytest.raises(lincon.TargetError, match="quantised"):
+            model.load_state_dict(convnet().state_dict(), strict=strict)
+    assert torch.equal(model(images()), expected)
+
+
+def test_weights_are_pruned_of_those_that_are_left():
+    model = constrained("hash", dof=0.9)
+    rows = lincon.constraints(model)[0].rows
+    left = []
+    for _ in range(3):
+        lincon.prune(model, 0.5, level="weights")
+        left.append(rows - lincon.zeros(model)[0])
+    assert left == [round(rows / 2), round(round(rows / 2) / 2), round(round(round(rows / 2) / 2) / 2)]
+    with pytest.raises(lincon.DofError, match="only"):
+        lincon.prune(model, left[-1] + 1, level="weights")
+
+
+@pytest.mark.parametrize("levels", [["weights"], ["free"], ["weights", "free"], ["free", "weights"]])
+def test_pruning_over_and_over_nests_nothing(levels, tmp_path):
+    model = constrained("identity", dof=None)
+    for number in range(10):
+        lincon.prune(model, 0.85, level=levels[number % len(levels)])
+    (constraint,) = lincon.constraints(model)
+    depth, generator = 0, constraint.groups[0].generator
+    while hasattr(generator, "inner"):
+        depth, generator = depth + 1, generator.inner
+    assert depth <= 2
+    lincon.save(model, tmp_path / "m.safetensors")
+    fresh = convnet().eval()
+    lincon.load(fresh, tmp_path / "m.safetensors")
+    assert torch.equal(fresh(images()), model(images()))
+
+
+def test_a_generator_that_no_file_can_name_is_refused_when_pruned_too(tmp_path):
+    class Mine(lincon.Generator):
+        name = "mine"
+
+        def _write(self, out, free, start):
+            out[:] = free[torch.arange(start, start + len(out)) % self.dof]
+
+        def _accumulate(self, out, grad, start):
+            out.index_add_(0, torch.arange(start, start + len(grad)) % self.dof, grad.to(out.dtype))
+
+    model = convnet()
+    lincon.constrain(model, Mine, dof=0.5)
+    lincon.prune(model, 0.5)
+    with pytest.raises(lincon.LinconError, match="mine"):
+        lincon.save(model, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_step_may_be_shared_by_all_and_costs_no_more():
+    model = constrained()
+    (constraint,) = lincon.quantize(model, 8, size=1 << 40)
+    assert len(model.free_steps) == 1 and constraint.groups[0].size == constraint.dof
+    assert model(images()).isfinite().all()
+
+
+def test_scores_of_nothing_are_refused():
+    for level, name in (("free", "fre"), ("free", "0.weight"), ("weights", "free")):
+        with pytest.raises(lincon.TargetError, match=name):
+            lincon.prune(constrained(), 0.5, level=level, scores={name: torch.ones(3)})
+
+
+def test_what_is_left_of_an_emptied_group_is_its_most_important():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    for layer in model:
+        lincon.constrain(layer, "ring", dof=10)
+    scores = {"0.free": torch.arange(1.0, 11), "1.free": torch.full((10,), 0.5).index_fill(0, torch.tensor(6), 0.9)}
+    with pytest.warns(lincon.LinconWarning, match="but one number"):
+        assert lincon.prune(model, 10, scores=scores)["1.free"].nonzero().item() == 6
+
+
+def test_a_merged_quantised_model_is_an_ordinary_one():
+    model = constrained()
+    lincon.quantize(model)
+    lincon.merge(model)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_few_bytes_ask_for_little_memory():
+    """Half a million values a byte were asked for: refused before anything is made."""
+    mask = torch.zeros(1 << 20, dtype=torch.bool)
+    mask[77] = True
+    payload, described = encode(mask)
+    assert torch.equal(decode(payload, described), mask)
+    padded = torch.cat([payload, torch.zeros(1_000_000, dtype=torch.uint8)])
+    with pytest.raises(lincon.FileError, match="damaged"):
+        decode(padded, {**described, "shape": [2_000_000_000]})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h, t: t.update({"lincon.tables.free.kept_columns": torch.zeros(24, dtype=torch.uint8)}),
+        lambda h, t: h["constraints"][0]["groups"][0]["generator"]["options"].update(kept_columns=[1]),
+        lambda h, t: h.update(aliases={"zz": "qq"}),
+        lambda h, t: h.update(aliases=[1]),
+        lambda h, t: h["constraints"][0]["groups"][0].update(origin="zz"),
+        lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(dof=10**13),
+        lambda h, t: h["constraints"][0]["groups"][0]["steps"].update(size=1 << 40),
+        lambda h, t: (
+            h["constraints"][0]["groups"][0]["steps"].update(name="a.b"),
+            t.update({"a.b": t.pop("free_steps")}),
+        ),
+        lambda h, t: (
+            h["constraints"][0]["groups"][0]["steps"].update(name="forward"),
+            t.update({"forward": t.pop("free_steps")}),
+        ),
+    ],
+)
+def test_forged_names_and_numbers_are_refused_and_change_nothing(change, tmp_path):
+    test_a_forged_file_is_refused_and_changes_nothing(change, tmp_path)
+
+
+def test_a_header_that_is_nothing_but_brackets_is_refused(tmp_path):
+    save_file({"free": torch.ones(3)}, tmp_path / "m.safetensors", {"lincon": "[" * 200_000})
+    with pytest.raises(lincon.FileError, match="damaged"):
+        lincon.inspect(tmp_path / "m.safetensors")

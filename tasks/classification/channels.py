@@ -104,8 +104,8 @@ def _per_channel(layer: nn.Module, places: int, dimension: int) -> float:
 def importance(model: ResNet, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """What each channel is worth, (channels,) by group: the sum of |weight x gradient| over the weights that write it.
 
-    The gradient of the cross-entropy is summed over all ``batches`` (images and labels) first: the first-order change
-    of the loss without the channel (Taylor importance).
+    The gradient of the cross-entropy is summed over all ``batches`` (images and labels) first: a bound of the
+    first-order change of the loss without the channel (Taylor importance, as in the authors' code).
     """
     plain = merged_copy(model)
     for parameter in plain.parameters():

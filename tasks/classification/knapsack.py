@@ -32,6 +32,10 @@ ROUNDS = 12
 
 def solve(worth: np.ndarray, cost: np.ndarray, budget: float) -> np.ndarray:
     """The subset of items, (n,) bool, of the largest worth in all whose cost is at most ``budget``; exact."""
+    if not np.isfinite(worth).all():
+        raise LinconError(
+            "What channels are worth is not finite: the training before diverged; lower the learning rate."
+        )
     found = milp(
         -worth / max(worth.max(), 1e-300),
         constraints=LinearConstraint(cost[None] / cost.max(), ub=budget / cost.max()),
@@ -123,8 +127,9 @@ class Distillation(nn.Module):
     def penalty(self) -> Tensor:
         """Of the last batch that the model saw."""
         outputs: dict[str, Tensor] = {}
-        teacher, mine = self.__dict__["teacher"], dict(self.seen)
+        mine = dict(self.seen)
         images = mine.pop("images")
+        teacher = self.__dict__["teacher"].to(images)  # no module of the model's, which may have moved since
         hooks = [
             teacher.get_submodule(part).register_forward_hook(
                 lambda module, inputs, output, part=part: outputs.update({part: output})

@@ -106,8 +106,8 @@ def tickets(size: Callable[[nn.Module], int], cut: Cut, *after: Phase, **scheme:
     rounds = (Phase(share, round_of(n, ROUNDS, size, cut, rewind=True)) for n in range(1, ROUNDS + 1))
     once = Phase(0.5, round_of(1, 1, size, cut, rewind=False))
     return {
-        "": Scheme(phases=(Phase(share, remember), *rounds, *after), **scheme),
-        "-once": Scheme(phases=(Phase(0.5), once, *after), **scheme),
+        "": Scheme(phases=(Phase(share, remember), *rounds, *after), least=ROUNDS + 1, **scheme),
+        "-once": Scheme(phases=(Phase(0.5), once, *after), least=2, **scheme),
     }
 
 
@@ -156,7 +156,7 @@ _NARROWED = Phase(0.5), Phase(0.5, narrow, distil), Phase(0, undo)
 PRUNED: dict[str, Scheme] = {
     **{f"imp{name}": s for name, s in tickets(weights_left, cut_weights, Phase(0, settle), make=vanilla).items()},
     **{f"rpg-imp{name}": s for name, s in tickets(dof_left, cut_free, make=halved).items()},
-    "knapsack": Scheme(residual(vanilla), _NARROWED, takes_dof=False, shape=as_in),
-    "rpg-knapsack": Scheme(residual(SHARING["rpg"].make), _NARROWED, shape=as_in),
+    "knapsack": Scheme(residual(vanilla), _NARROWED, takes_dof=False, shape=as_in, least=2),
+    "rpg-knapsack": Scheme(residual(SHARING["rpg"].make), _NARROWED, shape=as_in, least=2),
 }
 """Schemes by name. DoF are what is left; a table says what the model had before."""

@@ -49,7 +49,8 @@ class Scheme:
     """How a model is made, how its training is divided, and how its DoF are counted.
 
     ``takes_dof``: whether the asked DoF changes anything. ``bare``: makes the module that a file of it is loaded into;
-    ``shape``: gives that the shapes of the file, where training changes them.
+    ``shape``: gives that the shapes of the file, where training changes them. ``least``: epochs without which what it
+    trains would mean nothing.
     """
 
     make: Make
@@ -58,6 +59,7 @@ class Scheme:
     takes_dof: bool = True
     bare: Make = vanilla
     shape: Callable[[nn.Module, Path], None] | None = None
+    least: int = 1
 
     def epochs(self, total: int) -> list[int]:
         """How many epochs each phase gets; a phase may get none of a short training."""

@@ -11,7 +11,7 @@ from lincon.tasks.experiments.progress import EpochBar
 from lincon.tasks.experiments.recipe import Cell, Recipe, describe
 from lincon.tasks.experiments.store import Store
 from lincon.tasks.experiments.task import Measure, task
-from lincon.tasks.experiments.training import Run, build, interrupted, open_data, train
+from lincon.tasks.experiments.training import Run, build, check_epochs, interrupted, open_data, train
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Sweep:
             LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``.
         """
         for cell in {(c.model, c.scheme, c.dof): c for c in self.cells}.values():
+            check_epochs(self.recipe, cell)
             build(cell, self.data.shape)
         missing = [cell for cell in self.cells if not self.store.get(cell)]
         epochs = self.recipe.epochs

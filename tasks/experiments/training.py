@@ -96,6 +96,12 @@ def build(cell: Cell, shape: Sequence[int]) -> nn.Module:
     return _scheme(cell).make(_architecture(cell, shape), dof_of(cell, shape), cell.seed)
 
 
+def check_epochs(recipe: Recipe, cell: Cell) -> None:
+    """Raise LinconError for a training that is too short for its scheme."""
+    if recipe.epochs < (least := _scheme(cell).least):
+        raise LinconError(f"{cell.scheme} trains {least} times over: give {least} epochs or more, not {recipe.epochs}.")
+
+
 def _scheme(cell: Cell) -> Scheme:
     return task(cell.task).schemes[cell.scheme]
 
@@ -135,6 +141,7 @@ def train(
     Raises:
         LinconError: nothing to resume from, or a training of another recipe; a cell that cannot be built.
     """
+    check_epochs(recipe, cell)
     data, scheme, history = open_data(recipe, cell.seed, root), _scheme(cell), History()
     learner = task(cell.task).learner
     model, dof = build(cell, data.shape), dof_of(cell, data.shape)
