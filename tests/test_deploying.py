@@ -286,7 +286,7 @@ def test_the_quantization_table_measures_what_it_says(tmp_path):
 def test_every_row_of_the_new_tables_can_be_trained():
     for name in ("pruning", "quantization"):
         for paper_row in TABLES[name].rows:
-            assert paper_row.cell(["resnet18"], 0).scheme in (*PRUNED, "vanilla", "rpg")
+            assert paper_row.cell(["resnet18"], 0).scheme in (*PRUNED, "vanilla", "rpg", "deep-compression")
     assert TABLES["pruning"].rows[0].cell(["resnet18"], 0).dof == 274_042
     assert TABLES["quantization"].rows[1].cell(["resnet18"], 0).dof == 5_578_752
 
