@@ -2,9 +2,8 @@
 
 Times are taken in turn in one process, twice over: with the C library's allocator as it comes, which gives memory back
 to the system in the middle of a training and fetches it again, page by page, and told to keep it, as the training
-commands do (`lincon.recycling.keep_pages`). Peak memory
-is the largest sum of all live tensors during a step (activations, weights, gradients, optimizer), as torch's profiler
-counts them, each mode in a process of its own.
+commands do (`lincon.recycling.keep_pages`). Peak memory is the largest sum of all live tensors during a step
+(activations, weights, gradients, optimizer), as torch's profiler counts them, each mode in a process of its own.
 """
 
 import json
