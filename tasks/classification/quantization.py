@@ -17,8 +17,8 @@ from lincon.int8 import compiled, stored_bytes, to_int8
 from lincon.tasks.experiments import compare
 from lincon.tasks.experiments.deploying import calibration, images_of, latency, measured_program
 from lincon.tasks.experiments.recipe import Cell
-from lincon.tasks.experiments.report import Result, mean_and_spread, with_spread
-from lincon.tasks.experiments.reproduce import Columns
+from lincon.tasks.experiments.report import Result
+from lincon.tasks.experiments.reproduce import Columns, mean_of
 from lincon.tasks.experiments.sweep import Sweep
 from lincon.tasks.experiments.training import SAVED, Run, load
 from lincon.tasks.experiments.tuning import as_constrained, measured
@@ -75,7 +75,7 @@ def with_quantisation(sweep: Sweep, objectnet: Path | None = None) -> tuple[Resu
     found = {_key(cell): quantised(sweep, cell, cell.seed == first) for cell in sweep.cells}
 
     def column(value: Callable[[Run, Quantised], float]) -> Callable[[Sequence[Run]], str]:
-        return lambda runs: with_spread(*mean_and_spread([value(run, found[_of(run)]) for run in runs]))
+        return mean_of(lambda run: value(run, found[_of(run)]))
 
     def sizes(of: Callable[[Run, Quantised], int]) -> Callable[[Sequence[Run]], str]:
         return lambda runs: f"{mean(of(run, found[_of(run)]) for run in runs):,.0f}"

@@ -4,7 +4,7 @@ The paper's setting is `--data cifar100 --model resnet18,resnet34 --preset cifar
 shares: the ring of 11.16M is 52.5 % of ResNet-34's block weights, and so on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from lincon.tasks.experiments import compare
 from lincon.tasks.experiments.deploying import images_of, latency
 from lincon.tasks.experiments.recipe import Cell
 from lincon.tasks.experiments.report import Result, mean_and_spread, with_spread
-from lincon.tasks.experiments.reproduce import Columns, PaperTable, Row, gap_columns
+from lincon.tasks.experiments.reproduce import Columns, PaperTable, Row, gap_columns, mean_of
 from lincon.tasks.experiments.sweep import Sweep
 from lincon.tasks.experiments.training import Run, load
 
@@ -79,14 +79,11 @@ def pruned(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
     def before(run: Run) -> float:
         return 100 * run.curve[SCHEMES[run.scheme].epochs(sweep.recipe.epochs)[0] - 1]
 
-    def column(value: Callable[[Run], float]) -> Callable[[Sequence[Run]], str]:
-        return lambda runs: with_spread(*mean_and_spread([value(run) for run in runs]))
-
     numbers = [{"scheme": s, "asked": d, "macs": work[s, d], "seconds": seconds[s, d]} for s, d in cells]
     return replace(result, numbers={**result.numbers, "forward": numbers}), {
-        "before %": column(before),
-        "after %": column(lambda run: 100 * run.score),
-        "drop": column(lambda run: before(run) - 100 * run.score),
+        "before %": mean_of(before),
+        "after %": mean_of(lambda run: 100 * run.score),
+        "drop": mean_of(lambda run: before(run) - 100 * run.score),
         "multiply-adds": lambda runs: f"{work[runs[0].scheme, runs[0].asked]:,}",
         f"ms / {BATCH}": lambda runs: f"{1e3 * seconds[runs[0].scheme, runs[0].asked]:.2f}",
         "file bytes": lambda runs: f"{max(run.file_bytes for run in runs):,}",

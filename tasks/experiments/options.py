@@ -45,3 +45,10 @@ def _number(name: str, text: str, default: float | None) -> float:
         noun = "number" if kind is float else "integer"
         raise LinconError(f"Option {name} is {text!r}; it must be a positive {noun}, as in {name}=2.")
     return value
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise LinconError, by name, for a number that is not positive."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise LinconError(f"{name} is {number}; it must be positive.")

@@ -34,7 +34,7 @@ class Row:
 
 def compared(sweep: Sweep, objectnet: Path | None = None) -> tuple[Result, Columns]:
     """Train, and say every measure on the test set."""
-    return compare.compare(sweep), {f"test {m.label}": _mean(_measured(m)) for m in sweep.measures}
+    return compare.compare(sweep), {f"test {m.label}": mean_of(_measured(m)) for m in sweep.measures}
 
 
 def with_gap(sweep: Sweep, objectnet: Path | None = None) -> tuple[Result, Columns]:
@@ -44,7 +44,7 @@ def with_gap(sweep: Sweep, objectnet: Path | None = None) -> tuple[Result, Colum
 
 def gap_columns(measure: Measure) -> Columns:
     """The score on the test set, and the gap."""
-    return {f"test {measure.label}": _mean(_measured(measure)), "gap": _mean(lambda run: gap.of(run, measure))}
+    return {f"test {measure.label}": mean_of(_measured(measure)), "gap": mean_of(lambda run: gap.of(run, measure))}
 
 
 @dataclass(frozen=True)
@@ -115,5 +115,6 @@ def _measured(measure: Measure) -> Callable[[Run], float]:
     return lambda run: measure.factor * run.test[measure.name][-1]
 
 
-def _mean(value: Callable[[Run], float]) -> Callable[[Sequence[Run]], str]:
+def mean_of(value: Callable[[Run], float]) -> Callable[[Sequence[Run]], str]:
+    """A column: mean and spread of ``value`` over the runs of a row."""
     return lambda runs: with_spread(*mean_and_spread([value(run) for run in runs]))

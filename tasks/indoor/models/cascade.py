@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.tasks.experiments.body import Architecture
+from lincon.tasks.experiments.options import check_positive
 from lincon.tasks.indoor.models.network import SubNetwork
 
 REUSE = "none", "weights", "all"
@@ -55,7 +56,7 @@ class Cascade(nn.Module):
         width: float = 1.0,
     ) -> None:
         super().__init__()
-        _check_positive(size=size, copies=copies, blocks=blocks, convolutions=convolutions, width=width)
+        check_positive(size=size, copies=copies, blocks=blocks, convolutions=convolutions, width=width)
         halvings = _halvings(stride, widths)
         self.multiple = 2**halvings
         _check_size(size, self.multiple)
@@ -115,9 +116,3 @@ def _check_size(size: int, factor: int) -> None:
             f"Images of {size} x {size} pixels do not divide by {factor}, by which this network makes them smaller: "
             f"take a size that does, such as {-(-size // factor) * factor}, a smaller stride, or fewer widths."
         )
-
-
-def _check_positive(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number > 0:
-            raise LinconError(f"{name} is {number}; it must be positive.")

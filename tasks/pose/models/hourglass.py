@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from lincon import LinconError
+from lincon.tasks.experiments.options import check_positive
 from lincon.tasks.pose.models.cascade import Cascade
 from lincon.tasks.pose.skeleton import JOINTS
 
@@ -43,7 +44,7 @@ class Hourglass(Cascade):
         reuse: bool = False,
     ) -> None:
         super().__init__()
-        _check_positive(size=size, stacks=stacks, channels=channels, depth=depth, width=width)
+        check_positive(size=size, stacks=stacks, channels=channels, depth=depth, width=width)
         _check_size(size, stride, depth)
         channels = max(4, round(width * channels))
         self.stride = stride
@@ -155,9 +156,3 @@ def _check_size(size: int, stride: int, depth: int) -> None:
             f"Images of {size} x {size} pixels do not divide by {factor}, stride {stride} x 2 to the depth {depth}: "
             f"take a size that does, such as {-(-size // factor) * factor}, or less depth."
         )
-
-
-def _check_positive(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number > 0:
-            raise LinconError(f"{name} is {number}; it must be positive.")
