@@ -11,6 +11,8 @@ from lincon.attach import constrain as constrain
 from lincon.binding import merge as merge
 from lincon.constraint import Constraint as Constraint
 from lincon.constraint import constraints as constraints
+from lincon.distributed import check_ranks as check_ranks
+from lincon.distributed import fully_shard as fully_shard
 from lincon.errors import DofError as DofError
 from lincon.errors import FileError as FileError
 from lincon.errors import LinconError as LinconError

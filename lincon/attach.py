@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import bind, unbind, warn_of_optimizers
+from lincon.binding import bind, unbind, unwrapped, warn_of_holders
 from lincon.constraint import Constraint, Group, with_scales
 from lincon.counter import key
 from lincon.errors import LinconError, LinconWarning, TargetError
@@ -75,8 +75,8 @@ def constrain(
     Raises:
         TargetError, DofError, UnknownGeneratorError: and the model is as it was.
     """
-    if type(model).__name__ == "OptimizedModule":
-        raise TargetError("The model is compiled already: constrain it first, then torch.compile it.")
+    if unwrapped(model) is not model:
+        raise TargetError(f"The model is in a {type(model).__name__} already: constrain it first, then wrap it.")
     if offset and init == "project":
         raise LinconError("offset=True starts at the weights as they are, init='project' at a fit to them: give one.")
     _check_choice("scale", scale, ("match", "isometric", None))
@@ -99,7 +99,7 @@ def constrain(
         if any(plan.fit for plan in plans):
             _fit(constraint, {t.name: t.tensor for t in chosen})
     _remark(chosen, constant)
-    warn_of_optimizers([t.tensor for t in chosen])
+    warn_of_holders([t.tensor for t in chosen])
     return constraint
 
 

@@ -9,11 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import LinconWarning, TargetError
 from lincon.generated import Generated, install, uninstall
 from lincon.tensors import Target
+
+_WRAPPERS = {
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+}
+"""By name, as importing the compiler takes long."""
 
 _LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention
 
@@ -122,20 +130,37 @@ def generated_in(module: nn.Module, whole: bool = False) -> list[tuple[str, Any]
     return pairs if whole else [(attribute, steps[0]) for attribute, steps in pairs]  # type: ignore[index]
 
 
-def warn_of_optimizers(replaced: list[Any]) -> None:
-    """Warn of optimizers that hold parameters which are no longer the model's."""
+def warn_of_holders(replaced: list[Any]) -> None:
+    """Warn of optimizers, and of DDP, that hold parameters which are no longer the model's."""
     gone = {id(p) for p in replaced}
     for thing in gc.get_objects():
-        if not issubclass(type(thing), torch.optim.Optimizer):
+        if not issubclass(type(thing), torch.optim.Optimizer | DistributedDataParallel):
             continue
         with suppress(AttributeError, KeyError):
-            if any(id(p) in gone for g in thing.param_groups for p in g["params"]):
+            if any(id(p) in gone for p in _held(thing)):
                 warnings.warn(
                     f"The {type(thing).__name__} made before still holds the replaced parameters and will not train "
-                    "the new ones: make the optimizer again from model.parameters().",
+                    "the new ones: make it again.",
                     LinconWarning,
                     stacklevel=3,
                 )
+
+
+def _held(holder: Any) -> list[Any]:
+    if isinstance(holder, torch.optim.Optimizer):
+        return [p for g in holder.param_groups for p in g["params"]]
+    return list(holder._module_parameters)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of torch.compile, DDP or DataParallel, which put a prefix before its keys."""
+    while inner := next((name for cls, name in _WRAPPERS.items() if cls in _names(type(model))), None):
+        model = getattr(model, inner)
+    return model
+
+
+def _names(cls: type) -> set[str]:
+    return {f"{base.__module__}.{base.__name__}" for base in cls.__mro__}
 
 
 def _lowered(target: Target) -> bool:

@@ -22,6 +22,7 @@ from lincon.generated import Weight
 from lincon.generator import Generator
 from lincon.ledger import Entry, Ledger
 from lincon.scaled import Scaled
+from lincon.shards import check_local
 from lincon.tape import LayerTape, Tape, WholeTape
 
 
@@ -226,6 +227,7 @@ class Constraint:
 
     def scaled(self, free: Tensor, group: Group) -> Tensor:
         """The free vector as generation sees it: integers times steps, or with a gradient divided as the group says."""
+        check_local(group.free, free)
         if group.steps is not None:
             steps = self._steps(group)
             return free.to(steps.dtype) * steps.repeat_interleave(min(group.size, len(free)))[: len(free)]
@@ -315,7 +317,9 @@ class Constraint:
             state_dict.pop(key, None)
 
     def _check_exact(self) -> None:
-        """A fit would be cut to integers."""
+        """A fit would be cut to integers, or would not fit the part of a rank."""
+        for name, free in self.free.items():
+            check_local(name, free)
         if quantised := next((group.free for group in self.groups if group.steps is not None), None):
             raise TargetError(f"{quantised!r} is quantised: project the model it was made from, and quantise again.")
 

@@ -22,14 +22,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lincon.binding import bind, check_whole, unbind
+from lincon.binding import bind, check_whole, unbind, unwrapped
 from lincon.coding import decode, encode
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import FileError, LinconError
 from lincon.generator import Generator
 from lincon.ledger import Ledger
 from lincon.registry import build, registered
-from lincon.tensors import Target, targets
+from lincon.shards import gathered, is_shard, on_first_rank, spread_like
+from lincon.tensors import Target, targets, unsharded
 
 FORMAT = 2
 _TABLE = "lincon.tables."
@@ -89,11 +90,24 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
     Returns the size in bytes. The file is written whole or not at all: a temporary name beside ``path``, synced,
     then renamed.
 
+    A model that is wrapped by DDP or torch.compile is saved as the module inside. One that is sharded over ranks is
+    gathered, so every rank must call `save`; the first one writes.
+
     Raises LinconError, naming it, for what could not be loaded again: a part of a constrained model without its
     free vector, a module replaced after it was constrained, a generator that is not registered, extra state that
     is no tensor, tensors on the meta device; or if the folder does not exist.
     """
+    model = unwrapped(model)
     check_whole(model)
+    state = model.state_dict()
+    if not any(is_shard(tensor) for tensor in state.values()):
+        return _write(model, state, Path(path), code)
+    whole_state = {name: gathered(tensor) for name, tensor in state.items()}
+    return int(on_first_rank(lambda: _write(model, whole_state, Path(path), code)))
+
+
+def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> int:
+    """Write the file of a model whose state_dict is ``state``; its size."""
     found = _owned(model)
     tensors, header_constraints, derived = {}, [], set()
     for prefix, constraint in found:
@@ -104,8 +118,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
             tables = group.generator.tables()
             tensors.update({f"{_TABLE}{prefix}{group.free}.{name}": table for name, table in tables.items()})
     ours = {*tensors, *(prefix + group.free for prefix, constraint in found for group in constraint.groups)}
-    state, aliases = _distinct({k: v for k, v in model.state_dict().items() if k not in derived})
-    tensors.update(state)
+    distinct, aliases = _distinct({k: v for k, v in state.items() if k not in derived})
+    tensors.update(distinct)
     header = {"format": 1, "lincon": _version(), "constraints": header_constraints, "aliases": aliases}
     stored = _apart(tensors)
     if coded := {name: made for name in sorted(ours) if code and (made := encode(stored[name]))}:
@@ -113,9 +127,9 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
         header["coded"] = {name: described for name, (_, described) in coded.items()}
     if coded or any(group.steps for _, constraint in found for group in constraint.groups):
         header["format"] = FORMAT
-    with whole(Path(path)) as temporary:
+    with whole(path) as temporary:
         save_file(stored, temporary, {"lincon": seal(header, stored)})
-    return os.path.getsize(path)
+    return path.stat().st_size
 
 
 def inspect(path: str | os.PathLike[str]) -> Contents:
@@ -157,7 +171,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
     Returns:
         The constraints. Raises FileError or TargetError, naming what differs, and leaves the model as it was.
     """
-    contents = inspect(path)
+    model, contents = unwrapped(model), inspect(path)
     where = f"{path} does not fit this {type(model).__name__}"
     groups = _rebuild_groups(contents)
     existing: dict[str, list[Group]] = {}
@@ -211,9 +225,9 @@ def _bind(
 
 def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     """load_state_dict with what the file holds; what it does not (W₀) stays."""
-    whole = model.state_dict()
+    whole = model.state_dict()  # its metadata, versions of the modules, too
     for name, tensor in state.items():
-        whole[name] = tensor
+        whole[name] = spread_like(tensor, whole.get(name))
     model.load_state_dict(whole)
 
 
@@ -274,7 +288,7 @@ def _describe(constraint: Constraint, group: Group) -> dict[str, Any]:
         description["origin"] = {
             "name": group.origin,
             "of": "generator" if own else "model",
-            "sha256": _sha(origin),
+            "sha256": sha_of(origin),
         }
     return description
 
@@ -348,7 +362,7 @@ def _check_ledger(model: nn.Module, prefix: str, groups: list[Group], where: str
         owner = model.get_submodule(prefix.rstrip("."))
     except AttributeError:
         raise FileError(f"{where}: it has no module {prefix.rstrip('.')!r}.") from None
-    present = {name: target for target in targets(owner) for name in target.names}
+    present = {name: target for target in unsharded(targets(owner)) for name in target.names}
     chosen = []
     for entry in (entry for group in groups for entry in group.ledger):
         target = present.get(entry.name)
@@ -402,7 +416,7 @@ def _origins(model: nn.Module, prefix: str, groups: list[Group], contents: Conte
             origin = torch.cat([present[e.name].detach().reshape(-1) for e in group.ledger])
         else:
             origin = own.to(present[group.ledger.entries[0].name].detach())
-        if own is None and _sha(origin) != described[group.free].get("sha256"):
+        if own is None and sha_of(origin) != described[group.free].get("sha256"):
             raise FileError(
                 f"{where}: the file's W₀ differs from the weights this model has; give it the same base in the same "
                 f"dtype (here {origin.dtype})."
@@ -466,7 +480,8 @@ def seal(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     return json.dumps({**header, "sha256": sha.hexdigest()}, separators=(",", ":"))
 
 
-def _sha(tensor: Tensor) -> str:
+def sha_of(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes."""
     return hashlib.sha256(_bytes(tensor.detach().cpu())).hexdigest()
 
 

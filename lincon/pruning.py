@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import check_whole, warn_of_optimizers
+from lincon.binding import check_whole, warn_of_holders
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import DofError, LinconError, LinconWarning, TargetError
 from lincon.registry import get
+from lincon.shards import check_local
 from lincon.tensors import count
 
 LEVELS = "free", "weights"
@@ -66,7 +67,7 @@ def prune(
     for (constraint, prefix, number), (group, mask) in zip(places, plans, strict=True):
         kept[prefix + group.free] = mask
         replaced.append(constraint.narrow_group(number, group, mask))
-    warn_of_optimizers(replaced)
+    warn_of_holders(replaced)
     return kept
 
 
@@ -77,9 +78,10 @@ def zeros(model: nn.Module) -> tuple[int, int]:
 
 
 def check_finite(found: list[Constraint]) -> None:
-    """Raise LinconError for a free vector that is quantised, or holds what is not finite, by name."""
+    """Raise LinconError for a free vector that is sharded, quantised, or holds what is not finite, by name."""
     for constraint in found:
         for name, free in constraint.free.items():
+            check_local(name, free)
             if not free.is_floating_point():
                 raise LinconError(f"{name!r} is quantised already: prune and quantise the model it was made from.")
             if not bool(free.isfinite().all()):

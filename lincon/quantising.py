@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import check_whole, warn_of_optimizers
+from lincon.binding import check_whole, warn_of_holders
 from lincon.constraint import Constraint, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.pruning import check_finite
@@ -46,7 +46,7 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
         raise LinconError(f"size={size!r}; give a positive integer, or None.")
     check_finite(found)
     plans = [(c, n, *_integers(c._free(group), bits, size)) for c in found for n, group in enumerate(c.groups)]
-    warn_of_optimizers([_replace(*plan) for plan in plans])
+    warn_of_holders([_replace(*plan) for plan in plans])
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import check_whole, warn_of_optimizers
+from lincon.binding import check_whole, warn_of_holders
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.ledger import Ledger
@@ -48,7 +48,7 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
         for module, attribute in places:
             setattr(module, attribute, made)
         replaced.append(old)
-    warn_of_optimizers(replaced)
+    warn_of_holders(replaced)
 
 
 def _check_names(found: list[Constraint], prefixes: Mapping[int, str], kept: Mapping[str, Kept]) -> None:

@@ -1,14 +1,11 @@
 """BEHAVIOURS 21-30: what torch does with models, done with constrained ones."""
 
 import copy
-import os
 import threading
 
 import pytest
 import torch
 import torch._dynamo.testing
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -188,44 +185,6 @@ def test_activation_checkpointing_gives_the_same_gradients(reentrant):
         model(x).square().sum().backward()
         gradients.append(model.free.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
-
-
-def _train_rank(rank, world, port, results):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    torch.set_num_threads(1)
-    model = convnet()
-    model[1].eval()
-    lincon.constrain(model, "ring", dof=0.1, seed=3)
-    parallel = nn.parallel.DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.01)
-    for step in range(3):
-        batch = images(8) * (step + 1)
-        optimizer.zero_grad()
-        parallel(batch.chunk(world)[rank]).square().mean().backward()
-        assert model.free.grad is not None
-        optimizer.step()
-    results[rank] = model.free.detach().clone()
-    dist.destroy_process_group()
-
-
-def test_two_ddp_processes_equal_one_on_the_joined_batch():
-    context = mp.get_context("spawn")
-    with context.Manager() as manager:
-        results = manager.dict()
-        port = 20000 + os.getpid() % 20000
-        mp.spawn(_train_rank, args=(2, port, results), nprocs=2, join=True)
-        frees = [results[rank] for rank in (0, 1)]
-    model = convnet()
-    model[1].eval()
-    lincon.constrain(model, "ring", dof=0.1, seed=3)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    for step in range(3):
-        optimizer.zero_grad()
-        model(images(8) * (step + 1)).square().mean().backward()
-        optimizer.step()
-    assert torch.equal(frees[0], frees[1])
-    torch.testing.assert_close(frees[0], model.free.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_autocast_trains_with_float32_gradients():

@@ -1,0 +1,52 @@
+"""Tensors of which every rank holds a part (torch's DTensor, under FSDP2): to know, to gather and to fill them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from lincon.errors import TargetError
+
+
+def is_shard(tensor: Any) -> bool:
+    """Whether other ranks hold parts of it. (By an attribute: importing torch's class takes half a second.)"""
+    return hasattr(tensor, "_local_tensor")
+
+
+def check_local(name: str, tensor: Tensor) -> Tensor:
+    """The tensor; raise TargetError if other ranks hold parts of it."""
+    if is_shard(tensor):
+        raise TargetError(
+            f"{name!r} is sharded over the ranks. Weights can be read in a forward, or after model.unshard(); "
+            "to change what is constrained, do so before fully_shard."
+        )
+    return tensor
+
+
+def gathered(tensor: Any) -> Any:
+    """The whole of it on every rank, a collective; what is no shard is as it was."""
+    return tensor.full_tensor() if is_shard(tensor) else tensor
+
+
+def spread_like(tensor: Tensor, like: Any) -> Tensor:
+    """A tensor in the shards of ``like``, a collective in which the first rank's counts; or as it is."""
+    if not is_shard(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device, like.dtype), like.device_mesh, like.placements)
+
+
+def on_first_rank(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns or raises on the first rank, on every rank. A collective."""
+    outcome: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = work()
+        except Exception as error:  # the others wait for what became of it
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, 0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
