@@ -237,6 +237,7 @@ def train(
     """Train one scheme and save the model."""
     from lincon.tasks.experiments import training
     from lincon.tasks.experiments.progress import EpochBar
+    from lincon.tasks.experiments.ranks import others_end
     from lincon.tasks.experiments.recipe import Cell
     from lincon.tasks.experiments.task import task as find
 
@@ -249,6 +250,7 @@ def train(
         trained, run = training.train(
             recipe, cell, out, root=options.root, callbacks=[bar], options=flags, logs=logs, resume=resume
         )
+    others_end()
     typer.echo(lincon.summary(trained))
     _measures(task, {name: values[-1] for name, values in run.test.items()})
     typer.echo(f"{run.file_bytes:,} bytes in {out / training.SAVED}")

@@ -6,6 +6,7 @@ of its parts held near those of the network that it was.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -116,13 +117,13 @@ class Distillation(nn.Module):
         self.maps = nn.ModuleDict({_key(part): _placing(mask) for part, mask in streams.items()})
         self.handles = [model.register_forward_pre_hook(self._look)]
         for part in (*streams, "head"):
-            self.handles.append(model.get_submodule(part).register_forward_hook(self._keep(part)))
+            self.handles.append(model.get_submodule(part).register_forward_hook(partial(self._keep, part)))
 
     def _look(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.seen = {"images": inputs[0]}
 
-    def _keep(self, part: str) -> Any:
-        return lambda module, inputs, output: self.seen.update({part: output})
+    def _keep(self, part: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.seen[part] = output
 
     def penalty(self) -> Tensor:
         """Of the last batch that the model saw."""

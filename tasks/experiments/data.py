@@ -1,6 +1,7 @@
 """What every data set is: a LightningDataModule of two parts, whose order of training is a matter of seed and epoch."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,34 +81,60 @@ class Data(lightning.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled by the seed and the current epoch alone; a last batch that is not full is left out.
 
-        Let the Trainer reload it every epoch: then a training that is resumed sees the order it would have seen.
+        Processes that train together share every batch, so that their steps are those of one. Let the Trainer reload
+        it every epoch: then a training that is resumed sees the order it would have seen.
         """
         epoch = self.first + (self.trainer.current_epoch if self.trainer else 0)
         generator = torch.Generator().manual_seed(key(self.seed, epoch))
         order = torch.randperm(len(self.train_set), generator=generator)
         full = len(order) // self.batch * self.batch
-        return loader(self.train_set, order[: full or None], self.batch)
+        batches = order[: full or None].split(self.batch)
+        rank, world = self._place
+        if world > 1 and any(len(batch) % world for batch in batches):
+            raise LinconError(f"{len(batches[0])} items a step cannot be shared by {world} processes: see --batch.")
+        return loader(self.train_set, [batch.chunk(world)[rank] for batch in batches])
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self.evaluation_loader(train=False)
+        """The test part; processes that train together share every batch of it."""
+        return self.evaluation_loader(False, *self._place)
 
-    def evaluation_loader(self, train: bool) -> DataLoader[Any]:
-        """All items of the training or the test part, in order and without augmentation; for `prepared`."""
-        split = self.train_set if train else self.test_set
-        return loader(split, torch.arange(len(split)), self.evaluation_batch)
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Number of this process among those that train together, and how many they are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def evaluation_loader(self, train: bool, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+        """All items of the training or the test part, in order and without augmentation; for `prepared`.
+
+        Of ``world`` processes each has as many batches, none of them empty.
+        """
+        split = self.evaluated(train)
+        if len(split) < world:
+            raise LinconError(f"{len(split)} items cannot be shared by {world} processes.")
+        batches = list(torch.arange(len(split)).split(self.evaluation_batch))
+        if len(batches[-1]) < world:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return loader(split, [batch.tensor_split(world)[rank] for batch in batches])
+
+    def evaluated(self, train: bool) -> Any:
+        """The training or the test part, without augmentation."""
+        return self.train_set if train else self.test_set
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return self.prepared(batch, self.trainer is not None and self.trainer.training)
 
 
-def loader(split: Split, order: Tensor, batch: int) -> DataLoader[Any]:
-    """The items at ``order`` (n,), ``batch`` a time: one indexing operation a batch, and nothing is collated.
+def loader(split: Split, batches: Iterable[Tensor]) -> DataLoader[Any]:
+    """The items at each of ``batches``, (n,): one indexing operation a batch, and nothing is collated.
 
     The generator is there so that loading leaves torch's global random state alone.
     """
-    batches = [part.tolist() for part in order.split(batch)]
     return DataLoader(
-        split, sampler=batches, batch_size=None, num_workers=split.workers, generator=torch.Generator().manual_seed(0)
+        split,
+        sampler=[batch.tolist() for batch in batches],
+        batch_size=None,
+        num_workers=split.workers,
+        generator=torch.Generator().manual_seed(0),
     )
 
 

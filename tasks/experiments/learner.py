@@ -14,6 +14,7 @@ from torchmetrics import Metric, MetricCollection
 from lincon.tasks.experiments.data import Data
 from lincon.tasks.experiments.recipe import MILESTONES, Recipe
 from lincon.tasks.experiments.scheme import Phase
+from lincon.tasks.experiments.sharded import Sharded, agree, fill, shard
 
 
 class Learner(lightning.LightningModule, ABC):
@@ -38,6 +39,7 @@ class Learner(lightning.LightningModule, ABC):
         super().__init__()
         self.model, self.recipe, self.phase = model, recipe, phase or Phase()
         self.seed, self.first = seed, first
+        self.unsharded: tuple[nn.Module, ...] = ()  # no submodule: the model, while a sharded copy is trained
         self.metric = self.measuring(data)
 
     @abstractmethod
@@ -52,13 +54,30 @@ class Learner(lightning.LightningModule, ABC):
     def observe(self, batch: Any) -> None:
         """Update the metric with a prepared batch."""
 
+    def configure_model(self) -> None:
+        """Called by every strategy before it makes the optimiser."""
+        if isinstance(self.trainer.strategy, Sharded) and not self.unsharded:
+            self.unsharded = (self.model,)
+            self.model = shard(self.model, self.trainer.strategy.device_mesh["data_parallel"])
+
+    def gather(self) -> None:
+        """After the training: the model itself again, with what its sharded copy has come to."""
+        if self.unsharded:
+            (model,), self.unsharded = self.unsharded, ()
+            fill(model, self.model)
+            self.model = model
+
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(1_000_003 * self.seed + self.first + self.current_epoch)
+        torch.manual_seed(1_000_003 * self.seed + self.first + self.current_epoch + 500_009 * self.global_rank)
 
     def training_step(self, batch: Any) -> Tensor:
         loss = self.loss(batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         return loss if self.phase.penalty is None else loss + self.phase.penalty(self.model)
+
+    def on_validation_start(self) -> None:
+        if self.unsharded:
+            agree(self.model)
 
     def validation_step(self, batch: Any) -> None:
         self.observe(batch)
@@ -83,7 +102,13 @@ class Learner(lightning.LightningModule, ABC):
 def evaluate(
     learner: Learner, data: Data, *, train: bool = False, change: Callable[[Any], Any] | None = None
 ) -> dict[str, float]:
-    """Measures of all items of a part, without augmentation, as they are or as ``change`` makes batches of them."""
+    """Measures of all items of a part, without augmentation, as they are or as ``change`` makes batches of them.
+
+    Of several processes each measures everything, by itself.
+    """
+    for metric in learner.metric.modules():
+        if isinstance(metric, Metric):
+            metric.sync_on_compute = False
     was_training, device = learner.training, next(learner.parameters()).device
     learner.eval()
     learner.metric.reset()

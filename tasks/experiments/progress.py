@@ -6,6 +6,8 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from lincon.tasks.experiments.ranks import is_first
+
 
 class EpochBar(Callback):
     """A callback that shows and moves the bar on the error stream, in a context that ends it.
@@ -23,6 +25,7 @@ class EpochBar(Callback):
             "epochs,",
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
+            disable=not is_first(),
         )
         self._task = self._progress.add_task("", total=epochs, completed=done)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lincon.tasks.experiments.data import Data
 from lincon.tasks.experiments.progress import EpochBar
+from lincon.tasks.experiments.ranks import others_end
 from lincon.tasks.experiments.recipe import Cell, Recipe, describe
 from lincon.tasks.experiments.store import Store
 from lincon.tasks.experiments.task import Measure, task
@@ -64,6 +65,7 @@ class Sweep:
                     resume=interrupted(place),
                 )
                 self.store.put(cell, run)
+        others_end()
         return [found for cell in self.cells if (found := self.store.get(cell))]
 
     @cached_property

@@ -12,22 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 
 import lincon
 from lincon import LinconError
+from lincon.files import remove_partial
+from lincon.tasks.experiments import checkpoints
 from lincon.tasks.experiments.body import Architecture, blueprint, body_weights, count
 from lincon.tasks.experiments.choice import choose
 from lincon.tasks.experiments.data import Data
 from lincon.tasks.experiments.history import History
 from lincon.tasks.experiments.learner import Learner, evaluate
+from lincon.tasks.experiments.ranks import is_first, started
 from lincon.tasks.experiments.recipe import Cell, Recipe, describe, differences
 from lincon.tasks.experiments.scheme import Scheme
+from lincon.tasks.experiments.sharded import Sharded
 from lincon.tasks.experiments.task import task
 from lincon.tasks.experiments.writing import write_whole
 from lincon.tensors import count as as_count
@@ -39,6 +41,7 @@ OURS = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run", "overfit_batches", "barebones"),
     *("callbacks", "logger", "enable_checkpointing", "default_root_dir", "reload_dataloaders_every_n_epochs"),
     *("check_val_every_n_epoch", "val_check_interval", "limit_val_batches", "num_sanity_val_steps"),
+    *("use_distributed_sampler", "plugins"),
 )
 """Arguments of the Trainer that are set here: how long is trained, what is measured when, and what is kept."""
 
@@ -163,12 +166,12 @@ def train(
             loggers = [_logger(log, folder, place.stem) for log in logs]
             given = {"logger": loggers or False, **(options or {})}
             if there is not None:
-                _checkpoint(there)  # a damaged one is named here, before Lightning reads it
-            fit(module, data, epochs, [history, *callbacks, *_checkpoints(place)], there, given)
+                checkpoints.read(there)  # a damaged one is named here, before Lightning reads it
+            fit(module, data, epochs, [history, *callbacks, checkpoints.after_every_epoch(place)], there, given)
         first += epochs
     if not scheme.epochs(recipe.epochs)[-1]:  # what the last phases did to the model came after the last measurement
         history.measured_again(evaluate(learner(model, data, recipe), data))
-    size = lincon.save(model, folder / SAVED)
+    size = lincon.save(model, folder / SAVED) if is_first() else 0
     run = Run(
         cell.model,
         cell.scheme,
@@ -183,8 +186,9 @@ def train(
         evaluate(learner(model, data, recipe), data, train=True),
         data.note,
     )
-    for place in places:
-        place.unlink(missing_ok=True)
+    if is_first():
+        for place in places:
+            place.unlink(missing_ok=True)
     return model, run
 
 
@@ -247,6 +251,8 @@ def _logger(log: str, folder: Path, phase: str) -> Logger:
 def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> list[Path]:
     """Places of the checkpoints of each phase; those of another training are refused, or deleted for a new one."""
     places = [folder / f"phase-{number}.ckpt" for number in range(phases)]
+    if is_first():
+        remove_partial(folder)
     record = folder / RECORD
     if resume:
         if not any(place.exists() for place in places) or not record.exists():
@@ -256,8 +262,9 @@ def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> 
                 f"{folder} holds another training ({', '.join(differing)}): give the options it began with."
             )
         return places
-    for stale in folder.glob("phase-*.ckpt"):
-        stale.unlink()
+    if is_first():
+        for stale in folder.glob("phase-*.ckpt"):
+            stale.unlink()
     write_whole(record, json.dumps(here, indent=1))
     return places
 
@@ -276,25 +283,9 @@ def interrupted(folder: Path) -> bool:
 
 def _restore(module: Learner, history: History, place: Path) -> None:
     """The end of a phase that was finished before."""
-    kept = _checkpoint(place)
+    kept = checkpoints.read(place)
     module.load_state_dict(kept["state_dict"])
     history.load_state_dict(kept["callbacks"][history.state_key])
-
-
-def _checkpoint(place: Path) -> dict[str, Any]:
-    try:
-        return torch.load(place, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises whatever the bytes lead it to
-        raise LinconError(f"{place} is damaged: delete its folder, and train anew.") from None
-
-
-def _checkpoints(place: Path) -> list[Callback]:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return [
-        ModelCheckpoint(
-            place.parent, place.stem, save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
-        )
-    ]
 
 
 def fit(
@@ -307,10 +298,12 @@ def fit(
 ) -> None:
     """Train for so many epochs, quietly; from a checkpoint where there is one."""
     defaults: dict[str, Any] = {
-        "devices": 1,
+        **started(),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "plugins": [checkpoints.WholeFiles()],
     }
     with _quiet():
         trainer = _trainer(
@@ -324,6 +317,7 @@ def fit(
         )
         try:
             trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=True if ckpt else None)
+            module.gather()
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
         finally:
@@ -331,6 +325,8 @@ def fit(
 
 
 def _trainer(arguments: dict[str, Any]) -> Trainer:
+    if arguments.get("strategy") == "fsdp":
+        arguments = {**arguments, "strategy": Sharded()}
     try:
         return Trainer(**arguments)
     except (ValueError, TypeError, MisconfigurationException) as error:
@@ -339,13 +335,15 @@ def _trainer(arguments: dict[str, Any]) -> Trainer:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on devices, workers and loggers."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without Lightning's remarks on devices, workers, processes and loggers."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

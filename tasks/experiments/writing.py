@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from lincon.files import whole
+from lincon.tasks.experiments.ranks import is_first
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write ``content`` as `lincon.save` writes; missing folders are made."""
+    """Write ``content`` as `lincon.save` writes; missing folders are made. Of ranks that train together, the first."""
+    if not is_first():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
         part.write_bytes(content if isinstance(content, bytes) else content.encode())

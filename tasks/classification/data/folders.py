@@ -9,12 +9,10 @@ import torch
 from kornia.augmentation import RandomHorizontalFlip, RandomResizedCrop
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images
 from lincon.tasks.classification.data.sets import Batch, Labelled
-from lincon.tasks.experiments.data import loader
 from lincon.tasks.experiments.unreadable import Unreadable
 
 RESIZED = 256  # the shorter side, before any crop
@@ -130,6 +128,5 @@ class ImageNet(Images):
     def _augmentation(self) -> nn.Module:
         return nn.Sequential(RandomResizedCrop((self.size, self.size)), RandomHorizontalFlip())
 
-    def evaluation_loader(self, train: bool) -> DataLoader[Batch]:
-        split = self.train_set.cropped(self.size) if train else self.test_set
-        return loader(split, torch.arange(len(split)), self.evaluation_batch)
+    def evaluated(self, train: bool) -> Labelled:
+        return self.train_set.cropped(self.size) if train else self.test_set
