@@ -10,7 +10,7 @@ SOURCES := $(shell find lincon generators tasks tests -name '*.py' 2>/dev/null) 
 	mkdir -p .stamps && touch $@
 
 .stamps/install: .stamps/env pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tasks,export,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tasks,export,parallel,dev]'
 	touch $@
 
 .stamps/lint: .stamps/install $(SOURCES)

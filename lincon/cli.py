@@ -7,28 +7,30 @@ except ImportError:
     raise SystemExit("lincon: the command line is not installed: pip install 'lincon-torch[tasks]'") from None
 
 import inspect as signatures
-import json
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from itertools import pairwise
+from dataclasses import fields
 from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import torch
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 import lincon
 from lincon.errors import LinconError
+from lincon.options import Options, Sweeping, Training, names_in
 from lincon.recycling import keep_pages
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of click, which newer versions of typer carry inside
 
 
 TASKS = "kornia", "lightning", "matplotlib", "PIL", "rich", "sklearn", "tensorboardX", "torchmetrics", "typer"
-EXTRAS = {**dict.fromkeys(TASKS, "tasks"), **dict.fromkeys(("onnx", "onnxscript", "torchao"), "export")}
+EXTRAS = {
+    **dict.fromkeys(TASKS, "tasks"),
+    **dict.fromkeys(("onnx", "onnxscript", "torchao"), "export"),
+    "ray": "parallel",
+}
 """Which extra installs what, by the names under which it is imported."""
 
 
@@ -38,22 +40,6 @@ class OneLine(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _one_line():
             return super().invoke(ctx)
-
-
-class Training(TyperCommand):
-    """A command that takes `--trainer.<flag> <value>` for every flag of Lightning's Trainer, and `--config FILE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = [word for pair in _trainer_of(args) for word in ("--trainer", pair)]
-        for word in args:
-            if word.startswith("--trainer."):
-                flag, equals, value = word.removeprefix("--trainer.").partition("=")
-                rest += ["--trainer", f"{flag}={value}" if equals else f"{flag}="]
-            elif rest[-2:-1] == ["--trainer"] and rest[-1].endswith("=") and not word.startswith("--"):
-                rest[-1] += word
-            else:
-                rest.append(word)
-        return super().parse_args(ctx, rest)
 
 
 @contextmanager
@@ -85,124 +71,21 @@ app = typer.Typer(
 )
 
 
-def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
-    """Take defaults from a TOML file whose keys are the command's options."""
-    if file is None:
-        return None
-    given, _ = _toml(file)
-    known = {str(p.name): p for p in ctx.command.params if p.name not in ("config", "trainer")}
-    values: dict[str, Any] = {}
-    for option, value in given.items():
-        name = option.replace("-", "_")
-        if name not in known:
-            raise LinconError(f"{file}: there is no option {option!r}; there are: {', '.join(known)}.")
-        if name in values:
-            raise LinconError(f"{file} gives {option} twice.")
-        if isinstance(value, dict) or (isinstance(value, bool) and not getattr(known[name], "is_flag", False)):
-            raise LinconError(f"{file}: {option} is {value!r}; give a number or text.")
-        values[name] = ",".join(map(str, value)) if isinstance(value, list) else value
-    ctx.default_map = {**(ctx.default_map or {}), **values}
-    return file
-
-
-def _toml(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The file's options, and its table of flags of the Trainer."""
-    try:
-        given = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LinconError(f"{file} is not a TOML file: {error}.") from None
-    flags = given.pop("trainer", {})
-    if not isinstance(flags, dict):
-        raise LinconError(f"{file}: trainer is a table of flags: [trainer], then lines as precision = 'bf16-mixed'.")
-    return given, flags
-
-
-def _trainer_of(args: list[str]) -> list[str]:
-    """Flags of the Trainer in the file of `--config`, as `flag=value`: they stand before those of the command line."""
-    files = [after for word, after in pairwise(args) if word == "--config"]
-    files += [word.removeprefix("--config=") for word in args if word.startswith("--config=")]
-    if not files or not Path(files[-1]).is_file():
-        return []
-    _, flags = _toml(Path(files[-1]))
-    return [f"{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in flags.items()]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What every training command takes. None: as the preset says, or the task."""
-
-    data: Annotated[
-        str | None, typer.Option(help="Data set of the task, also with options; an embedded one by default.")
-    ] = None
-    root: Annotated[Path | None, typer.Option(help="Folder of the data set, in its official layout.")] = None
-    images: Annotated[int | None, typer.Option(help="Training images used; all by default.")] = None
-    preset: Annotated[str, typer.Option(help="A recipe of the task by name, such as quick; options change it.")] = (
-        "quick"
-    )
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
-    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None
-    optimiser: Annotated[str | None, typer.Option(help="sgd, heavy-ball, adam or rmsprop.")] = None
-    learning_rate: Annotated[float | None, typer.Option(help="At the top of its schedule.")] = None
-    schedule: Annotated[str | None, typer.Option(help="cycle, cosine, steps, thirds, tenths or exponential.")] = None
-    weight_decay: Annotated[float | None, typer.Option(help="On every parameter, the free vector included.")] = None
-    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU; more pay for large images.")] = 1
-    log: Annotated[str, typer.Option(help="csv, tensorboard, or both with a comma; beside each run.")] = ""
-    trainer: Annotated[
-        list[str] | None, typer.Option(metavar="FLAG=VALUE", help="Also --trainer.FLAG VALUE: of Lightning's Trainer.")
-    ] = None
-    config: Annotated[
-        Path | None,
-        typer.Option(is_eager=True, callback=_configured, help="TOML file with any of these options."),
-    ] = None
-
-    def recipe(self, task: str) -> Any:
-        """The preset, changed by what was given."""
-        from lincon.tasks.experiments.choice import choose
-        from lincon.tasks.experiments.recipe import Recipe
-        from lincon.tasks.experiments.task import task as find
-
-        names = [field.name for field in fields(Recipe) if field.name != "task"]
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return Recipe(task, **{**choose("preset", self.preset, find(task).presets), **given})
-
-    def trainer_options(self) -> dict[str, Any]:
-        """Values are JSON where they can be, else text."""
-        from lincon.tasks.experiments.training import trainer_options
-
-        pairs = [pair.partition("=") for pair in self.trainer or []]
-        return trainer_options({flag: _value(text) for flag, _, text in pairs})
-
-    def logs(self) -> list[str]:
-        """Names of the logs."""
-        from lincon.tasks.experiments.choice import choose
-        from lincon.tasks.experiments.training import LOGS
-
-        names = _names(self.log)
-        for name in names:
-            choose("log", name, LOGS)
-        return names
-
-    def sweep(self, cells: Any, out: Path) -> Any:
-        """The experiment that trains ``cells``."""
-        from lincon.tasks.experiments.sweep import Sweep
-
-        return Sweep(self.recipe(cells[0].task), cells, out, self.root, self.trainer_options(), self.logs())
-
-
 def training(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command whose first parameter, an `Options`, stands for its options."""
+    """Register a command whose first parameter, `Options` or `Sweeping`, stands for its options."""
+    first, *own = signatures.signature(function).parameters.values()
+    kind: type[Options] = get_type_hints(function)[first.name]
 
     def command(**given: Any) -> None:
-        mine = {field.name: given.pop(field.name) for field in fields(Options)}
+        mine = {field.name: given.pop(field.name) for field in fields(kind)}
         torch.set_num_threads(mine["threads"])
         keep_pages()
-        function(Options(**mine), **given)
+        function(kind(**mine), **given)
 
-    own = list(signatures.signature(function).parameters.values())[1:]
-    shared = list(signatures.signature(Options).parameters.values())
+    shared = signatures.signature(kind).parameters.values()
     keyword = [p.replace(kind=signatures.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
     command.__signature__ = signatures.Signature(keyword)  # type: ignore[attr-defined]
-    hints = get_type_hints(Options, include_extras=True) | get_type_hints(function, include_extras=True)
+    hints = get_type_hints(kind, include_extras=True) | get_type_hints(function, include_extras=True)
     command.__annotations__ = {p.name: hints[p.name] for p in keyword}
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     return app.command(cls=Training)(command)
@@ -260,7 +143,7 @@ def train(
 
 @training
 def compare(
-    options: Options,
+    options: Sweeping,
     task: Task = OF_IMAGES,
     schemes: Schemes = "",
     model: Model = "",
@@ -276,7 +159,7 @@ def compare(
 
 @training
 def scaling(
-    options: Options,
+    options: Sweeping,
     scheme: Annotated[str, typer.Option(help="Scheme of sharing.")] = "rpg",
     model: Model = "resnet-small,resnet-medium",
     dof: Dof = "0.01,0.02,0.05,0.1,0.2,0.5",
@@ -295,7 +178,7 @@ def scaling(
 
 @training
 def convergence(
-    options: Options,
+    options: Sweeping,
     schemes: Schemes = "vanilla,rpg",
     model: Model = "",
     dof: Dof = "0.5,0.1",
@@ -310,7 +193,7 @@ def convergence(
 
 @training
 def generalization(
-    options: Options,
+    options: Sweeping,
     task: Task = OF_IMAGES,
     schemes: Schemes = "",
     model: Model = "",
@@ -337,7 +220,7 @@ def generalization(
 
 @training
 def reproduce(
-    options: Options,
+    options: Sweeping,
     table: Annotated[
         str, typer.Argument(help="baselines, dof-accuracy, generalization, pruning, quantization, pose or multitask.")
     ],
@@ -350,7 +233,7 @@ def reproduce(
     from lincon.tasks.experiments import reproduce
 
     paper = reproduce.find(table)
-    models = _names(model) or list(paper.models)
+    models = names_in(model) or list(paper.models)
     if len(models) != len(paper.models):
         raise LinconError(f"--model is {model!r}; {table} takes {len(paper.models)}, as in {','.join(paper.models)}.")
     out = out or Path("runs") / table
@@ -508,7 +391,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="A file written by lincon.
 
 def _run(
     experiment: Callable[[Any], Any],
-    options: Options,
+    options: Sweeping,
     task: str,
     schemes: str,
     model: str,
@@ -521,8 +404,8 @@ def _run(
     from lincon.tasks.experiments.task import task as find
 
     defaults, every = find(task).defaults, ",".join(find(task).schemes)
-    models, dofs = _names(model or defaults["model"]), [_dof(text) for text in _names(dof or defaults["dof"])]
-    chosen = _names(schemes or defaults.get("schemes", every))
+    models, dofs = names_in(model or defaults["model"]), [_dof(text) for text in names_in(dof or defaults["dof"])]
+    chosen = names_in(schemes or defaults.get("schemes", every))
     _show(experiment(options.sweep(cells(models, chosen, dofs, range(seeds), task), out)), out)
 
 
@@ -533,24 +416,6 @@ def _show(result: Any, out: Path) -> None:
     for note in result.notes:
         typer.echo(note)
     typer.echo(written(out))
-
-
-def _names(text: str) -> list[str]:
-    """The names between commas, each once. A model's own options (a=1,b=2) stay with it."""
-    parts: list[str] = []
-    for part in (part.strip() for part in text.split(",")):
-        if parts and "=" in part and ":" not in part:
-            parts[-1] += f",{part}"
-        elif part:
-            parts.append(part)
-    return list(dict.fromkeys(parts))
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _dof(text: str) -> int | float:

@@ -40,8 +40,16 @@ class EpochBar(Callback):
         """Say what is being trained."""
         self._progress.update(self._task, description=text)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def start(self) -> None:
+        """Show the bar."""
         self._progress.start()
 
+    def advance(self, epochs: int = 1) -> None:
+        """Move the bar."""
+        self._progress.advance(self._task, epochs)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._progress.advance(self._task)
+        self.advance()

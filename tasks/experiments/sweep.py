@@ -1,11 +1,14 @@
 """Trainings of many cells on one recipe, kept as they finish: what every experiment is made of."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lightning import Callback
+
+from lincon import LinconError
 from lincon.tasks.experiments.data import Data
 from lincon.tasks.experiments.progress import EpochBar
 from lincon.tasks.experiments.ranks import others_end
@@ -13,6 +16,9 @@ from lincon.tasks.experiments.recipe import Cell, Recipe, describe
 from lincon.tasks.experiments.store import Store
 from lincon.tasks.experiments.task import Measure, task
 from lincon.tasks.experiments.training import Run, build, check_epochs, interrupted, open_data, train
+
+SEVERAL = "strategy", "devices", "num_nodes"
+"""Flags of the Trainer by which a training has several processes."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Sweep:
         root: folder of the data set, where it is not embedded.
         options: of Lightning's Trainer.
         logs: kinds of logs to write beside each run, of `LOGS`.
+        parallel: trainings at a time; more than one by Ray, each in a process of its own, with the same results.
     """
 
     recipe: Recipe
@@ -34,6 +41,7 @@ class Sweep:
     root: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     logs: Sequence[str] = ()
+    parallel: int = 1
 
     def run(self) -> list[Run]:
         """Train what is missing; all runs, in the order of the cells.
@@ -43,30 +51,49 @@ class Sweep:
         once.
 
         Raises:
-            LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``.
+            LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``; several
+            trainings at a time of which each would have several processes.
         """
+        if self.parallel > 1 and (several := [name for name in SEVERAL if name in self.options]):
+            raise LinconError(f"--parallel {self.parallel} and --trainer.{several[0]} exclude each other.")
         for cell in {(c.model, c.scheme, c.dof): c for c in self.cells}.values():
             check_epochs(self.recipe, cell)
             build(cell, self.data.shape)
         missing = [cell for cell in self.cells if not self.store.get(cell)]
         epochs = self.recipe.epochs
         with EpochBar(len(self.cells) * epochs, (len(self.cells) - len(missing)) * epochs) as bar:
-            for cell in missing:
-                bar.describe(cell.name)
-                place = self.store.place(cell)
-                _, run = train(
-                    self.recipe,
-                    cell,
-                    place,
-                    root=self.root,
-                    callbacks=[bar],
-                    options=self.options,
-                    logs=self.logs,
-                    resume=interrupted(place),
-                )
+            for cell, run in self._trained(missing, bar):
                 self.store.put(cell, run)
         others_end()
         return [found for cell in self.cells if (found := self.store.get(cell))]
+
+    def _trained(self, missing: Sequence[Cell], bar: EpochBar) -> Iterator[tuple[Cell, Run]]:
+        if self.parallel == 1:
+            for cell in missing:
+                bar.describe(cell.name)
+                yield cell, self.train(cell, [bar])
+            return
+        from lincon.tasks.experiments.parallel import side_by_side
+
+        bar.describe(f"{self.parallel} at a time")
+        bar.start()
+        for cell, run in side_by_side(replace(self, parallel=1).train, missing, self.parallel):
+            bar.advance(self.recipe.epochs)
+            yield cell, run
+
+    def train(self, cell: Cell, callbacks: Sequence[Callback] = ()) -> Run:
+        """Train one cell, or go on with it where it was cut."""
+        place = self.store.place(cell)
+        return train(
+            self.recipe,
+            cell,
+            place,
+            root=self.root,
+            callbacks=callbacks,
+            options=self.options,
+            logs=self.logs,
+            resume=interrupted(place),
+        )[1]
 
     @cached_property
     def data(self) -> Data:
