@@ -77,6 +77,7 @@ class Ring(Single):
     ) -> None:
         super().__init__(rows, dof, seed)
         self._cycles: dict[torch.device, _Cycle] = {}
+        self._tails: dict[torch.device, Tensor] = {}
         self._turns_made: dict[int, tuple[int, int]] = {}
         if order not in ("laps", "deck"):
             raise LinconError(f"ring: order={order!r}; give 'laps' or 'deck'.")
@@ -163,8 +164,8 @@ class Ring(Single):
             if part.tiles:
                 self._write_part(rows.view(part.laps, -1), free, source, part, scale, scratch)
             else:
-                super()._write(rows, free, part.start)
-                rows.mul_(scale)
+                entry, sign = self._edge(part, out.device)
+                rows.copy_(_reflected(free[entry], sign, scale).view(-1))
 
     def _write_part(
         self, out: Tensor, free: Tensor, source: Tensor, part: "_Part", scale: float, scratch: Tensor
@@ -179,8 +180,8 @@ class Ring(Single):
         torch.index_select(pieces, 0, index.reshape(-1), out=moved.view(-1, *pieces.shape[1:]))
         self._reflect(moved, target, part, scale)
         if out.shape[1] > width:
-            entry, sign = self.entries(self._tail_rows(part, out.device))
-            out[:, width:] = (free[entry] if sign is None else free[entry] * sign) * scale
+            entry, sign = self._edge(part, out.device)
+            out[:, width:] = _reflected(free[entry], sign, scale)
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         if self.order == "deck" and len(grad) == self.rows:
@@ -198,7 +199,8 @@ class Ring(Single):
             if part.tiles:
                 self._accumulate_part(out, rows.view(part.laps, -1), part, scale, scratch)
             else:
-                super()._accumulate(out, rows.to(out.dtype) * scale, part.start)
+                entry, sign = self._edge(part, out.device)
+                out[entry[0]] += _reflected(rows.to(out.dtype), sign, scale).view(-1)  # no entry comes twice
 
     def _accumulate_part(self, out: Tensor, grad: Tensor, part: "_Part", scale: float, scratch: Tensor) -> None:
         cycle, width = self._cycle(out.device), part.tiles * self.tile
@@ -216,9 +218,8 @@ class Ring(Single):
             where = ((index[0].long() + turn) % len(whole)).view(-1, *(1,) * (pieces.dim() - 1))
             whole.scatter_add_(0, where.expand_as(pieces), pieces)
         if grad.shape[1] > width:
-            entry, sign = self.entries(self._tail_rows(part, out.device))
-            left = grad[:, width:].to(out.dtype) * scale
-            left = left if sign is None else left * sign
+            entry, sign = self._edge(part, out.device)
+            left = _reflected(grad[:, width:].to(out.dtype), sign, scale)
             for lap in range(part.laps):
                 out[entry[lap]] += left[lap]
 
@@ -302,10 +303,30 @@ class Ring(Single):
         place = number * self.period + torch.arange(self.period, device=device)
         return torch.cat(parts), signs(bits(key(self.seed, _SIGN), place))
 
-    def _tail_rows(self, part: "_Part", device: torch.device) -> Tensor:
-        """Rows of the positions behind the last tile, (laps, dof % tile)."""
-        lap = torch.arange(part.lap, part.lap + part.laps, device=device)[:, None]
-        return lap * self.dof + torch.arange(self.tiles * self.tile, self.dof, device=device)
+    def _edge(self, part: "_Part", device: torch.device) -> Entries:
+        """`entries`, looked up, of the rows of a part that are in no whole tile of it, (laps, n).
+
+        They are those of one tile, if the part has none, or those behind the last.
+        """
+        width, (c, d), first = self.tiles * self.tile, self._turns(part.lap // CYCLE), part.lap % CYCLE
+        low = width if part.tiles else part.start - part.lap * self.dof
+        high = self.dof if part.tiles else low + part.stop - part.start
+        position, cycle = torch.arange(low, high, device=device), self._cycle(device)
+        if low >= width:
+            turn = self._tail_turns(device)[part.lap : part.lap + part.laps, None]
+            index = width + (position - width + turn) % (self.dof - width)
+        else:
+            size = self.tile // self.pieces
+            number = cycle.index[first : first + part.laps][:, position // size].long() + c * self.pieces
+            index = number % (self.tiles * self.pieces) * size + position % size
+        return index, cycle.signs[first : first + part.laps][:, (position + d) % self.period] if self.sign else None
+
+    def _tail_turns(self, device: torch.device) -> Tensor:
+        """By how much the entries behind the last tile are turned in each lap, (laps,)."""
+        if device not in self._tails:
+            laps = torch.arange(-(-self.rows // self.dof), device=device)
+            self._tails[device] = self._tail(laps, torch.zeros_like(laps)) - self.tiles * self.tile
+        return self._tails[device]
 
     def _scaled_parts(self, start: int, segments: Segments) -> Iterator[tuple["_Part", float]]:
         for low, high, scale in segments:
@@ -352,6 +373,12 @@ class _Cycle:
 
     index: Tensor
     signs: Tensor
+
+
+def _reflected(values: Tensor, sign: Tensor | None, scale: float) -> Tensor:
+    """values * sign * scale, (laps, n), in a type that holds the scale."""
+    wide = values.to(wide_enough(values.dtype)) * scale
+    return wide if sign is None else wide * sign
 
 
 def _inverse(index: Tensor) -> Tensor:
