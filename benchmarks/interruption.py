@@ -121,7 +121,7 @@ def fill(folder: Path, epochs: int = 4) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--longest", type=float, default=8.0, help="Seconds from a start to a kill, at most.")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,7 @@ class Ring(Single):
     ) -> None:
         super().__init__(rows, dof, seed)
         self._cycles: dict[torch.device, _Cycle] = {}
-        self._tails: dict[torch.device, Tensor] = {}
+        self._tails: dict[tuple[int, torch.device], Tensor] = {}
         self._turns_made: dict[int, tuple[int, int]] = {}
         if order not in ("laps", "deck"):
             raise LinconError(f"ring: order={order!r}; give 'laps' or 'deck'.")
@@ -313,20 +313,21 @@ class Ring(Single):
         high = self.dof if part.tiles else low + part.stop - part.start
         position, cycle = torch.arange(low, high, device=device), self._cycle(device)
         if low >= width:
-            turn = self._tail_turns(device)[part.lap : part.lap + part.laps, None]
-            index = width + (position - width + turn) % (self.dof - width)
+            turns = self._tail_turns(part.lap // CYCLE, device)[first : first + part.laps, None]
+            index = width + (position - width + turns) % (self.dof - width)
         else:
             size = self.tile // self.pieces
             number = cycle.index[first : first + part.laps][:, position // size].long() + c * self.pieces
             index = number % (self.tiles * self.pieces) * size + position % size
         return index, cycle.signs[first : first + part.laps][:, (position + d) % self.period] if self.sign else None
 
-    def _tail_turns(self, device: torch.device) -> Tensor:
-        """By how much the entries behind the last tile are turned in each lap, (laps,)."""
-        if device not in self._tails:
-            laps = torch.arange(-(-self.rows // self.dof), device=device)
-            self._tails[device] = self._tail(laps, torch.zeros_like(laps)) - self.tiles * self.tile
-        return self._tails[device]
+    def _tail_turns(self, cycle: int, device: torch.device) -> Tensor:
+        """By how much the entries behind the last tile are turned in each lap of a cycle, (16,)."""
+        slot = cycle, device
+        if slot not in self._tails:
+            laps = torch.arange(cycle * CYCLE, (cycle + 1) * CYCLE, device=device)
+            self._tails[slot] = self._tail(laps, torch.zeros_like(laps)) - self.tiles * self.tile
+        return self._tails[slot]
 
     def _scaled_parts(self, start: int, segments: Segments) -> Iterator[tuple["_Part", float]]:
         for low, high, scale in segments:
