@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find lincon generators tasks tests -name '*.py' 2>/dev/null) pyproject.toml
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench fuzz clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,9 @@ demo: runs/demo/table.md
 
 bench: .stamps/install
 	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -p no:randomly --benchmark-json=/dev/null
+
+fuzz: .stamps/install
+	$(BIN)/python -m tests.hostile --count 10000
 
 clean:
 	rm -rf .stamps .venv runs build dist *.egg-info

@@ -115,7 +115,7 @@ def fill(folder: Path, epochs: int = 4) -> str:
         ended(start(small / "out", *options, "--resume"))
         found = (small / "out" / "model.safetensors").read_bytes()
     assert found == (folder / "whole" / "model.safetensors").read_bytes()
-    return said.strip()
+    return said.strip().splitlines()[-1]
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from lincon.constraint import Group, constraints
 from lincon.errors import LinconError, TargetError
-from lincon.files import sha_of
+from lincon.header import sha_of
 from lincon.shards import is_shard
 
 

@@ -6,8 +6,6 @@ entropy-coded tensor how. Its ``sha256`` covers the rest of the JSON and every t
 under a temporary name, synced and renamed; nothing is ever unpickled.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,12 +25,12 @@ from lincon.coding import decode, encode
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import FileError, LinconError
 from lincon.generator import Generator
+from lincon.header import FORMAT, read, seal, sha_of
 from lincon.ledger import Ledger
 from lincon.registry import build, registered
 from lincon.shards import gathered, is_shard, on_first_rank, spread_like
 from lincon.tensors import Target, targets, unsharded
 
-FORMAT = 2
 _TABLE = "lincon.tables."
 
 
@@ -147,7 +145,7 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
         raise FileError(f"{path} is not a whole safetensors file ({error}); copy or save it again.") from None
     if "lincon" not in metadata:
         raise FileError(f"{path} was not written by lincon; load it with safetensors.torch.load_file.")
-    header = _header(path, metadata["lincon"])
+    header = read(path, metadata["lincon"])
     if metadata["lincon"] != seal(header, tensors):
         raise FileError(f"{path} was altered after it was saved (its SHA-256 differs); get another copy.")
     return Contents(path, header, _decoded(path, header, tensors), size)
@@ -440,53 +438,6 @@ def _distinct(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, st
             first[place] = name
             kept[name] = tensor
     return kept, aliases
-
-
-def _header(path: Path, text: str) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-        if int(header["format"]) > FORMAT:
-            raise FileError(
-                f"{path} has format {header['format']} and this lincon reads up to {FORMAT}: "
-                f"install lincon {header.get('lincon', '(newer)')} or later."
-            )
-        for constraint in header["constraints"]:
-            constraint["owner"]
-            for group in constraint["groups"]:
-                Ledger.from_json(group["ledger"])
-                group["generator"]["dof"], group["fingerprint"], group["isometric"]
-                for name in (
-                    group["free"],
-                    *(dict(group.get(of, {})).get("name", "free") for of in ("origin", "steps")),
-                ):
-                    if not name or "." in str(name):
-                        raise ValueError(f"{name!r} is no name of a free vector or buffer")
-        for first in dict(header.get("aliases", {})).values():
-            str(first)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"{path}: its description is damaged ({error!r}); get another copy.") from None
-    return header
-
-
-def seal(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """The JSON of a header with the SHA-256 of itself and of the tensors as its last entry."""
-    header = {k: v for k, v in header.items() if k != "sha256"}
-    sha = hashlib.sha256(json.dumps(header, separators=(",", ":")).encode())
-    for name, tensor in sorted(tensors.items()):
-        sha.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha.update(_bytes(tensor))
-    return json.dumps({**header, "sha256": sha.hexdigest()}, separators=(",", ":"))
-
-
-def sha_of(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's bytes."""
-    return hashlib.sha256(_bytes(tensor.detach().cpu())).hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _version() -> str:

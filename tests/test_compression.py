@@ -16,8 +16,8 @@ from torch.nn.utils import prune as torch_prune
 
 import lincon
 from lincon.coding import LARGEST, decode, encode
-from lincon.files import seal
 from lincon.generators import Mask, Part, Ring
+from lincon.header import seal
 from lincon.quantising import shared, to_integers
 from tests.models import Raw, convnet, images
 

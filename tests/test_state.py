@@ -122,7 +122,7 @@ def test_options_of_a_newer_version_are_named_in_a_warning():
 
 def rewrite(path, change):
     """Alter a file's description and seal it again, as a newer or another lincon could have."""
-    from lincon.files import seal
+    from lincon.header import seal
 
     with safe_open(path, "pt") as file:
         tensors, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate, normalize
 
 from lincon import LinconError
 from lincon.tasks.experiments.data import standardised
+from lincon.tasks.experiments.pictures import opened
 from lincon.tasks.experiments.predicting import trained
 from lincon.tasks.experiments.writing import write_whole
 from lincon.tasks.indoor.data.writing import png, steps
@@ -39,7 +40,7 @@ def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]
 
 def _read(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
             return file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise LinconError(f"{path} cannot be read as a picture: {error}.") from None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.experiments.data import standardised
+from lincon.tasks.experiments.pictures import opened
 from lincon.tasks.experiments.predicting import trained
 from lincon.tasks.experiments.writing import write_whole
 from lincon.tasks.pose.data.photos import crop
@@ -62,7 +63,7 @@ def seen(model: Cascade, pictures: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
 def around(path: Path) -> Box:
     """The square around a whole picture."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             width, height = image.size
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise LinconError(f"{path} cannot be read as a picture: {error}.") from None
@@ -76,7 +77,7 @@ def _write(path: Path, out: Path, points: Tensor, scores: Tensor, box: Box) -> t
         if isfinite(x)
     }
     drawing, numbers = out / f"{path.stem}.png", out / f"{path.stem}.json"
-    with Image.open(path) as image:
+    with opened(path) as image:
         picture = skeleton_on(image, points, scores.clamp(0, 1))
     buffer = BytesIO()
     picture.save(buffer, "png")

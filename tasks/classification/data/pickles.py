@@ -6,6 +6,8 @@ an array of objects, or a forged state of a dtype, has nothing to act upon.
 """
 
 import pickle
+import pickletools
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -80,10 +82,22 @@ def read_pickle(path: Path) -> dict[str, Any]:
         LinconError: damaged, no dictionary, or something but plain values and arrays of uint8.
     """
     try:
-        with path.open("rb") as file:
-            entries = Unpickler(path, file).load()
+        content = path.read_bytes()
+        _check_memory(content)
+        entries = Unpickler(path, BytesIO(content)).load()
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in entries.items()}
     except LinconError:
         raise
     except Exception as reason:  # a damaged pickle can fail in any way
-        raise LinconError(f"{path} cannot be read ({reason or type(reason).__name__}): fetch it again.") from None
+        said = " ".join(str(reason).split()) or type(reason).__name__
+        raise LinconError(f"{path} cannot be read ({said}): fetch it again.") from None
+
+
+def _check_memory(content: bytes) -> None:
+    """Raise ValueError for a pickle that remembers things under numbers that it does not reach by counting.
+
+    Memory is taken for all numbers below.
+    """
+    for count, (operation, number, _) in enumerate(pickletools.genops(content)):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(number or 0) <= count:
+            raise ValueError(f"its operation {count} has the number {number}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.experiments.data import Split
-from lincon.tasks.experiments.unreadable import Unreadable
+from lincon.tasks.experiments.pictures import Unreadable, opened
 from lincon.tasks.indoor.data.scenes import Batch
 
 FOLDS = {
@@ -213,7 +213,7 @@ def view(frame: Frame, size: int) -> Batch:
 def load(path: Path, formats: Sequence[str]) -> Image.Image:
     """A PNG that is whole and of one of ``formats``; PIL alone would bring 16 bits a channel to 8 and say nothing."""
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with opened(path, ["PNG"]) as picture:
             picture.load()
         with path.open("rb") as file:
             *_, bits, colours = file.read(26)  # of the header, which comes first

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lincon import LinconError
-from lincon.tasks.pose.data.mpii import load
+from lincon.tasks.pose.data.matlab import load
 from lincon.tasks.pose.data.photos import Person
 
 JOINTS = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)  # of LSP's fourteen, the place in `skeleton.JOINTS`

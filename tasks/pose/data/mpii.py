@@ -7,10 +7,10 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
 import numpy as np
-from scipy.io import loadmat
 from scipy.io.matlab import mat_struct
 
 from lincon import LinconError
+from lincon.tasks.pose.data.matlab import load
 from lincon.tasks.pose.data.photos import Person
 
 ANNOTATION = "mpii_human_pose_v1_u12_1.mat"
@@ -66,14 +66,6 @@ def read(root: Path) -> tuple[list[Person], list[Person], str]:
         rule = f"in one photo of {SHARE}, chosen by its name, as there is no detections.mat (Tompson et al. 2015)"
     split = f"{len(validation)} people for validation, {rule}; {len(training)} for training, in other photos."
     return training, validation, split
-
-
-def load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named variables of a MATLAB 5 file, as far as it has them; nothing in it is executed."""
-    try:
-        return loadmat(path, variable_names=names, struct_as_record=False, squeeze_me=True)
-    except Exception as reason:  # a damaged file can fail in any way
-        raise LinconError(f"{path} cannot be read as a MATLAB 5 file ({reason}): fetch it again.") from None
 
 
 @dataclass(frozen=True)

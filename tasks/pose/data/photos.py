@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.experiments.data import Split
-from lincon.tasks.experiments.unreadable import Unreadable
+from lincon.tasks.experiments.pictures import Unreadable, opened
 from lincon.tasks.pose.data.people import Batch
 
 CROWD = 8  # people of a photo that a batch has room for
@@ -109,7 +109,7 @@ def crop(path: Path, centre: tuple[float, float], side: float, pixels: int) -> T
         left, top = np.floor(corner - reach).astype(int).tolist()
         right, bottom = np.ceil(corner + side + reach).astype(int).tolist()
         box = (*(corner - (left, top)).tolist(), *(corner - (left, top) + side).tolist())
-        with Image.open(path) as file:
+        with opened(path) as file:
             part = file.convert("RGB").crop((left, top, right, bottom))
         resized = part.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
     except Exception as reason:  # a damaged photo can fail in any way

@@ -1,0 +1,225 @@
+"""Hostile files: a fixed set of mutants of every kind, and by name what earlier ones broke. More: `make fuzz`."""
+
+import json
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.io import savemat
+
+import lincon
+from lincon import LinconError
+from lincon.header import seal
+from lincon.tasks.classification.data.cifar import Cifar100
+from lincon.tasks.experiments.pictures import opened
+from lincon.tasks.pose.data import matlab
+
+from . import test_data, test_indoor_data, test_pose_data
+from .hostile import KINDS, address_space, survey
+from .models import convnet
+
+COUNT = 250
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mutants_are_loaded_as_they_say_or_refused(kind):
+    outcomes, wrong = survey(kind, COUNT)
+    assert not wrong
+    assert outcomes["loaded"] + outcomes["refused"] == COUNT and outcomes["refused"] > COUNT // 8
+
+
+def saved(folder):
+    model = convnet()
+    lincon.constrain(model, "ring", dof=0.2)
+    lincon.save(model, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def described_as(path, change):
+    """Change the description in a file, with a checksum that fits."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(path, "pt") as file:
+        header, tensors = json.loads(file.metadata()["lincon"]), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    change(header)
+    save_file(tensors, path, {"lincon": seal(header, tensors)})
+
+
+GROUP = ("constraints", 0, "groups", 0)
+
+
+def at(header, *keys):
+    for key in keys:
+        header = header[key]
+    return header
+
+
+CHANGES = {
+    "aliases are a text": (lambda h: h.update(aliases="free"), "'free'"),
+    "a format below": (lambda h: h.update(format=True), "format is no int"),
+    "no constraints": (lambda h: h.pop("constraints"), "there is no 'constraints'"),
+    "an owner of none": (lambda h: at(h, "constraints", 0).update(owner=None), "owner is no str"),
+    "dof is a text": (lambda h: at(h, *GROUP, "generator").update(dof="9"), "dof is no int"),
+    "rows are negative": (lambda h: at(h, *GROUP, "ledger", 0)[1].__setitem__(0, -8), "no entry of a ledger"),
+    "a scale of infinity": (lambda h: at(h, *GROUP, "ledger", 0).__setitem__(2, float("inf")), "no entry of a ledger"),
+    "a part of an entry": (lambda h: at(h, *GROUP, "ledger", 0).pop(), "is damaged"),
+    "coded by a text": (lambda h: h.update(coded={"free": "bits"}), "free is no dict"),
+    "a free vector in a module": (lambda h: at(h, *GROUP).update(free="0.free"), "no name of a free vector"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_description_that_is_none_is_refused_by_what_is_wrong(tmp_path, name):
+    change, match = CHANGES[name]
+    described_as(saved(tmp_path), change)
+    model = convnet()
+    before = list(model.state_dict())
+    with pytest.raises(lincon.FileError, match=match):
+        lincon.load(model, tmp_path / "model.safetensors")
+    assert list(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("operation", [b"r\xff\xff\xff\x7f", b"p2000000000\n"])
+def test_a_pickle_that_remembers_under_a_large_number_takes_no_memory(tmp_path, operation):
+    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    content = (tmp_path / "train").read_bytes()
+    (tmp_path / "train").write_bytes(content[:3] + operation + content[3:])
+    before = address_space()
+    with pytest.raises(LinconError, match=r"train cannot be read \(its operation 2 has the number 2\d{9}\)"):
+        Cifar100(root=tmp_path)
+    assert address_space() - before < 1 << 28
+
+
+def test_a_pickle_that_claims_gigabytes_takes_none(tmp_path):
+    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    (tmp_path / "train").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 33) + b"few")
+    before = address_space()
+    with pytest.raises(LinconError, match="train cannot be read"):
+        Cifar100(root=tmp_path)
+    assert address_space() - before < 1 << 28
+
+
+def test_a_refusal_of_a_pickle_is_one_line(tmp_path):
+    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    (tmp_path / "train").write_bytes(b"\x80\x02P1\n.")
+    with pytest.raises(LinconError) as refusal:
+        Cifar100(root=tmp_path)
+    assert "\n" not in str(refusal.value)
+    assert pickle.loads(pickle.dumps(str(refusal.value)))
+
+
+def test_a_png_that_claims_a_gigabyte_takes_none(tmp_path):
+    frame = test_indoor_data.put(tmp_path)
+    content = bytearray(frame[0].read_bytes())
+    place = content.index(b"IDAT")
+    content[place - 4] = 0x40
+    frame[0].write_bytes(bytes(content))
+    before = address_space()
+    assert test_indoor_data.alone(frame)[0].shape == (1, 3, 16, 16)  # PIL has all pixels before the chunk is cut
+    assert address_space() - before < 1 << 28
+
+
+def test_a_picture_of_more_pixels_than_its_bytes_justify_is_refused(tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(test_indoor_data.png(np.zeros((4, 4), np.uint8), 8, 0))
+    with opened(path) as picture:
+        assert picture.size == (4, 4)
+    content = bytearray(path.read_bytes())
+    content[16:24] = struct.pack(">II", 9000, 9000)
+    import zlib
+
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"9000 x 9000 pixels in \d+ bytes"), opened(path):
+        pass
+
+
+# MATLAB files: scipy ends the process, or takes gigabytes, where a size lies.
+
+
+def a_mat(folder, **variables):
+    savemat(folder / "file.mat", variables)
+    return folder / "file.mat"
+
+
+def test_whole_matlab_files_are_read_as_scipy_reads_them(tmp_path):
+    struct_of = {"text": "words", "numbers": np.arange(6.0).reshape(2, 3), "inner": {"flag": True, "nothing": []}}
+    cells = np.array([1.0, "two", np.ones((2, 2), np.uint8)], dtype=object)
+    for compress in (False, True):
+        savemat(tmp_path / "file.mat", {"a": struct_of, "c": cells, "z": np.ones(3) * 1j}, do_compression=compress)
+        found = matlab.load(tmp_path / "file.mat", ("a", "c", "z"))
+        assert found["a"].text == "words" and found["a"].numbers.tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert found["a"].inner.flag == 1 and found["c"][1] == "two" and found["z"].tolist() == [1j] * 3
+
+
+LIES = {
+    "more dimensions": (lambda c, at: struct.pack_into("<i", c, at + 32, 1 << 30), "bytes for"),
+    "negative dimensions": (lambda c, at: struct.pack_into("<i", c, at + 32, -2), "dimensions"),
+    "a longer variable": (lambda c, at: struct.pack_into("<I", c, at + 4, 1 << 31), "bytes are claimed"),
+    "a shorter variable": (lambda c, at: struct.pack_into("<I", c, at + 4, 24), "cut|claimed|element"),
+    "another class": (lambda c, at: c.__setitem__(at + 16, 5), "class 5"),
+    "a complex one": (lambda c, at: c.__setitem__(at + 17, 8), "cut"),
+    "another type": (lambda c, at: struct.pack_into("<I", c, at + 8, 99), "type 99"),
+    "another version": (lambda c, at: c.__setitem__(125, 9), "does not begin as one"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_matlab_file_that_lies_is_refused_before_scipy_sees_it(tmp_path, name, monkeypatch):
+    lie, match = LIES[name]
+    path = a_mat(tmp_path, joints=np.arange(12.0).reshape(3, 4))
+    content = bytearray(path.read_bytes())
+    lie(content, 128)
+    path.write_bytes(bytes(content))
+    monkeypatch.setattr(matlab, "loadmat", None)
+    with pytest.raises(LinconError, match=match):
+        matlab.load(path, ("joints",))
+
+
+def test_matlab_arrays_within_arrays_have_a_limit(tmp_path):
+    nested = np.ones(1)
+    for _ in range(40):
+        cell = np.empty(1, object)
+        cell[0] = nested
+        nested = cell
+    with pytest.raises(LinconError, match="more than 32 arrays within one another"):
+        matlab.load(a_mat(tmp_path, deep=nested), ("deep",))
+
+
+def test_what_is_no_array_of_numbers_text_cells_or_structs_is_refused(tmp_path):
+    import scipy.sparse
+
+    with pytest.raises(LinconError, match="class 5"):
+        matlab.load(a_mat(tmp_path, sparse=scipy.sparse.eye_array(3).tocsc()), ("sparse",))
+
+
+def test_arrays_of_equal_heads_may_differ_in_what_follows(tmp_path):
+    """Their heads are looked up: the second of two equal ones must not be longer than what is there."""
+    path = a_mat(tmp_path, cells=np.array([np.ones(3), np.ones(3), np.ones(3), None], dtype=object)[:3])
+    content = path.read_bytes()
+    matlab.check(content)
+    for cut in range(8, 120, 8):
+        shorter = bytearray(content[:-cut])
+        struct.pack_into("<I", shorter, 132, len(shorter) - 136)
+        with pytest.raises(ValueError):
+            matlab.check(bytes(shorter))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_behind_a_header_are_checked_without_an_error_of_another_kind(content):
+    try:
+        matlab.check(b"x" * 124 + b"\0\1IM" + content)
+    except Exception as error:
+        assert isinstance(error, ValueError) or type(error).__module__ == "zlib"
+
+
+def test_mpii_is_read_through_the_check(tmp_path):
+    folder = test_pose_data.write_mpii(tmp_path, test_pose_data.pictures_of(12))
+    path = next(folder.glob("*.mat"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(LinconError, match="cannot be read as a MATLAB 5 file"):
+        test_pose_data.everybody(folder)
