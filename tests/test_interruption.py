@@ -33,8 +33,8 @@ def ring():
 
 
 def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(tmp_path):
-    found = interruption.kill(tmp_path, kills=3, epochs=40, seed=1, longest=7.0)
-    assert found.same and len(found.moments) == 3
+    found = interruption.kill(tmp_path, kills=2, epochs=30, seed=1, longest=6.0)
+    assert found.same and len(found.moments) == 2
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_whole_and_says_so(tmp_path):

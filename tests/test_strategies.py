@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import lincon
+from lincon.cli import app
 
 UNAUGMENTED = str(Path(__file__).with_name("unaugmented.py"))
 TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", "2")
@@ -72,7 +74,7 @@ def test_the_other_tasks_train_and_measure_on_two_processes(tmp_path, task, stra
     options = ("--data", data, "--epochs", "1", "--images", "64", "--batch", "32", *TWO, "--trainer.strategy", strategy)
     done = start("-m", "lincon.cli", "train", task, *options, "--out", tmp_path)
     assert "test " in done.stdout
-    again = start("-m", "lincon.cli", "evaluate", tmp_path)  # one process measures what two did
+    again = CliRunner().invoke(app, ["evaluate", str(tmp_path)])  # one process measures what two did
     assert again.stdout.splitlines()[0] in done.stdout
 
 
@@ -88,9 +90,8 @@ def test_a_sweep_on_two_processes_has_every_run_and_one_table(tmp_path, strategy
         lincon.inspect(run / "model.safetensors")
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_cut_training_goes_on_to_the_same_weights(tmp_path, strategy):
-    options = ("train", "--epochs", "3", "--images", "128", *TWO, "--trainer.strategy", strategy)
+def test_a_cut_training_goes_on_to_the_same_weights(tmp_path):
+    options = ("train", "--epochs", "3", "--images", "128", *TWO, "--trainer.strategy", "fsdp")
     start(UNAUGMENTED, *options, "--out", tmp_path / "whole")
     cut = start(UNAUGMENTED, *options, "--out", tmp_path / "cut", CUT_AT_EPOCH="2")
     assert "cut" in cut.stdout and "phase-0.ckpt" in files(tmp_path / "cut")
