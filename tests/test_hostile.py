@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
@@ -84,6 +84,47 @@ def test_a_description_that_is_none_is_refused_by_what_is_wrong(tmp_path, name):
     with pytest.raises(lincon.FileError, match=match):
         lincon.load(model, tmp_path / "model.safetensors")
     assert list(model.state_dict()) == before
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+PLACES = [
+    ("format",),
+    ("constraints",),
+    ("constraints", 0),
+    ("constraints", 0, "owner"),
+    GROUP,
+    *((*GROUP, name) for name in ("free", "generator", "fingerprint", "isometric", "ledger", "origin", "steps")),
+    *((*GROUP, "generator", name) for name in ("name", "version", "rows", "dof", "seed", "options")),
+    *((*GROUP, "generator", "options", name) for name in ("tile", "order", "sign")),
+    *((*GROUP, "ledger", 0), (*GROUP, "ledger", 0, 0), (*GROUP, "ledger", 0, 1), (*GROUP, "ledger", 0, 2)),
+    ("aliases",),
+    ("coded",),
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.filterwarnings("ignore::lincon.LinconWarning")  # of options that this version does not know
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(PLACES), value=JSON)
+def test_any_value_anywhere_in_a_description_is_loaded_or_refused(whole, tmp_path, place, value):
+    """With a checksum that fits: a file that somebody made with care."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(whole.read_bytes())
+    described_as(path, lambda header: at(header, *place[:-1]).__setitem__(place[-1], value))
+    model = convnet()
+    keys = list(model.state_dict())
+    try:
+        lincon.load(model, path)
+    except LinconError as error:
+        assert list(model.state_dict()) == keys and "\n" not in str(error)
 
 
 @pytest.mark.parametrize("operation", [b"r\xff\xff\xff\x7f", b"p2000000000\n"])
