@@ -5,7 +5,6 @@ A free number that no weight reads any more is one degree of freedom less, but n
 things. Cost: that of H. The file stores the mask, entropy-coded, and H by its spec.
 """
 
-from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -13,16 +12,14 @@ from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator, Segments
-from lincon.generators.matrix import digest
+from lincon.generators._around import Around
 from lincon.generators.part import Part
-from lincon.registry import build, register
-
-_INNER = "inner_"
+from lincon.registry import register
 
 
 @register
 @final
-class Mask(Generator):
+class Mask(Around):
     """Another generator with some of its rows zero.
 
     Args:
@@ -36,7 +33,7 @@ class Mask(Generator):
     """
 
     name = "mask"
-    allows_unused = True
+    left_by = "lincon.prune(level='weights')"
 
     def __init__(
         self,
@@ -48,11 +45,7 @@ class Mask(Generator):
         shown: Tensor | None = None,
         **tables: Tensor,
     ) -> None:
-        super().__init__(rows, dof, seed)
-        if inner is None or shown is None:
-            raise LinconError("mask: it is what lincon.prune(level='weights') leaves; give inner= and shown=.")
-        own = {name.removeprefix(_INNER): table for name, table in tables.items()}
-        self.inner = inner if isinstance(inner, Generator) else build(inner, own)
+        super().__init__(rows, dof, seed, inner, tables)
         if (self.inner.rows, self.inner.dof) != (rows, dof):
             raise LinconError(f"mask: {self.inner!r} has not {rows} rows and {dof} dof.")
         if not isinstance(shown, Tensor):
@@ -60,8 +53,11 @@ class Mask(Generator):
         if shown.shape != (rows,) or shown.dtype != torch.bool:
             raise LinconError(f"mask: shown must be bool of shape ({rows},), got {tuple(shown.shape)} {shown.dtype}.")
         self.shown = shown.detach().cpu()
-        self.diagonal_gram = self.disjoint = self.inner.disjoint  # type: ignore[misc]
+        self.diagonal_gram = self.inner.disjoint
         self._placed: dict[torch.device, Tensor] = {}
+
+    def own_tables(self) -> dict[str, Tensor]:
+        return {"shown": self.shown}
 
     @classmethod
     def of(cls, inner: Generator, shown: Tensor) -> Generator:
@@ -75,28 +71,9 @@ class Mask(Generator):
             return inner.masked(lambda whole, rows: cls.of(whole, rows), shown.cpu())
         return cls(inner.rows, inner.dof, inner.seed, inner=inner, shown=shown)
 
-    def options(self) -> dict[str, Any]:
-        return {"inner": self.inner.spec()}
-
-    def tables(self) -> dict[str, Tensor]:
-        return {"shown": self.shown, **{_INNER + name: table for name, table in self.inner.tables().items()}}
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "digest": self._digest}
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest(self.tables())
-
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        self._write_scaled(out, free, start, [(0, len(out), 1.0)])
-
     def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
         self.inner._write_scaled(out, free, start, segments)
         out.masked_fill_(~self._shown(out.device, start, len(out)), 0)
-
-    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        self._accumulate_scaled(out, grad, start, [(0, len(grad), 1.0)])
 
     def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
         shown = grad.masked_fill(~self._shown(grad.device, start, len(grad)), 0)

@@ -7,7 +7,6 @@ numbers in their places. The file stores the two masks, entropy-coded, and H by 
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -15,15 +14,13 @@ from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator, Segments
-from lincon.generators.matrix import digest
-from lincon.registry import build, register
-
-_INNER = "inner_"
+from lincon.generators._around import Around
+from lincon.registry import register
 
 
 @register
 @final
-class Part(Generator):
+class Part(Around):
     """Rows and columns of another generator.
 
     Args:
@@ -39,7 +36,7 @@ class Part(Generator):
     """
 
     name = "part"
-    allows_unused = True
+    left_by = "lincon.prune"
 
     def __init__(
         self,
@@ -52,31 +49,15 @@ class Part(Generator):
         kept_rows: Tensor | None = None,
         **tables: Tensor,
     ) -> None:
-        super().__init__(rows, dof, seed)
-        if inner is None:
-            raise LinconError("part: it is what lincon.prune leaves of a generator; give inner=, or another name.")
-        own = {name.removeprefix(_INNER): table for name, table in tables.items()}
-        self.inner = inner if isinstance(inner, Generator) else build(inner, own)
+        super().__init__(rows, dof, seed, inner, tables)
         self._columns = _mask("kept_columns", kept_columns, self.inner.dof, dof)
         self._rows_kept = _mask("kept_rows", kept_rows, self.inner.rows, rows)
         self.diagonal_gram = self.inner.diagonal_gram if self._rows_kept is None else self.inner.disjoint
-        self.disjoint = self.inner.disjoint  # type: ignore[misc]
         self._places: dict[tuple[str, torch.device], Tensor] = {}
 
-    def options(self) -> dict[str, Any]:
-        return {"inner": self.inner.spec()}
-
-    def tables(self) -> dict[str, Tensor]:
+    def own_tables(self) -> dict[str, Tensor]:
         masks = {"kept_columns": self._columns, "kept_rows": self._rows_kept}
-        own = {name: mask for name, mask in masks.items() if mask is not None}
-        return own | {_INNER + name: table for name, table in self.inner.tables().items()}
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "digest": self._digest}
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest(self.tables())
+        return {name: mask for name, mask in masks.items() if mask is not None}
 
     def offset(self) -> Tensor | None:
         inner = self.inner.offset()
@@ -110,9 +91,6 @@ class Part(Generator):
         inner = mask(self.inner, rows)
         return Part(self.rows, self.dof, self.seed, inner=inner, kept_columns=self._columns, kept_rows=self._rows_kept)
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        self._write_scaled(out, free, start, [(0, len(out), 1.0)])
-
     def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
         whole = self._spread(free)
         if self._rows_kept is None:
@@ -124,9 +102,6 @@ class Part(Generator):
             torch.index_select(span, 0, rows - rows[0], out=out)
         for low, high, scale in segments:
             out[low:high].mul_(scale)
-
-    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        self._accumulate_scaled(out, grad, start, [(0, len(grad), 1.0)])
 
     def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
         total = out if self._columns is None else out.new_zeros(self.inner.dof)
