@@ -99,14 +99,11 @@ def fill(folder: Path, epochs: int = 4) -> str:
     The first checkpoint must be whole, and the model in the end that of a training with room enough.
     """
     options = "--epochs", str(epochs)
-    ended(start(folder / "whole", *options))
-    measured = folder / "measured"
-    process = start(measured, *options)
-    while not (measured / CHECKPOINT).exists() and process.poll() is None:
+    whole = start(folder / "whole", *options)
+    while not (folder / "whole" / CHECKPOINT).exists() and whole.poll() is None:
         time.sleep(0.01)
-    size = (measured / CHECKPOINT).stat().st_size
-    process.kill()
-    process.wait()
+    size = (folder / "whole" / CHECKPOINT).stat().st_size
+    ended(whole)
     with disk(folder / "disk", 2 * size - 4096) as small:
         said = ended(start(small / "out", *options), code=2)
         left = (small / "out" / CHECKPOINT).stat().st_size

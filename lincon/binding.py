@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import LinconWarning, TargetError
 from lincon.generated import Generated, install, uninstall
+from lincon.shards import check_unsharded
 from lincon.tensors import Target
 
 _WRAPPERS = {
@@ -76,6 +77,7 @@ def merge(model: nn.Module) -> nn.Module:
     nothing to merge, if the free vectors belong to a module outside of ``model``, or if a weight has been parametrized
     once more.
     """
+    check_unsharded(model)
     check_whole(model)
     found = constraints(model)
     if not found:

@@ -22,7 +22,7 @@ from lincon.generated import Weight
 from lincon.generator import Generator
 from lincon.ledger import Entry, Ledger
 from lincon.scaled import Scaled
-from lincon.shards import check_local
+from lincon.shards import check_local, check_unsharded
 from lincon.tape import LayerTape, Tape, WholeTape
 
 
@@ -317,9 +317,8 @@ class Constraint:
             state_dict.pop(key, None)
 
     def _check_exact(self) -> None:
-        """A fit would be cut to integers, or would not fit the part of a rank."""
-        for name, free in self.free.items():
-            check_local(name, free)
+        """A fit would be cut to integers, or be lost with what a rank has gathered."""
+        check_unsharded(self.owner)
         if quantised := next((group.free for group in self.groups if group.steps is not None), None):
             raise TargetError(f"{quantised!r} is quantised: project the model it was made from, and quantise again.")
 

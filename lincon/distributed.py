@@ -64,15 +64,16 @@ def check_ranks(model: nn.Module) -> None:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
-    mine = [(group.free, _digest(c.owner, group)) for c in constraints(model) for group in c.groups]
+    names = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
+    mine = [(names[id(c.owner)] + g.free, _digest(c.owner, g)) for c in constraints(model) for g in c.groups]
     every: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(every, mine)
     for rank, theirs in enumerate(every):
         if theirs != every[0]:
-            names = sorted({name for name, _ in {*theirs} ^ {*every[0]}})
+            other = sorted({name for name, _ in {*theirs} ^ {*every[0]}}) or ["all, in another order"]
             raise LinconError(
                 f"Rank {rank} constrains this {type(model).__name__} in another way than rank 0 (generator, seed, "
-                f"ledger or W₀ of {', '.join(names)}): give all ranks one seed, and one model to begin with."
+                f"ledger or W₀ of {', '.join(other)}): give all ranks one seed, and one model to begin with."
             )
 
 

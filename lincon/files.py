@@ -7,6 +7,7 @@ under a temporary name, synced and renamed; nothing is ever unpickled.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -28,8 +29,8 @@ from lincon.generator import Generator
 from lincon.header import FORMAT, read, seal, sha_of
 from lincon.ledger import Ledger
 from lincon.registry import build, registered
-from lincon.shards import gathered, is_shard, on_first_rank, spread_like
-from lincon.tensors import Target, targets, unsharded
+from lincon.shards import check_unsharded, gathered, is_shard, on_every_rank, on_first_rank, spread_like
+from lincon.tensors import Target, targets
 
 _TABLE = "lincon.tables."
 
@@ -163,21 +164,60 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
 
     Args:
         model: of the architecture that was saved; fresh, or constrained the same way already. With an offset,
-            it must hold the same W₀. Values come in the model's own dtypes.
+            it must hold the same W₀. Values come in the model's own dtypes. Of a model that is sharded over ranks,
+            every rank must call `load`, with the file before it.
         path: what `save` wrote.
 
     Returns:
         The constraints. Raises FileError or TargetError, naming what differs, and leaves the model as it was.
     """
-    model, contents = unwrapped(model), inspect(path)
+    model = unwrapped(model)
+    sharded = any(is_shard(tensor) for tensor in model.state_dict().values())
+    plan = on_every_rank(lambda: _plan(model, path)) if sharded else _plan(model, path)
+    bound: list[tuple[Constraint, list[Target]]] = []
+    try:
+        for prefix, chosen in plan.chosen.items():
+            constraint = _bind(model, prefix, plan.groups[prefix], chosen, plan.state, plan.origins[prefix])
+            bound.append((constraint, chosen))
+        _fill(model, plan.state)
+    except BaseException as error:
+        for constraint, chosen in bound:
+            unbind(constraint, {name: target.tensor for target in chosen for name in target.names})
+        if isinstance(error, KeyError):  # torch's, for a name that is taken
+            raise FileError(f"{path} does not fit this {type(model).__name__}: {error}") from None
+        raise
+    return [constraint for _, constraint in _owned(model)]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What loading will do: by prefix of the owner, groups, the tensors to be constrained (none, where they are), and
+    W₀; and the tensors that are filled in.
+    """
+
+    groups: dict[str, list[Group]]
+    chosen: dict[str, list[Target]]
+    origins: dict[str, dict[str, Tensor]]
+    state: dict[str, Tensor]
+
+
+def _plan(model: nn.Module, path: str | os.PathLike[str]) -> _Plan:
+    """Check that a file fits the model; nothing is changed."""
+    contents = inspect(path)
     where = f"{path} does not fit this {type(model).__name__}"
-    groups = _rebuild_groups(contents)
     existing: dict[str, list[Group]] = {}
     for prefix, constraint in _owned(model):
         existing.setdefault(prefix, []).extend(constraint.groups)
+    ledgers = _ledgers(contents)  # before any G is made: its size is the model's then
+    chosen = {} if existing else {p: _check_ledger(model, p, each, where) for p, each in ledgers.items()}
+    other = f"{where}: the model is constrained already, in another way; load into a fresh one."
+    if existing and {p: sum(g.ledger.rows for g in gs) for p, gs in existing.items()} != {
+        p: sum(ledger.rows for ledger in each) for p, each in ledgers.items()
+    }:
+        raise FileError(other)
+    groups = _rebuild_groups(contents)
     if existing and not _same(existing, groups):
-        raise FileError(f"{where}: the model is constrained already, in another way; load into a fresh one.")
-    plans = {} if existing else {p: _check_ledger(model, p, gs, where) for p, gs in groups.items()}
+        raise FileError(other)
     state = {k: v for k, v in contents.tensors.items() if not k.startswith(_TABLE)}
     aliases = contents.header.get("aliases", {})
     if strange := [first for first in aliases.values() if first not in state]:
@@ -185,18 +225,15 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
     state.update({name: state[first] for name, first in aliases.items()})
     _check_state(model, state, groups, where)
     origins = {p: _origins(model, p, gs, contents, where) for p, gs in groups.items()}
-    bound: list[tuple[Constraint, list[Target]]] = []
-    try:
-        for prefix, chosen in plans.items():
-            bound.append((_bind(model, prefix, groups[prefix], chosen, state, origins[prefix]), chosen))
-        _fill(model, state)
-    except BaseException as error:
-        for constraint, chosen in bound:
-            unbind(constraint, {name: target.tensor for target in chosen for name in target.names})
-        if isinstance(error, KeyError):  # torch's, for a name that is taken
-            raise FileError(f"{where}: {error}") from None
-        raise
-    return [constraint for _, constraint in _owned(model)]
+    return _Plan(groups, chosen, origins, state)
+
+
+def _ledgers(contents: Contents) -> dict[str, list[Ledger]]:
+    """The ledgers of each owner."""
+    found: dict[str, list[Ledger]] = {}
+    for constraint in contents.header["constraints"]:
+        found.setdefault(constraint["owner"], []).extend(Ledger.from_json(g["ledger"]) for g in constraint["groups"])
+    return found
 
 
 def _bind(
@@ -215,6 +252,7 @@ def _bind(
             if name is not None:
                 stored = state[prefix + name]
                 dtype = members[0].dtype if stored.is_floating_point() else stored.dtype
+                _check_kind(prefix + name, stored, dtype, f"This {type(model).__name__} is of another type")
                 values[name] = stored.to(members[0].device, dtype)
         devices = tuple(None if m.device == members[0].device else str(m.device) for m in members)
         placed.append(replace(group, devices=devices if any(devices) else ()))
@@ -305,17 +343,11 @@ def _rebuild_groups(contents: Contents) -> dict[str, list[Group]]:
                 raise FileError(f"{contents.path}: {described['free']!r}, its ledger and its generator do not agree.")
             try:
                 generator = build(spec, tables)
-            except (
-                LinconError,
-                LookupError,
-                AttributeError,
-                ValueError,
-                TypeError,
-                RuntimeError,
-                MemoryError,
-            ) as error:
-                raise FileError(f"{contents.path}: {error}") from None
-            if generator.fingerprint() != described["fingerprint"]:
+                fingerprint = generator.fingerprint()
+            except Exception as error:  # whatever a generator makes of options that are none
+                said = " ".join(str(error).split())
+                raise FileError(f"{contents.path}: {spec['name']!r} cannot be made ({said}).") from None
+            if fingerprint != described["fingerprint"]:
                 raise FileError(
                     f"{contents.path}: this lincon makes another G of {generator!r} than the one that saved the file; "
                     f"install lincon {contents.header['lincon']}."
@@ -354,15 +386,16 @@ def _same(existing: dict[str, list[Group]], groups: dict[str, list[Group]]) -> b
     return {p: essence(gs) for p, gs in existing.items()} == {p: essence(gs) for p, gs in groups.items()}
 
 
-def _check_ledger(model: nn.Module, prefix: str, groups: list[Group], where: str) -> list[Target]:
+def _check_ledger(model: nn.Module, prefix: str, ledgers: list[Ledger], where: str) -> list[Target]:
     """The model's tensors that the ledger names; refused if one is missing, has another shape, or other ties."""
     try:
         owner = model.get_submodule(prefix.rstrip("."))
     except AttributeError:
         raise FileError(f"{where}: it has no module {prefix.rstrip('.')!r}.") from None
-    present = {name: target for target in unsharded(targets(owner)) for name in target.names}
+    check_unsharded(owner)
+    present = {name: target for target in targets(owner) for name in target.names}
     chosen = []
-    for entry in (entry for group in groups for entry in group.ledger):
+    for entry in (entry for ledger in ledgers for entry in ledger):
         target = present.get(entry.name)
         if target is None:
             raise FileError(f"{where}: it has no tensor {prefix + entry.name!r} (renamed, or another architecture).")
@@ -390,6 +423,16 @@ def _check_state(model: nn.Module, state: dict[str, Tensor], groups: dict[str, l
     for name in sorted(wanted.keys() | stored.keys()):
         if wanted.get(name) != stored.get(name):
             raise FileError(f"{where}: {name!r} is {stored.get(name)} in the file and {wanted.get(name)} here.")
+        _check_kind(name, state[name], present[name].dtype, where)
+
+
+def _check_kind(name: str, stored: Tensor, dtype: torch.dtype, where: str) -> None:
+    """That the model's type can hold what is stored: as finite, and of the same kind (complex, real, integer, bool)."""
+    kinds = [(t.is_complex, t.is_floating_point, t == torch.bool) for t in (stored.dtype, dtype)]
+    if kinds[0] != kinds[1]:
+        raise FileError(f"{where}: {name!r} is {stored.dtype} in the file and {dtype} here.")
+    if stored.dtype != dtype and bool((stored.isfinite() & ~stored.to(dtype).isfinite()).any()):
+        raise FileError(f"{where}: {name!r} has values in the file that {dtype}, which it is here, cannot hold.")
 
 
 def _prefixes(model: nn.Module, first: str) -> list[str]:
@@ -456,7 +499,10 @@ def whole(path: Path) -> Iterator[Path]:
         raise LinconError(f"{path} is a folder; give the name of a file.")
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")  # as `remove_partial` knows them
     try:
+        temporary.touch()
+        mode = (path if path.exists() else temporary).stat().st_mode  # safetensors' own would be for the owner alone
         yield temporary
+        temporary.chmod(stat.S_IMODE(mode))
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

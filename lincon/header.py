@@ -38,10 +38,14 @@ def read(path: Path, text: str) -> dict[str, Any]:
             )
         _check({"aliases": {}, **header}, _HEADER, "")
         _check(header.get("coded", {}), _CODED, "coded")
+        taken: set[tuple[str, str]] = set()
         for constraint in header["constraints"]:
             for group in constraint["groups"]:
-                _check_group(group)
-    except (ValueError, TypeError, RecursionError) as error:
+                for name in _names(group):
+                    if (constraint["owner"], name) in taken:
+                        raise ValueError(f"{name!r} is there twice")
+                    taken.add((constraint["owner"], name))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         if isinstance(error, FileError):
             raise
         raise FileError(f"{path}: its description is damaged ({error}); get another copy.") from None
@@ -65,7 +69,8 @@ def _check(value: Any, kind: Any, place: str) -> None:
         raise ValueError(f"{place.rstrip('.')} is no {kind.__name__}: {str(value)[:80]!r}")
 
 
-def _check_group(group: dict[str, Any]) -> None:
+def _names(group: dict[str, Any]) -> list[str]:
+    """What a group has the owner call its own: vectors, buffers, generated tensors. Raises ValueError for no group."""
     names = [group["free"]]
     for key, kind in _FURTHER.items():
         if key in group:
@@ -80,6 +85,8 @@ def _check_group(group: dict[str, Any]) -> None:
         _check(shape, [int], "ledger")
         if not tied or min(shape, default=1) < 1 or isinstance(scale, bool) or not isfinite(scale):
             raise ValueError(f"{str(entry)[:80]} is no entry of a ledger")
+        names += tied
+    return names
 
 
 def seal(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:

@@ -12,7 +12,7 @@ from lincon.binding import check_whole, warn_of_holders
 from lincon.constraint import Constraint, Group, constraints
 from lincon.errors import DofError, LinconError, LinconWarning, TargetError
 from lincon.registry import get
-from lincon.shards import check_local
+from lincon.shards import check_unsharded
 from lincon.tensors import count
 
 LEVELS = "free", "weights"
@@ -43,6 +43,7 @@ def prune(
         TargetError: nothing is constrained. LinconError: a free vector that is quantised or holds NaN or infinity, or
         scores of another shape, by name. DofError: nothing would be kept. The model is as it was then.
     """
+    check_unsharded(model)
     check_whole(model)
     found = constraints(model)
     if not found:
@@ -78,10 +79,9 @@ def zeros(model: nn.Module) -> tuple[int, int]:
 
 
 def check_finite(found: list[Constraint]) -> None:
-    """Raise LinconError for a free vector that is sharded, quantised, or holds what is not finite, by name."""
+    """Raise LinconError for a free vector that is quantised, or holds what is not finite, by name."""
     for constraint in found:
         for name, free in constraint.free.items():
-            check_local(name, free)
             if not free.is_floating_point():
                 raise LinconError(f"{name!r} is quantised already: prune and quantise the model it was made from.")
             if not bool(free.isfinite().all()):

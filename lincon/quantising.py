@@ -9,6 +9,7 @@ from lincon.binding import check_whole, warn_of_holders
 from lincon.constraint import Constraint, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.pruning import check_finite
+from lincon.shards import check_unsharded
 
 SMALLEST = 64
 """Integers that share a step at least, where their number is left to lincon."""
@@ -36,6 +37,7 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
         TargetError: nothing is constrained. LinconError: other bits or sizes, a free vector that is quantised already,
         or that holds NaN or infinity, by name. The model is as it was then.
     """
+    check_unsharded(model)
     check_whole(model)
     found = constraints(model)
     if not found:

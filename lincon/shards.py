@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from lincon.errors import TargetError
+from lincon.errors import LinconError, TargetError
 
 
 def is_shard(tensor: Any) -> bool:
@@ -36,6 +36,33 @@ def spread_like(tensor: Tensor, like: Any) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor.to(like.device, like.dtype), like.device_mesh, like.placements)
+
+
+def on_every_rank(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns here; if it raises on any rank, every rank raises. A collective."""
+    found, error = None, None
+    try:
+        found = work()
+    except Exception as raised:  # the others wait for what became of it
+        error = raised
+    said: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(said, None if error is None else str(error))
+    if error is not None:
+        raise error
+    for rank, message in enumerate(said):
+        if message is not None:
+            raise LinconError(f"Rank {rank}: {message}")
+    return found
+
+
+def check_unsharded(model: nn.Module) -> None:
+    """Raise TargetError if FSDP2 holds a module of the model, also where it is gathered at present."""
+    for name, module in model.named_modules():
+        if any(cls.__name__ == "FSDPModule" for cls in type(module).__mro__):
+            raise TargetError(
+                f"{name or type(module).__name__!r} is sharded over the ranks: what is constrained is changed before "
+                "fully_shard, or in an unsharded model that its file is loaded into."
+            )
 
 
 def on_first_rank(work: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from lincon.constraint import constraints
 from lincon.errors import DofError, TargetError
 from lincon.generated import Generated
-from lincon.shards import check_local
+from lincon.shards import check_unsharded
 
 Where = str | Iterable[str] | Callable[[str, nn.Parameter], bool] | None
 Scope = str | Iterable[str] | Mapping[str, int | float] | Callable[[str], str]
@@ -54,13 +54,6 @@ def targets(model: nn.Module) -> list[Target]:
     return [Target(tuple(names), tuple(places.values()), tensor) for names, places, tensor in found.values()]
 
 
-def unsharded(found: list[Target]) -> list[Target]:
-    """The targets; raise TargetError if one is sharded over ranks: what shards it would not know of a free vector."""
-    for target in found:
-        check_local(target.name, target.tensor)
-    return found
-
-
 def generated_names(model: nn.Module) -> set[str]:
     """Names of the tensors that are generated already."""
     names = set()
@@ -75,7 +68,8 @@ def select(model: nn.Module, where: Where) -> tuple[list[Target], list[str]]:
 
     Raises TargetError, naming the tensor and the remedy, for whatever cannot be constrained.
     """
-    everything = unsharded(targets(model))
+    check_unsharded(model)
+    everything = targets(model)
     constant: list[str] = []
     if where is None:
         chosen = [t for t in everything if is_lazy(t.tensor) or _is_weight(t.tensor)]

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import random
 import struct
 import subprocess
@@ -21,6 +22,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -463,12 +465,13 @@ def survey(kind: str, count: int, share: int = 500) -> tuple[Counter[str], dict[
     """Outcomes of ``count`` mutants and those that are wrong, each ``share`` in a process of its own."""
     outcomes: Counter[str] = Counter()
     wrong: dict[int, str] = {}
-    for start in range(0, count, share):
-        numbers = range(start, min(start + share, count))
-        for number, outcome in _in_a_process(kind, numbers).items():
-            outcomes[outcome if outcome in ("loaded", "refused") else "wrong"] += 1
-            if outcome not in ("loaded", "refused"):
-                wrong[number] = outcome
+    parts = [range(start, min(start + share, count)) for start in range(0, count, share)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda numbers: _in_a_process(kind, numbers), parts))
+    for number, outcome in (pair for part in found for pair in part.items()):
+        outcomes[outcome if outcome in ("loaded", "refused") else "wrong"] += 1
+        if outcome not in ("loaded", "refused"):
+            wrong[number] = outcome
     return outcomes, wrong
 
 

@@ -26,7 +26,7 @@ from lincon.tasks.experiments.report import header
 from lincon.tasks.experiments.scheme import degrees_of_freedom
 from lincon.tasks.experiments.schemes import nonzeros
 from lincon.tasks.experiments.sweep import Sweep
-from lincon.tasks.experiments.training import Run, build, load, train, trainer_options
+from lincon.tasks.experiments.training import Run, build, load, reload, train, trainer_options
 
 SHARED = [name for name in SCHEMES if name not in PRUNED]
 CONSTRAINED = [name for name in SHARED if name not in ("vanilla", "small", "lego", "deep-compression")]
@@ -273,6 +273,19 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path, scheme, after):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert (again.train_loss, again.curve) == (run.train_loss, run.curve)
     assert not list((tmp_path / "cut").glob("*.ckpt"))
+
+
+def test_a_model_of_an_earlier_training_is_not_taken_for_that_of_one_that_was_cut(tmp_path):
+    """Trained anew in the same folder, and cut: what lies there is the old model under the new record."""
+    train(Recipe(epochs=1), cell(), tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(Killed):
+        train(Recipe(epochs=2), cell(seed=1), tmp_path, callbacks=[KillAfter(1)])
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    with pytest.raises(lincon.LinconError, match="holds a training that was cut: go on with lincon train --resume"):
+        reload(tmp_path)
+    train(Recipe(epochs=2), cell(seed=1), tmp_path, resume=True)
+    assert reload(tmp_path)[1].seed == 1
 
 
 def test_a_training_cut_after_its_last_epoch_resumes(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """Hostile files: a fixed set of mutants of every kind, and by name what earlier ones broke. More: `make fuzz`."""
 
+import gzip
 import json
 import pickle
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import lincon
 from lincon import LinconError
 from lincon.header import seal
 from lincon.tasks.classification.data.cifar import Cifar100
+from lincon.tasks.classification.data.idx import FashionMNIST
 from lincon.tasks.experiments.pictures import opened
 from lincon.tasks.pose.data import matlab
 
@@ -62,6 +65,20 @@ def at(header, *keys):
 
 
 CHANGES = {
+    "a scale beyond all numbers": (lambda h: at(h, *GROUP, "ledger", 0).__setitem__(2, 10**400), "is damaged"),
+    "a group twice": (lambda h: at(h, "constraints", 0, "groups").append(at(h, *GROUP)), "'free' is there twice"),
+    "a constraint twice": (lambda h: at(h, "constraints").append(at(h, "constraints", 0)), "'free' is there twice"),
+    "rows beyond the model": (
+        lambda h: (
+            at(h, *GROUP, "generator").update(name="kronecker", rows=2**62, options={}),
+            at(h, *GROUP).update(ledger=[[["0.weight"], [2**62], 1.0]]),
+        ),
+        r"'0.weight' is \(4611686018427387904,\) in the file and \(8, 1, 3, 3\) here",
+    ),
+    "options that are none": (
+        lambda h: at(h, *GROUP, "generator").update(options={"tile": [1]}),
+        "'ring' cannot be made",
+    ),
     "aliases are a text": (lambda h: h.update(aliases="free"), "'free'"),
     "a format below": (lambda h: h.update(format=True), "format is no int"),
     "no constraints": (lambda h: h.pop("constraints"), "there is no 'constraints'"),
@@ -133,9 +150,29 @@ def test_a_pickle_that_remembers_under_a_large_number_takes_no_memory(tmp_path, 
     content = (tmp_path / "train").read_bytes()
     (tmp_path / "train").write_bytes(content[:3] + operation + content[3:])
     before = address_space()
-    with pytest.raises(LinconError, match=r"train cannot be read \(its operation 2 has the number 2\d{9}\)"):
-        Cifar100(root=tmp_path)
+    test_data.assert_read(Cifar100(root=tmp_path), test_data.cifar100_parts())
     assert address_space() - before < 1 << 28
+
+
+def refused_pickle(tmp_path, content, match):
+    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    (tmp_path / "train").write_bytes(content)
+    before, begun = address_space(), time.perf_counter()
+    with pytest.raises(LinconError, match=rf"train cannot be read \({match}") as refusal:
+        Cifar100(root=tmp_path)
+    assert address_space() - before < 1 << 28 and time.perf_counter() - begun < 10
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("again", [b"2\x86", b"q\x01h\x01\x86"], ids=["doubled", "remembered"])
+def test_a_key_of_tuples_within_tuples_is_not_hashed(tmp_path, again):
+    refused_pickle(tmp_path, b"\x80\x02})" + again * 60 + b"Ns.", "50|a key is a tuple")
+
+
+def test_one_text_is_not_encoded_again_and_again(tmp_path):
+    text = b"X" + struct.pack("<I", 1 << 16) + b"a" * (1 << 16) + b"q\x01"
+    once = b"c_codecs\nencode\nh\x01X\x06\0\0\0latin1\x86R"
+    refused_pickle(tmp_path, b"\x80\x02]" + text + b"a(" + once * 3000 + b"e.", "it encodes one text")
 
 
 def test_a_pickle_that_claims_gigabytes_takes_none(tmp_path):
@@ -251,6 +288,36 @@ def test_arrays_of_equal_heads_may_differ_in_what_follows(tmp_path):
         struct.pack_into("<I", shorter, 132, len(shorter) - 136)
         with pytest.raises(ValueError):
             matlab.check(bytes(shorter))
+
+
+def test_structs_without_a_field_are_not_made_by_the_million(tmp_path):
+    flags, shape = struct.pack("<4I", 6, 8, 2, 0), struct.pack("<2I2i", 5, 8, 30_000_000, 1)
+    no_name, width, no_fields = struct.pack("<2I", 1, 0), struct.pack("<2HI", 5, 4, 32), struct.pack("<2I", 1, 0)
+    inside = flags + shape + no_name + width + no_fields
+    path = tmp_path / "file.mat"
+    path.write_bytes(b"x" * 124 + b"\0\1IM" + struct.pack("<2I", 14, len(inside)) + inside)
+    with pytest.raises(LinconError, match="30000000 structs without a field"):
+        matlab.load(path, ("one",))
+
+
+def test_a_compressed_variable_has_a_limit(tmp_path):
+    savemat(tmp_path / "file.mat", {"zeros": np.zeros(1 << 21)}, do_compression=True)
+    with pytest.raises(LinconError, match="is cut, or holds more than"):
+        matlab.load(tmp_path / "file.mat", ("zeros",))
+
+
+def test_an_idx_file_is_inflated_as_far_as_its_header_says(tmp_path):
+    test_data.write_fashion(tmp_path, compress=True)
+    path = next(tmp_path.glob("train-images*"))
+    whole = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(whole + bytes(1 << 28)))
+    before = address_space()
+    with pytest.raises(LinconError, match=r"has 4721 bytes or more where its header promises 4720"):
+        FashionMNIST(root=tmp_path)
+    path.write_bytes(gzip.compress(whole[:4] + b"\xff" * 12 + whole[16:]))
+    with pytest.raises(LinconError, match="where its header promises"):
+        FashionMNIST(root=tmp_path)
+    assert address_space() - before < 1 << 28
 
 
 @given(st.binary(max_size=300))

@@ -57,6 +57,12 @@ def test_a_refusal_is_the_callers_own_and_what_was_done_before_is_kept():
     assert found == [(0, 0), (1, 1)]
 
 
+def test_under_torchrun_there_are_processes_already(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    done = compare(tmp_path, "--parallel", 2)
+    assert done.exit_code == 2 and "--parallel 2 and torchrun exclude each other" in done.stderr
+
+
 def test_each_training_is_one_process(tmp_path):
     done = compare(tmp_path, "--parallel", 2, "--trainer.devices", 2)
     assert done.exit_code == 2 and "--parallel 2 and --trainer.devices exclude each other" in done.stderr

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -235,6 +236,41 @@ def test_equal_models_make_equal_files(tmp_path):
     for name in "ab":
         lincon.save(constrained(), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_values_that_the_model_cannot_hold_are_refused(tmp_path):
+    for name, stored, match in (
+        ("0.bias", torch.complex64, "complex64 in the file and torch.float32 here"),
+        ("0.bias", torch.int32, "int32 in the file and torch.float32 here"),
+        ("free", torch.float64, "'free' has values in the file that torch.float32, which it is here, cannot hold"),
+    ):
+        model = convnet().double()
+        lincon.constrain(model, "ring", dof=10)
+        if name == "free":
+            with torch.no_grad():
+                model.free.mul_(1e300)
+        model = model if name == "free" else model.float()
+        if name != "free":
+            model[0].bias = torch.nn.Parameter(model[0].bias.detach().to(stored), requires_grad=False)
+        lincon.save(model, tmp_path / "model.safetensors")
+        fresh = convnet()
+        keys = list(fresh.state_dict())
+        with pytest.raises(lincon.FileError, match=match):
+            lincon.load(fresh, tmp_path / "model.safetensors")
+        assert list(fresh.state_dict()) == keys
+
+
+def test_files_are_for_all_whom_the_umask_lets(tmp_path):
+    model = convnet()
+    lincon.constrain(model, "ring", dof=10)
+    path = tmp_path / "model.safetensors"
+    for mask, mode in ((0o022, 0o644), (0o077, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        lincon.save(model, path)
+        os.umask(before)
+        assert path.stat().st_mode & 0o777 == mode  # that of the file before, where there is one
+        if mask == 0o077:
+            path.unlink()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):

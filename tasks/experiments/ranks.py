@@ -17,9 +17,14 @@ def others_end() -> None:
         raise SystemExit(0)
 
 
+def by_torchrun() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def started() -> dict[str, Any]:
     """The Trainer's devices and nodes: those that torchrun started processes for, or one."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not by_torchrun():
         return {"devices": 1}
     return {
         "devices": int(os.environ["LOCAL_WORLD_SIZE"]),

@@ -11,7 +11,7 @@ from lightning import Callback
 from lincon import LinconError
 from lincon.tasks.experiments.data import Data
 from lincon.tasks.experiments.progress import EpochBar
-from lincon.tasks.experiments.ranks import others_end
+from lincon.tasks.experiments.ranks import by_torchrun, others_end
 from lincon.tasks.experiments.recipe import Cell, Recipe, describe
 from lincon.tasks.experiments.store import Store
 from lincon.tasks.experiments.task import Measure, task
@@ -54,8 +54,10 @@ class Sweep:
             LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``; several
             trainings at a time of which each would have several processes.
         """
-        if self.parallel > 1 and (several := [name for name in SEVERAL if name in self.options]):
-            raise LinconError(f"--parallel {self.parallel} and --trainer.{several[0]} exclude each other.")
+        several = [f"--trainer.{name}" for name in SEVERAL if name in self.options]
+        several += ["torchrun"] if by_torchrun() else []
+        if self.parallel > 1 and several:
+            raise LinconError(f"--parallel {self.parallel} and {several[0]} exclude each other.")
         for cell in {(c.model, c.scheme, c.dof): c for c in self.cells}.values():
             check_epochs(self.recipe, cell)
             build(cell, self.data.shape)

@@ -36,6 +36,8 @@ from lincon.tensors import count as as_count
 
 SAVED = "model.safetensors"
 RECORD = "training.json"
+UNFINISHED = "unfinished"
+"""In the record of a training that has not ended: a model in its folder is of an earlier one."""
 LOGS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
 OURS = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run", "overfit_batches", "barebones"),
@@ -186,6 +188,7 @@ def train(
         evaluate(learner(model, data, recipe), data, train=True),
         data.note,
     )
+    write_whole(folder / RECORD, json.dumps(described, indent=1))
     if is_first():
         for place in places:
             place.unlink(missing_ok=True)
@@ -230,6 +233,8 @@ def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
     if not record.exists() or not file.exists():
         raise LinconError(f"{folder} holds no trained model: give the --out of lincon train, or a folder of its runs/.")
     there = _read(record)
+    if there.get(UNFINISHED):
+        raise LinconError(f"{folder} holds a training that was cut: go on with lincon train --resume, or train anew.")
     try:
         cell = Cell(**{key: there[key] for key in _fields(Cell)})
         recipe, shape = Recipe(**{key: there[key] for key in _fields(Recipe)}), [int(n) for n in there["shape"]]
@@ -257,7 +262,7 @@ def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> 
     if resume:
         if not any(place.exists() for place in places) or not record.exists():
             raise LinconError(f"{folder} holds no checkpoint to resume from; train without --resume first.")
-        if differing := differences(_read(record), here):
+        if differing := differences({k: v for k, v in _read(record).items() if k != UNFINISHED}, here):
             raise LinconError(
                 f"{folder} holds another training ({', '.join(differing)}): give the options it began with."
             )
@@ -265,7 +270,7 @@ def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> 
     if is_first():
         for stale in folder.glob("phase-*.ckpt"):
             stale.unlink()
-    write_whole(record, json.dumps(here, indent=1))
+    write_whole(record, json.dumps({**here, UNFINISHED: True}, indent=1))
     return places
 
 
@@ -320,6 +325,11 @@ def fit(
             module.gather()
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if is_first():
+                raise
+            said = str(error).splitlines()[0]
+            raise LinconError(f"Process {trainer.global_rank}, or one that trains with it, failed: {said}") from error
         finally:
             module.trainer = data.trainer = None  # and so its optimiser, of which a later phase would be warned
 

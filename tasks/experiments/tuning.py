@@ -13,6 +13,7 @@ import lincon
 from lincon import LinconError
 from lincon.tasks.experiments.body import body_weights
 from lincon.tasks.experiments.learner import evaluate
+from lincon.tasks.experiments.ranks import others_end
 from lincon.tasks.experiments.recipe import Recipe
 from lincon.tasks.experiments.scheme import Phase
 from lincon.tasks.experiments.task import task
@@ -58,6 +59,7 @@ def tune(
         data.first = recipe.epochs
         fit(learner, data, epochs, list(callbacks))
     after = measured(model, recipe, data)
+    others_end()
     out.mkdir(parents=True, exist_ok=True)
     lincon.save(model, out / SAVED)
     write_whole(out / RECORD, (folder / RECORD).read_text())

@@ -16,6 +16,9 @@ PACKAGE = "dataset-fashion-mnist"
 PACKAGED = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package of that name puts the files."""
 
+DEFLATED = 1032
+"""Bytes that one of a `.gz` can stand for."""
+
 FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 
@@ -30,31 +33,30 @@ def read_idx(path: Path, *shape: int | None) -> Tensor:
     Raises:
         LinconError: another type or shape, or not exactly the bytes that the header promises.
     """
-    content = _content(path)
-    magic = bytes((0, 0, 8, len(shape)))
-    if content[:4] != magic:
-        raise LinconError(
-            f"{path} begins with {content[:4].hex()}, an IDX file of {len(shape)} dimensions of bytes "
-            f"with {magic.hex()}: fetch it again."
-        )
     header = 4 + 4 * len(shape)
-    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4)]
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(header)
+            sizes = [int.from_bytes(head[at : at + 4], "big") for at in range(4, header, 4)]
+            magic = bytes((0, 0, 8, len(shape)))
+            if head[:4] != magic:
+                raise LinconError(
+                    f"{path} begins with {head[:4].hex()}, an IDX file of {len(shape)} dimensions of bytes "
+                    f"with {magic.hex()}: fetch it again."
+                )
+            most = DEFLATED * path.stat().st_size
+            content = head + file.read(min(prod(sizes) + 1, most))  # one more than it promises
+    except (OSError, EOFError, zlib.error) as reason:
+        raise LinconError(f"{path} cannot be read ({reason}): fetch it again.") from None
     if len(content) != header + prod(sizes):
         raise LinconError(
-            f"{path} has {len(content)} bytes where its header promises {header + prod(sizes)}: "
-            "it is truncated or too long; fetch it again."
+            f"{path} has {len(content)} bytes {'or more ' if len(content) > header + prod(sizes) else ''}where its "
+            f"header promises {header + prod(sizes)}: it is truncated or too long; fetch it again."
         )
     if any(wanted not in (None, size) for wanted, size in zip(shape, sizes, strict=True)):
         wanted = " x ".join("n" if size is None else str(size) for size in shape)
         raise LinconError(f"{path} holds {' x '.join(map(str, sizes))} bytes, not {wanted}: it is another data set.")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(sizes)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as reason:
-        raise LinconError(f"{path} cannot be read ({reason}): fetch it again.") from None
 
 
 class FashionMNIST(Images):

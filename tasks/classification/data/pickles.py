@@ -10,7 +10,7 @@ import pickletools
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,9 @@ class Array:
         """The uint8 tensor of the array's shape; ValueError if its content is no bytes, or another number of them."""
         if not isinstance(self.dtype, Dtype) or not isinstance(self.content, bytes):
             raise ValueError("an array is not of bytes")
-        if prod(self.shape) != len(self.content) or min(self.shape) < 0:
+        if not isinstance(self.shape, tuple) or any(type(size) is not int or size < 0 for size in self.shape):
+            raise ValueError("an array has no shape")
+        if prod(self.shape) != len(self.content):
             raise ValueError(f"an array of shape {self.shape} has {len(self.content)} bytes")
         flat = torch.frombuffer(bytearray(self.content), dtype=torch.uint8)
         return flat.view(self.shape[::-1]).T.contiguous() if self.fortran else flat.view(self.shape)
@@ -49,30 +51,77 @@ def _reconstruct(*_: object) -> Array:
     return Array()
 
 
-def _encode(text: str, _: str) -> bytes:
-    return text.encode("latin1")
-
-
 ADMITTED = {
     ("numpy", "ndarray"): Array,
     ("numpy", "dtype"): Dtype,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # NumPy 2
-    ("_codecs", "encode"): _encode,  # how Python 3 writes bytes in the protocol of Python 2
 }
+ENCODE = "_codecs", "encode"
+"""How Python 3 writes bytes in the protocol of Python 2."""
+
+OPERATIONS = frozenset(
+    (  # noqa: SIM905
+        "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 STRING BINSTRING SHORT_BINSTRING "
+        "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 LIST EMPTY_LIST APPEND "
+        "APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE "
+        "BUILD GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
+    ).split()
+)
+"""What plain values and arrays are written with."""
 
 
-class Unpickler(pickle.Unpickler):
-    """Reads plain values, and `Array` for arrays; LinconError names the file and whatever else it asks for."""
+_Python: Any = pickle._Unpickler
+_NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
 
-    def __init__(self, path: Path, file: Any) -> None:
-        super().__init__(file, encoding="bytes")
-        self.path = path
+
+class Unpickler(_Python):
+    """Reads plain values, and `Array` for arrays; LinconError names the file and whatever else it asks for.
+
+    On top of Python's own written in Python: the one in C takes memory for every number under which a pickle claims to
+    remember something. Keys are text or bytes: a key of tuples within tuples takes for ever to hash.
+    """
+
+    dispatch: ClassVar = {
+        operation: method for operation, method in _Python.dispatch.items() if _NAMES[chr(operation)] in OPERATIONS
+    }
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        super().__init__(BytesIO(content), encoding="bytes")
+        self.path, self.left = path, 2 * len(content)
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ENCODE:
+            return self._encode
         if (module, name) not in ADMITTED:
             raise LinconError(f"{self.path} asks for {module}.{name}, which no array needs: do not trust this file.")
         return ADMITTED[module, name]
+
+    def _encode(self, text: str, _: str) -> bytes:
+        self.left -= len(text)
+        if self.left < 0:
+            raise ValueError("it encodes one text again and again")
+        return text.encode("latin1")
+
+    def _keys(self, items: list[Any]) -> None:
+        if odd := next((key for key in items[::2] if not isinstance(key, str | bytes)), None):
+            raise ValueError(f"a key is a {type(odd).__name__}")
+
+    def load_setitem(self) -> None:
+        self._keys(self.stack[-2:])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._keys(self.stack)
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._keys(self.stack)
+        super().load_dict()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
@@ -81,23 +130,12 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises:
         LinconError: damaged, no dictionary, or something but plain values and arrays of uint8.
     """
+    content = path.read_bytes()
     try:
-        content = path.read_bytes()
-        _check_memory(content)
-        entries = Unpickler(path, BytesIO(content)).load()
+        entries = Unpickler(path, content).load()
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in entries.items()}
     except LinconError:
         raise
     except Exception as reason:  # a damaged pickle can fail in any way
         said = " ".join(str(reason).split()) or type(reason).__name__
         raise LinconError(f"{path} cannot be read ({said}): fetch it again.") from None
-
-
-def _check_memory(content: bytes) -> None:
-    """Raise ValueError for a pickle that remembers things under numbers that it does not reach by counting.
-
-    Memory is taken for all numbers below.
-    """
-    for count, (operation, number, _) in enumerate(pickletools.genops(content)):
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(number or 0) <= count:
-            raise ValueError(f"its operation {count} has the number {number}")

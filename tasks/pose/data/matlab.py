@@ -5,6 +5,8 @@ every part is walked first, by the format's description (MathWorks, MAT-File For
 one around it, and has as many numbers as its dimensions say.
 """
 
+import re
+import warnings
 import zlib
 from collections.abc import Container
 from io import BytesIO
@@ -14,6 +16,7 @@ from struct import Struct, iter_unpack
 from typing import Any
 
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadWarning
 
 from lincon import LinconError
 
@@ -25,6 +28,8 @@ NUMBERS = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 """Bytes of a number by the type of its element."""
 TEXT = {1: 1, 2: 1, 4: 2, 16: 1, 17: 2, 18: 4}
 """Bytes of a character, or of a part of one."""
+PLENTY, MOST = 1 << 20, 256
+"""A compressed variable has at most a mebibyte, and so many bytes for each of its own."""
 DEEPEST = 32
 """Arrays within arrays: scipy descends by recursion."""
 
@@ -37,7 +42,10 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     content = path.read_bytes()
     try:
         check(content)
-        return dict(loadmat(BytesIO(content), variable_names=names, struct_as_record=False, squeeze_me=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", MatReadWarning)  # of two variables of one name
+            found = loadmat(BytesIO(content), variable_names=names, struct_as_record=False, squeeze_me=True)
+        return dict(found)
     except Exception as reason:  # scipy and NumPy raise whatever the bytes lead them to
         said = " ".join(str(reason).split())
         raise LinconError(f"{path} cannot be read as a MATLAB 5 file ({said}): fetch it again.") from None
@@ -52,11 +60,19 @@ def check(content: bytes) -> None:
     while at < len(content):
         kind, start, stop = file.element(at, len(content))
         if kind == COMPRESSED:
-            inner = zlib.decompress(content[start:stop])
+            inner = _inflated(content[start:stop])
             _Walk(inner, order).array(0, len(inner))
         else:
             file.array(at, len(content))
         at = stop
+
+
+def _inflated(part: bytes) -> bytes:
+    decoder = zlib.decompressobj()
+    inner = decoder.decompress(part, PLENTY + MOST * len(part))
+    if not decoder.eof:
+        raise ValueError(f"a compressed variable is cut, or holds more than {len(inner)} bytes")
+    return inner
 
 
 class _Walk:
@@ -136,7 +152,12 @@ class _Walk:
             _, low, high, at = self.data(at, stop, (INT8,))
             if width < 1 or (high - low) % width:
                 raise ValueError(f"field names of {high - low} bytes, {width} each, at byte {low}")
-            count *= (high - low) // width
+            names = [self.content[start : start + width].rstrip(b"\0") for start in range(low, high, width)]
+            if len({*names}) < len(names) or not all(re.fullmatch(rb"[A-Za-z]\w*", name) for name in names):
+                raise ValueError(f"field names {names[:8]} at byte {low}")
+            if not names and count > 1:
+                raise ValueError(f"{count} structs without a field at byte {low}")
+            count *= len(names)
         elif kind != CELL:
             raise ValueError(f"an array of class {kind} at byte {at}")
         if count > (stop - at) // 8:
