@@ -186,7 +186,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "world, name", [(w, name) for name in CASES for w in (2, 4) if w == 2 or "compiled" not in name]
+    ("world", "name"), [(n, name) for name in CASES for n in (2, 4) if n == 2 or "compiled" not in name]
 )
 def test_ranks_train_as_one_process_on_the_joined_batch(trained, world, name):
     case = CASES[name]
