@@ -180,9 +180,32 @@ def train_all(rank, world):
     return {name: outcome(train, case, case.wrap, rank, world) for name, case in chosen.items()}
 
 
+def everything(rank, world, folder):
+    """What the tests below ask of two ranks, in processes that are started once."""
+    return {
+        "trained": train_all(rank, world),
+        "files": outcome(sharded_files, rank, world, folder),
+        "meta": outcome(from_meta, rank, world, folder),
+        "buckets": outcome(count_buckets, rank, world),
+        "mistakes": outcome(make_mistakes, rank, world),
+    }
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return {world: on_ranks(world, train_all, tmp_path_factory.mktemp(f"ranks-{world}")) for world in (2, 4)}
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    """By rank, what became of `everything`."""
+    torch.save(from_nothing().state_dict(), folder / "whole.pt")
+    return on_ranks(2, everything, folder, folder)
+
+
+@pytest.fixture(scope="module")
+def trained(two, tmp_path_factory):
+    return {2: [rank["trained"] for rank in two], 4: on_ranks(4, train_all, tmp_path_factory.mktemp("four"))}
 
 
 @pytest.mark.parametrize(
@@ -257,15 +280,14 @@ def sharded_files(rank, world, folder):
     return {"bytes": bytes_, "same": same, "wrapped": wrapped, "refused": refused}
 
 
-def test_files_of_sharded_and_wrapped_models_are_those_of_the_plain_one(tmp_path):
-    found = on_ranks(2, sharded_files, tmp_path, tmp_path)
-    plain = tmp_path / "plain.safetensors"
+def test_files_of_sharded_and_wrapped_models_are_those_of_the_plain_one(two, folder):
+    plain = folder / "plain.safetensors"
     size = lincon.save(network(), plain)
-    for rank, outcomes in enumerate(found):
+    for rank, outcomes in enumerate(rank["files"] for rank in two):
         assert outcomes["bytes"] == outcomes["wrapped"] == size and outcomes["same"]
         assert "not a folder" in outcomes["refused"]  # on every rank, though the first alone writes
-        assert (tmp_path / f"wrapped-{rank}.safetensors").read_bytes() == plain.read_bytes()
-    assert (tmp_path / "sharded.safetensors").read_bytes() == plain.read_bytes()
+        assert (folder / f"wrapped-{rank}.safetensors").read_bytes() == plain.read_bytes()
+    assert (folder / "sharded.safetensors").read_bytes() == plain.read_bytes()
 
 
 def unconstrained():
@@ -350,14 +372,9 @@ def make_mistakes(rank, world):
     return {name: str(outcome(make, rank)) for name, make in MISTAKES.items()}
 
 
-@pytest.fixture(scope="module")
-def mistakes(tmp_path_factory):
-    return on_ranks(2, make_mistakes, tmp_path_factory.mktemp("mistakes"))
-
-
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_refused_by_name_on_every_rank(mistakes, name):
-    for rank in mistakes:
+def test_a_mistake_is_refused_by_name_on_every_rank(two, name):
+    for rank in (rank["mistakes"] for rank in two):
         assert re.search(REMEDIES[name], rank[name]), rank[name]
 
 
@@ -367,11 +384,16 @@ def test_without_a_process_group_sharding_says_so_and_one_process_agrees_with_it
     lincon.check_ranks(network())
 
 
+def from_nothing():
+    model = unconstrained()
+    lincon.constrain(model, "ring", dof=0.3, seed=3, scale=None)
+    return model
+
+
 def from_meta(rank, world, folder):
     """Built without memory, sharded, and filled from a whole checkpoint."""
     with torch.device("meta"):
-        model = unconstrained()
-        lincon.constrain(model, "ring", dof=0.3, seed=3, scale=None)
+        model = from_nothing()
     lincon.fully_shard(model, [model[1]])
     model.to_empty(device="cpu")
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
@@ -379,13 +401,12 @@ def from_meta(rank, world, folder):
     return {"output": model(torch.ones(2, 8)).detach()}
 
 
-def test_a_model_on_the_meta_device_is_sharded_and_filled(tmp_path):
-    model = unconstrained()
-    lincon.constrain(model, "ring", dof=0.3, seed=3, scale=None)
-    torch.save(model.state_dict(), tmp_path / "whole.pt")
+def test_a_model_on_the_meta_device_is_sharded_and_filled(two, folder):
+    model = from_nothing()
+    model.load_state_dict(torch.load(folder / "whole.pt"))
     expected = model(torch.ones(2, 8)).detach()
-    for rank in on_ranks(2, from_meta, tmp_path, tmp_path):
-        torch.testing.assert_close(rank["output"], expected, rtol=0, atol=EXACT)
+    for rank in two:
+        torch.testing.assert_close(rank["meta"]["output"], expected, rtol=0, atol=EXACT)
 
 
 def count_buckets(rank, world):
@@ -407,8 +428,8 @@ def counted(sizes, bucket):
     return allreduce_hook(None, bucket)
 
 
-def test_ddp_reduces_what_is_trained_and_nothing_else(tmp_path):
-    for rank in on_ranks(2, count_buckets, tmp_path):
+def test_ddp_reduces_what_is_trained_and_nothing_else(two):
+    for rank in (rank["buckets"] for rank in two):
         assert len(rank["wide"]) > 2  # the tests of compilation with several buckets have several
         assert sum(rank["wide"]) == rank["wide, all"]
         assert sum(rank["ring"]) == rank["ring, all"] < 400
