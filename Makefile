@@ -22,7 +22,7 @@ SOURCES := $(shell find lincon generators tasks tests -name '*.py' 2>/dev/null) 
 	touch $@
 
 .stamps/test: .stamps/lint .stamps/types
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 	touch $@
 
 runs/demo/table.md: .stamps/install

@@ -10,6 +10,14 @@ settings.register_profile("night", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+MANY_PROCESSES = "test_distributed", "test_strategies", "test_interruption", "test_parallel"
+
+
+def pytest_collection_modifyitems(items):
+    """First the files whose few tests take long: at the end, one worker would wait for them alone."""
+    items.sort(key=lambda item: item.path.stem not in MANY_PROCESSES)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

@@ -398,7 +398,7 @@ class Large(nn.Module):
     seed=st.integers(0, 5),
     kind=st.sampled_from(["normal", "uniform", "constant", "zero"]),
 )
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 def test_a_file_takes_no_more_than_its_numbers(keep, bits, seed, kind, tmp_path_factory):
     """The issue's bound: dof * p * b / 8 bytes, the mask, what is unconstrained, and 64 KiB."""
     path = tmp_path_factory.mktemp("bound") / "m.safetensors"
