@@ -25,7 +25,7 @@ from . import test_data, test_indoor_data, test_pose_data
 from .hostile import KINDS, address_space, run
 from .models import convnet
 
-COUNT = 150
+COUNT = 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,7 +129,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::lincon.LinconWarning")  # of options that this version does not know
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_any_value_anywhere_in_a_description_is_loaded_or_refused(whole, tmp_path, place, value):
     """With a checksum that fits: a file that somebody made with care."""
