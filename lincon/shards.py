@@ -14,14 +14,13 @@ def is_shard(tensor: Any) -> bool:
     return hasattr(tensor, "_local_tensor")
 
 
-def check_local(name: str, tensor: Tensor) -> Tensor:
-    """The tensor; raise TargetError if other ranks hold parts of it."""
+def check_local(name: str, tensor: Tensor) -> None:
+    """Raise TargetError if other ranks hold parts of it."""
     if is_shard(tensor):
         raise TargetError(
             f"{name!r} is sharded over the ranks. Weights can be read in a forward, or after model.unshard(); "
             "to change what is constrained, do so before fully_shard."
         )
-    return tensor
 
 
 def gathered(tensor: Any) -> Any:

@@ -237,7 +237,7 @@ class Lincon(Kind):
         paths: list[Path] = []
         for number, options in enumerate(self.VARIANTS):
             for after in (None, lincon.quantize, lambda model: lincon.prune(model, 0.5), _pruned_and_quantised):
-                model = _network()
+                model = convnet()
                 lincon.constrain(model, seed=number, **options)
                 if after is not None:
                     after(model)
@@ -269,7 +269,7 @@ class Lincon(Kind):
         return len(text.encode()).to_bytes(8, "little") + text.encode() + data
 
     def read(self, seed: int) -> Any:
-        model = _network()
+        model = convnet()
         lincon.load(model, self.seeds[seed])
         state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         return state, model.eval()(torch.ones(1, 1, 8, 8)).detach()
@@ -292,10 +292,6 @@ def seal_of(content: bytes) -> str:
     """The checksum in a lincon file."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return str(json.loads(header["__metadata__"]["lincon"])["sha256"])
-
-
-def _network() -> nn.Module:
-    return convnet()
 
 
 def _pruned_and_quantised(model: nn.Module) -> None:

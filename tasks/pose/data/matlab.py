@@ -22,7 +22,7 @@ from lincon import LinconError
 
 HEADER = 128
 INT8, INT32, UINT32, MATRIX, COMPRESSED, UTF8 = 1, 5, 6, 14, 15, 16  # types of elements
-CELL, STRUCT, OBJECT, CHARACTERS, NUMERIC = 1, 2, 3, 4, range(6, 16)  # classes of arrays
+CELL, STRUCT, CHARACTERS, NUMERIC = 1, 2, 4, range(6, 16)  # classes of arrays
 COMPLEX = 8  # a flag of them
 NUMBERS = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 """Bytes of a number by the type of its element."""
