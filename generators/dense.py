@@ -92,6 +92,9 @@ class Dense(Generator):
             total += part @ self._block(low, high, out.device).to(out.dtype)
         out += total / self._norms.to(out.device, out.dtype)
 
+    def _rows(self, start: int, stop: int) -> Tensor:
+        return self._block(start, stop, torch.device("cpu")) * self._norms.reciprocal()
+
     def energy(self, start: int, stop: int) -> float:
         return self.dof / self.rows
 

@@ -11,6 +11,7 @@ basis of Li et al., "Measuring the intrinsic dimension of objective landscapes",
 Cost: O(rows log dof) time. Kept between calls: the diagonals and permutations, up to `CACHE_BYTES`.
 """
 
+from functools import lru_cache
 from typing import NamedTuple, final
 
 import torch
@@ -95,20 +96,21 @@ def hadamard(x: Tensor) -> Tensor:
     n, done = len(x), 1
     while done < n:
         factor = min(128, n // done)
-        x = torch.einsum("ij,ajb->aib", _factor(factor, x), x.view(-1, factor, done)).reshape(-1)
+        x = torch.einsum("ij,ajb->aib", _factor(factor, x.dtype, x.device), x.view(-1, factor, done)).reshape(-1)
         done *= factor
     return x
 
 
-def _factor(size: int, like: Tensor) -> Tensor:
+@lru_cache
+def _factor(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """H of a small power of two: (-1)^(number of common bits)."""
-    number = torch.arange(size, device=like.device)
+    number = torch.arange(size, device=device)
     common = number[:, None] & number
     parity = torch.zeros_like(common)
     while bool(common.any()):
         parity ^= common & 1
         common = common >> 1
-    return (1 - 2 * parity).to(like.dtype)
+    return (1 - 2 * parity).to(dtype)
 
 
 def _inverse(permutation: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ _WRAPPERS = {
 }
 """By name, as importing the compiler takes long."""
 
+_HOLDERS = torch.optim.Optimizer, DistributedDataParallel
+
 _LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention
 
 
@@ -134,10 +136,9 @@ def generated_in(module: nn.Module, whole: bool = False) -> list[tuple[str, Any]
 
 def warn_of_holders(replaced: list[Any]) -> None:
     """Warn of optimizers, and of DDP, that hold parameters which are no longer the model's."""
-    gone = {id(p) for p in replaced}
-    for thing in gc.get_objects():
-        if not issubclass(type(thing), torch.optim.Optimizer | DistributedDataParallel):
-            continue
+    gone, objects = {id(p) for p in replaced}, gc.get_objects()
+    kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, _HOLDERS)}  # few, of many thousand objects
+    for thing in (thing for thing in objects if type(thing) in kinds):
         with suppress(AttributeError, KeyError):
             if any(id(p) in gone for p in _held(thing)):
                 warnings.warn(

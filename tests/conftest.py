@@ -1,3 +1,4 @@
+import gc
 import os
 
 import pytest
@@ -16,6 +17,7 @@ MANY_PROCESSES = "test_distributed", "test_strategies", "test_interruption", "te
 def pytest_collection_modifyitems(items):
     """First the files whose few tests take long: at the end, one worker would wait for them alone."""
     items.sort(key=lambda item: item.path.stem not in MANY_PROCESSES)
+    gc.freeze()  # what was imported is there for good: a collection need not go through it
 
 
 @pytest.fixture(autouse=True)

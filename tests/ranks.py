@@ -1,5 +1,6 @@
-"""Processes that talk to each other by gloo, for tests."""
+"""Processes that talk to each other by gloo, for tests: forked from one that has imported what they need."""
 
+import multiprocessing
 import os
 import traceback
 from datetime import timedelta
@@ -8,13 +9,16 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
 LIMIT = timedelta(seconds=60)  # for a collective that another rank does not join
+
+multiprocessing.set_forkserver_preload(["tests.preloaded"])
 
 
 def on_ranks(world, work, folder, *arguments):
     """What ``work(rank, world, *arguments)`` returns on each of ``world`` ranks, by rank: tensors and plain values."""
-    mp.start_processes(_rank, (world, work, Path(folder), arguments), world, start_method="spawn")
+    mp.start_processes(_rank, (world, work, Path(folder), arguments), world, start_method="forkserver")
     return [torch.load(Path(folder) / f"rank-{rank}.pt", weights_only=True) for rank in range(world)]
 
 
@@ -25,6 +29,32 @@ def _rank(rank, world, work, folder, arguments):
     torch.save(work(rank, world, *arguments), folder / f"rank-{rank}.pt")
     dist.barrier()
     os._exit(0)  # gloo's threads abort now and then where the interpreter ends in order
+
+
+def under_torchrun(world, folder, *words):
+    """The output of a command of lincon on each of ``world`` processes of a node, as torchrun has them.
+
+    Digits are not augmented: see `unaugmented.py`.
+    """
+    folder.mkdir()
+    done = on_ranks(world, _command, folder, list(map(str, words)))
+    assert not any(code for code, _ in done), done
+    return [output for _, output in done]
+
+
+def _command(rank, world, words):
+    from lightning.pytorch.utilities import rank_zero_only
+    from typer.testing import CliRunner
+
+    from lincon.cli import app
+    from lincon.tasks.classification.data.digits import Digits
+
+    names = ("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", world)
+    os.environ.update({name: str(number) for name, number in names}, TORCHELASTIC_RUN_ID="tests")
+    rank_zero_only.rank = rank  # which Lightning reads where it is imported
+    Digits._augmentation = lambda self: nn.Identity()  # type: ignore[method-assign]
+    done = CliRunner().invoke(app, words)
+    return done.exit_code, done.output
 
 
 def outcome(work, *arguments):

@@ -18,8 +18,12 @@ import lincon
 from lincon.cli import app
 from lincon.tasks.classification.data import Digits
 
+from .ranks import under_torchrun
+
 UNAUGMENTED = str(Path(__file__).with_name("unaugmented.py"))
-TWO = ("--trainer.accelerator", "cpu", "--trainer.devices", "2")
+CPU = ("--trainer.accelerator", "cpu")
+TWO = (*CPU, "--trainer.devices", "2")
+SHARDED = (*CPU, "--trainer.strategy", "fsdp")
 ELASTIC = ("-m", "torch.distributed.run")
 
 
@@ -48,15 +52,18 @@ def alone(tmp_path_factory):
     return load_file(out / "model.safetensors")
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_take_the_steps_of_one(alone, tmp_path, strategy):
-    done = start(UNAUGMENTED, *FIVE_STEPS, *TWO, "--trainer.strategy", strategy, "--out", tmp_path / "two")
+def check_same(folder, expected, atol):
+    assert files(folder) == ["model.safetensors", "training.json"]
+    found = load_file(folder / "model.safetensors")
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=atol)
+
+
+def test_two_processes_started_by_lightning_take_the_steps_of_one(alone, tmp_path):
+    done = start(UNAUGMENTED, *FIVE_STEPS, *TWO, "--trainer.strategy", "ddp", "--out", tmp_path / "two")
     assert done.stdout.count("test accuracy") == 1  # the first process speaks, and writes
-    assert files(tmp_path / "two") == ["model.safetensors", "training.json"]
-    found = load_file(tmp_path / "two" / "model.safetensors")
-    assert list(found) == list(alone)
-    for name, tensor in alone.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6)
+    check_same(tmp_path / "two", alone, atol=1e-6)
 
 
 def test_two_nodes_under_torchrun_take_the_steps_of_one(alone, tmp_path):
@@ -66,52 +73,51 @@ def test_two_nodes_under_torchrun_take_the_steps_of_one(alone, tmp_path):
     with ThreadPoolExecutor() as nodes:
         done = list(nodes.map(lambda _: start(*command, *options), range(2)))
     assert sum(node.stdout.count("test accuracy") for node in done) == 1
-    found = load_file(tmp_path / "two" / "model.safetensors")
-    for name, tensor in alone.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-6)
+    check_same(tmp_path / "two", alone, atol=1e-6)
+
+
+def test_two_sharded_processes_take_the_steps_of_one(alone, tmp_path):
+    said = under_torchrun(2, tmp_path / "ranks", *FIVE_STEPS, *SHARDED, "--out", tmp_path / "two")
+    assert [text.count("test accuracy") for text in said] == [1, 0]
+    check_same(tmp_path / "two", alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("task, strategy", [("pose", "fsdp"), ("indoor", "ddp")])
 def test_the_other_tasks_train_and_measure_on_two_processes(tmp_path, task, strategy):
     data = {"pose": "figures:size=32", "indoor": "rooms:size=32"}[task]
-    options = ("--data", data, "--epochs", "1", "--images", "64", "--batch", "32", *TWO, "--trainer.strategy", strategy)
-    done = start("-m", "lincon.cli", "train", task, *options, "--out", tmp_path)
-    assert "test " in done.stdout
-    if strategy == "fsdp":
-        again = CliRunner().invoke(app, ["evaluate", str(tmp_path)])  # one process measures what two did
-        assert again.stdout.splitlines()[0] in done.stdout
+    options = ("--data", data, "--epochs", 1, "--images", 64, "--batch", 32, *CPU, "--trainer.strategy", strategy)
+    said, _ = under_torchrun(2, tmp_path / "ranks", "train", task, *options, "--out", tmp_path / "run")
+    again = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run")])  # one process measures what two did
+    assert again.stdout.splitlines()[0].startswith("test ") and again.stdout.splitlines()[0] in said
 
 
 def test_a_sweep_on_two_processes_has_every_run_and_one_table(tmp_path):
     """With schemes that change the model between their phases, which FSDP2 trains copies of."""
-    strategy, schemes = "fsdp", "imp-once,rpg-knapsack"
-    options = ("--dof", "0.1", "--seeds", "1", "--epochs", "2", "--images", "128", "--out", tmp_path, *TWO)
-    done = start("-m", "lincon.cli", "compare", "--schemes", schemes, *options, "--trainer.strategy", strategy)
-    assert done.stdout.count("written to") == 1
-    table = json.loads((tmp_path / "results.json").read_text())["table"]
+    schemes, out = "imp-once,rpg-knapsack", tmp_path / "out"
+    options = ("--dof", 0.1, "--seeds", 1, "--epochs", 2, "--images", 128, "--out", out)
+    said = under_torchrun(2, tmp_path / "ranks", "compare", "--schemes", schemes, *options, *SHARDED)
+    assert [text.count("written to") for text in said] == [1, 0]
+    table = json.loads((out / "results.json").read_text())["table"]
     assert [line["scheme"] for line in table] == schemes.split(",")
-    for run in (tmp_path / "runs").iterdir():
+    for run in (out / "runs").iterdir():
         assert files(run) == ["model.safetensors", "run.json", "training.json"]
         lincon.inspect(run / "model.safetensors")
 
 
 def test_a_cut_training_goes_on_to_the_same_weights(tmp_path):
-    options = ("train", "--epochs", "3", "--images", "128", *TWO, "--trainer.strategy", "fsdp")
-    start(UNAUGMENTED, *options, "--out", tmp_path / "whole")
-    cut = start(UNAUGMENTED, *options, "--out", tmp_path / "cut", CUT_AT_EPOCH="2")
-    assert "cut" in cut.stdout and "phase-0.ckpt" in files(tmp_path / "cut")
-    start(UNAUGMENTED, *options, "--out", tmp_path / "cut", "--resume")
-    assert files(tmp_path / "cut") == ["model.safetensors", "training.json"]
-    whole, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
-    for name, tensor in whole.items():
-        assert torch.equal(found[name], tensor), name
+    options, cut = ("train", "--epochs", 3, "--images", 128, *TWO, "--trainer.strategy", "fsdp"), tmp_path / "cut"
+    under_torchrun(2, tmp_path / "first", *options, "--out", tmp_path / "whole")
+    assert "cut" in start(UNAUGMENTED, *options, "--out", cut, CUT_AT_EPOCH="2").stdout
+    assert "phase-0.ckpt" in files(cut)
+    under_torchrun(2, tmp_path / "second", *options, "--out", cut, "--resume")
+    check_same(cut, load_file(tmp_path / "whole" / "model.safetensors"), atol=0)
 
 
 def test_pruning_trains_on_in_two_processes_and_leaves_one_model(tmp_path):
     CliRunner().invoke(app, ["train", "--epochs", "1", "--images", "128", "--out", str(tmp_path / "run")])
-    prune = (*ELASTIC, "--standalone", "--nproc-per-node", 2, "-m", "lincon.cli", "prune", tmp_path / "run")
-    done = start(*prune, "--epochs", 1, "--out", tmp_path / "pruned")
-    assert done.stdout.count("test accuracy") == 1
+    pruned = ("prune", tmp_path / "run", "--epochs", 1, "--out", tmp_path / "pruned")
+    said = under_torchrun(2, tmp_path / "ranks", *pruned)
+    assert [text.count("test accuracy") for text in said] == [1, 0]
     assert files(tmp_path / "pruned") == ["model.safetensors", "training.json", "tuned.json"]
 
 
