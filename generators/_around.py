@@ -1,14 +1,12 @@
 """Generators that are made of another one, and of tables of their own that say what becomes of it."""
 
 from abc import abstractmethod
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator
-from lincon.generators.matrix import digest
 from lincon.registry import build
 
 _INNER = "inner_"
@@ -43,13 +41,6 @@ class Around(Generator):
 
     def tables(self) -> dict[str, Tensor]:
         return self.own_tables() | {_INNER + name: table for name, table in self.inner.tables().items()}
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "digest": self._digest}
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest(self.tables())
 
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
         self._write_scaled(out, free, start, [(0, len(out), 1.0)])

@@ -6,7 +6,6 @@ Mao and Dally, ICLR 2016, section 3), whose summed centroid gradient is Gᵀ g. 
 file stores it, in one byte a weight up to 256 centroids (255, where some weights are zero and stay so).
 """
 
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generators._single import Entries, Single
-from lincon.generators.matrix import digest
 from lincon.registry import register
 
 ITERATIONS = 1000
@@ -66,13 +64,6 @@ class Codebook(Single):
 
     def tables(self) -> dict[str, Tensor]:
         return {"index": self._index}
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "digest": self._digest}
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest(self.tables())
 
     def entries(self, rows: Tensor) -> Entries:
         if rows.device not in self._placed:

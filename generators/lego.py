@@ -13,7 +13,6 @@ turns them into this generator, whose tables the file stores, and the legos alon
     constraint = freeze(model)               # an ordinary constraint from here on: make the optimizer again
 """
 
-from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -22,7 +21,6 @@ from torch.nn.utils import parametrize
 
 from lincon.errors import LinconError, TargetError
 from lincon.generators._single import Entries, Single
-from lincon.generators.matrix import digest
 from lincon.registry import register
 
 
@@ -60,13 +58,6 @@ class Lego(Single):
 
     def tables(self) -> dict[str, Tensor]:
         return {"select": self._select, "coefficient": self._coefficient}
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "digest": self._digest}
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest(self.tables())
 
     def energy(self, start: int, stop: int) -> float:
         return float(self._coefficient.double().square().mean())

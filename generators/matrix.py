@@ -4,8 +4,6 @@ No seed can rebuild it, so it is stored in the model's file: dense, or as the th
 is applied to the unit vectors once and kept as CSR. Cost: that of the product.
 """
 
-import hashlib
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -62,13 +60,6 @@ class Matrix(Generator):
     def tables(self) -> dict[str, Tensor]:
         return self._tables
 
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "digest": self._digest}
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest(self._tables)
-
     def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The tables on a device, entries in ``dtype``: (matrix,) or (lengths of rows, indices, values)."""
         if (device, dtype) not in self._cache:
@@ -108,15 +99,6 @@ class Matrix(Generator):
         csr = _to_scipy(self._tables, (self.rows, self.dof))
         scale = np.ones(self.rows) if weights is None else weights.double().cpu().numpy()
         return torch.from_numpy(np.asarray(csr.multiply(csr).T @ scale, np.float64))
-
-
-def digest(tables: dict[str, Tensor]) -> str:
-    """SHA-256 of the tables' names, types, shapes and bytes."""
-    sha = hashlib.sha256()
-    for name, table in sorted(tables.items()):
-        sha.update(f"{name} {table.dtype} {tuple(table.shape)}".encode())
-        sha.update(table.contiguous().numpy().tobytes())
-    return sha.hexdigest()
 
 
 def _to_scipy(tables: dict[str, Tensor], shape: tuple[int, int]) -> "scipy.sparse.csr_array":

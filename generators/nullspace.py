@@ -8,7 +8,6 @@ value decomposition, and G is sparse. The basis depends on the linear algebra li
     lincon.constrain(conv, "nullspace", dof=None, equalities=zero_sum(64 * 3, 9))   # every 3x3 kernel sums to zero
 """
 
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from lincon.errors import DofError, LinconError
 from lincon.generator import Generator
-from lincon.generators.matrix import Matrix, digest, from_scipy
+from lincon.generators.matrix import Matrix, from_scipy
 from lincon.registry import register
 
 Equalities = Any  # Tensor | ndarray | scipy sparse array or matrix; scipy.sparse is not imported yet
@@ -86,13 +85,6 @@ class Nullspace(Generator):
             "entries": b["values"],
             "origin": self._origin,
         }
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "digest": self._digest}
-
-    @cached_property
-    def _digest(self) -> str:
-        return digest(self.tables())
 
     def offset(self) -> Tensor | None:
         return self._origin if bool(self._origin.any()) else None

@@ -226,7 +226,7 @@ class Generator(ABC):
 
     def spec(self) -> dict[str, Any]:
         """Plain JSON from which `lincon.generators.build` makes an equal generator (with `tables`, if any)."""
-        return {
+        spec = {
             "name": self.name,
             "version": self.version,
             "rows": self.rows,
@@ -234,6 +234,16 @@ class Generator(ABC):
             "seed": self.seed,
             "options": self.options(),
         }
+        return {**spec, "digest": self._digest} if self.tables() else spec
+
+    @cached_property
+    def _digest(self) -> str:
+        """SHA-256 of the tables' names, types, shapes and bytes."""
+        sha = hashlib.sha256()
+        for name, table in sorted(self.tables().items()):
+            sha.update(f"{name} {table.dtype} {tuple(table.shape)}".encode())
+            sha.update(table.contiguous().numpy().tobytes())
+        return sha.hexdigest()
 
     def fingerprint(self) -> str:
         """32 hex digits of G itself, from sampled rows: differs if this build of lincon makes another G."""

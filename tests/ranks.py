@@ -52,7 +52,7 @@ def _command(rank, world, words):
     names = ("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", world)
     os.environ.update({name: str(number) for name, number in names}, TORCHELASTIC_RUN_ID="tests")
     rank_zero_only.rank = rank  # which Lightning reads where it is imported
-    Digits._augmentation = lambda self: nn.Identity()  # type: ignore[method-assign]
+    Digits._augmentation = lambda self: nn.Identity()
     done = CliRunner().invoke(app, words)
     return done.exit_code, done.output
 
