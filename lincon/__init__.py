@@ -11,6 +11,7 @@ from lincon.attach import constrain as constrain
 from lincon.binding import merge as merge
 from lincon.constraint import Constraint as Constraint
 from lincon.constraint import constraints as constraints
+from lincon.contents import inspect as inspect
 from lincon.distributed import check_ranks as check_ranks
 from lincon.distributed import fully_shard as fully_shard
 from lincon.errors import DofError as DofError
@@ -19,7 +20,6 @@ from lincon.errors import LinconError as LinconError
 from lincon.errors import LinconWarning as LinconWarning
 from lincon.errors import TargetError as TargetError
 from lincon.errors import UnknownGeneratorError as UnknownGeneratorError
-from lincon.files import inspect as inspect
 from lincon.files import load as load
 from lincon.files import save as save
 from lincon.generator import Generator as Generator

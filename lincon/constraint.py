@@ -390,3 +390,9 @@ def constraints(model: nn.Module) -> list[Constraint]:
             stacklevel=2,
         )
     return result
+
+
+def owned(model: nn.Module) -> list[tuple[str, Constraint]]:
+    """`constraints`, each with what stands before the names of its tensors in the model: "" or "owner."."""
+    prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
+    return [(prefixes[id(constraint.owner)], constraint) for constraint in constraints(model)]

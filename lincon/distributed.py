@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-from lincon.constraint import Group, constraints
+from lincon.constraint import Group, owned
 from lincon.errors import LinconError, TargetError
 from lincon.header import sha_of
 from lincon.shards import is_shard
@@ -64,8 +64,7 @@ def check_ranks(model: nn.Module) -> None:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
-    names = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
-    mine = [(names[id(c.owner)] + g.free, _digest(c.owner, g)) for c in constraints(model) for g in c.groups]
+    mine = [(prefix + g.free, _digest(c.owner, g)) for prefix, c in owned(model) for g in c.groups]
     every: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(every, mine)
     for rank, theirs in enumerate(every):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lincon.binding import merge
 from lincon.constraint import constraints
 from lincon.errors import LinconError
-from lincon.files import whole
+from lincon.writing import whole
 
 TOLERANCE = 1e-4
 """Relative to the largest output: other kernels round otherwise."""

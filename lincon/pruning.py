@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lincon.binding import check_whole, warn_of_holders
-from lincon.constraint import Constraint, Group, constraints
+from lincon.constraint import Constraint, Group, constraints, owned
 from lincon.errors import DofError, LinconError, LinconWarning, TargetError
 from lincon.registry import get
 from lincon.shards import check_unsharded
@@ -45,15 +45,15 @@ def prune(
     """
     check_unsharded(model)
     check_whole(model)
-    found = constraints(model)
+    placed = owned(model)
+    found = [constraint for _, constraint in placed]
     if not found:
         raise TargetError(f"{type(model).__name__} has no constraint to prune; constrain it first.")
     if level not in LEVELS:
         raise LinconError(f"level={level!r}; give one of {', '.join(map(repr, LEVELS))}.")
     if level == "weights":
         _check_zeros(found)
-    prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
-    places = [(c, prefixes[id(c.owner)], number) for c in found for number in range(len(c.groups))]
+    places = [(c, prefix, number) for prefix, c in placed for number in range(len(c.groups))]
     check_finite(found)
     unknown = dict(scores or {})
     importance = [_importance(c, prefix, c.groups[number], level, unknown) for c, prefix, number in places]

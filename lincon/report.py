@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lincon.constraint import Constraint, constraints
+from lincon.constraint import Constraint, owned
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Summary:
 
 def summary(model: nn.Module) -> Summary:
     """Count everything in a model, constrained or not; every free vector once."""
-    found = constraints(model)
-    prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
+    placed = owned(model)
+    found = [constraint for _, constraint in placed]
     tensors = [*model.parameters(), *model.buffers()]
     origins = [c.owner._buffers[g.origin] for c in found for g in c.groups if g.origin]
     tables = [t for c in found for g in c.groups for t in g.generator.tables().values()]
@@ -79,7 +79,7 @@ def summary(model: nn.Module) -> Summary:
     free_bytes = sum(t.numel() * t.element_size() for t in tensors if id(t) in free)
     generated_bytes = sum(g.generator.rows * c.free[g.free].element_size() for c in found for g in c.groups)
     return Summary(
-        lines=tuple(line for c in found for line in _lines(c, prefixes[id(c.owner)])),
+        lines=tuple(line for prefix, c in placed for line in _lines(c, prefix)),
         dof=sum(c.dof for c in found),
         rows=sum(c.rows for c in found),
         unconstrained=sum(p.numel() for p in model.parameters() if id(p) not in free),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lincon.binding import check_whole, warn_of_holders
-from lincon.constraint import Constraint, Group, constraints
+from lincon.constraint import Constraint, Group, owned
 from lincon.errors import LinconError, TargetError
 from lincon.ledger import Ledger
 from lincon.registry import get
@@ -33,11 +33,10 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
         isometric, or has an offset. The model is as it was then.
     """
     check_whole(model)
-    found = constraints(model)
-    prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
-    _check_names(found, prefixes, kept)
+    found = owned(model)
+    _check_names(found, kept)
     left = dict(kept)
-    plans = [(c, _sliced(c, prefixes[id(c.owner)], left)) for c in found]
+    plans = [(c, _sliced(c, prefix, left)) for prefix, c in found]
     plain = _plain(model, left)
     replaced: list[Tensor] = []
     for constraint, groups in plans:
@@ -51,9 +50,9 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
     warn_of_holders(replaced)
 
 
-def _check_names(found: list[Constraint], prefixes: Mapping[int, str], kept: Mapping[str, Kept]) -> None:
+def _check_names(found: list[tuple[str, Constraint]], kept: Mapping[str, Kept]) -> None:
     """Free vectors are cut by what is generated from them, never by themselves."""
-    own = {prefixes[id(c.owner)] + n for c in found for g in c.groups for n in (g.free, *g.buffers)}
+    own = {prefix + name for prefix, c in found for g in c.groups for name in (g.free, *g.buffers)}
     if wrong := [name for name in kept if name in own]:
         raise TargetError(f"{wrong[0]!r} belongs to a constraint: slice the weights that are generated from it.")
 

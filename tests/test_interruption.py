@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 import lincon
 from benchmarks import interruption
-from lincon.files import remove_partial
+from lincon.writing import remove_partial
 
 from .models import convnet
 
 WRITER = """
 import sys
 from pathlib import Path
-from lincon.files import whole
+from lincon.writing import whole
 print("begun", flush=True)
 for byte in (number % 256 for number in range(10**9)):
     with whole(Path(sys.argv[1])) as part:

@@ -164,7 +164,7 @@ def settle_sizes(model: nn.Module) -> None:
             module.out_features, module.in_features = module.weight.shape
 
 
-def shapes_in(contents: "lincon.files.Contents") -> dict[str, tuple[int, ...]]:
+def shapes_in(contents: "lincon.contents.Contents") -> dict[str, tuple[int, ...]]:
     """Of all tensors of a file, those that are generated included."""
     ledgers = (lincon.Ledger.from_json(group["ledger"]) for group in contents.groups)
     generated = {name: entry.shape for ledger in ledgers for entry in ledger for name in entry.names}

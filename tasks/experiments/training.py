@@ -19,7 +19,6 @@ from torch import nn
 
 import lincon
 from lincon import LinconError
-from lincon.files import remove_partial
 from lincon.tasks.experiments import checkpoints
 from lincon.tasks.experiments.body import Architecture, blueprint, body_weights, count
 from lincon.tasks.experiments.choice import choose
@@ -33,6 +32,7 @@ from lincon.tasks.experiments.sharded import Sharded
 from lincon.tasks.experiments.task import task
 from lincon.tasks.experiments.writing import write_whole
 from lincon.tensors import count as as_count
+from lincon.writing import remove_partial
 
 SAVED = "model.safetensors"
 RECORD = "training.json"

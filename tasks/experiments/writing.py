@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lincon.files import whole
 from lincon.tasks.experiments.ranks import is_first
+from lincon.writing import whole
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

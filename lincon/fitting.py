@@ -1,0 +1,201 @@
+"""Whether a model file fits a model: all that is checked before `load` changes anything."""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lincon.constraint import Group, owned
+from lincon.contents import TABLES, Contents, inspect
+from lincon.errors import FileError
+from lincon.header import sha_of
+from lincon.ledger import Ledger
+from lincon.registry import build
+from lincon.shards import check_unsharded
+from lincon.tensors import Target, targets
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What loading will do: by prefix of the owner, groups, the tensors to be constrained (none, where they are), and
+    W₀; and the tensors that are filled in.
+    """
+
+    groups: dict[str, list[Group]]
+    chosen: dict[str, list[Target]]
+    origins: dict[str, dict[str, Tensor]]
+    state: dict[str, Tensor]
+
+
+def fit(model: nn.Module, path: str | os.PathLike[str]) -> Plan:
+    """Check that a file fits the model; nothing is changed."""
+    contents = inspect(path)
+    where = f"{path} does not fit this {type(model).__name__}"
+    existing: dict[str, list[Group]] = {}
+    for prefix, constraint in owned(model):
+        existing.setdefault(prefix, []).extend(constraint.groups)
+    ledgers = _ledgers(contents)  # before any G is made: its size is the model's then
+    chosen = {} if existing else {p: _check_ledger(model, p, each, where) for p, each in ledgers.items()}
+    other = f"{where}: the model is constrained already, in another way; load into a fresh one."
+    if existing and {p: sum(g.ledger.rows for g in gs) for p, gs in existing.items()} != {
+        p: sum(ledger.rows for ledger in each) for p, each in ledgers.items()
+    }:
+        raise FileError(other)
+    groups = _rebuild_groups(contents)
+    if existing and not _same(existing, groups):
+        raise FileError(other)
+    state = {k: v for k, v in contents.tensors.items() if not k.startswith(TABLES)}
+    aliases = contents.header.get("aliases", {})
+    if strange := [first for first in aliases.values() if first not in state]:
+        raise FileError(f"{path}: {strange[0]!r} is not among its tensors; get another copy.")
+    state.update({name: state[first] for name, first in aliases.items()})
+    _check_state(model, state, groups, where)
+    origins = {p: _origins(model, p, gs, contents, where) for p, gs in groups.items()}
+    return Plan(groups, chosen, origins, state)
+
+
+def _ledgers(contents: Contents) -> dict[str, list[Ledger]]:
+    """The ledgers of each owner."""
+    found: dict[str, list[Ledger]] = {}
+    for constraint in contents.header["constraints"]:
+        found.setdefault(constraint["owner"], []).extend(Ledger.from_json(g["ledger"]) for g in constraint["groups"])
+    return found
+
+
+def _rebuild_groups(contents: Contents) -> dict[str, list[Group]]:
+    """The groups of each owner; every generator is checked against its fingerprint."""
+    groups: dict[str, list[Group]] = {}
+    for constraint in contents.header["constraints"]:
+        prefix = constraint["owner"]
+        for described in constraint["groups"]:
+            start = f"{TABLES}{prefix}{described['free']}."
+            tables = {k[len(start) :]: v for k, v in contents.tensors.items() if k.startswith(start)}
+            ledger = Ledger.from_json(described["ledger"])
+            free, spec = contents.tensors.get(prefix + described["free"]), described["generator"]
+            if free is None or free.shape != (spec["dof"],) or ledger.rows != spec["rows"]:
+                raise FileError(f"{contents.path}: {described['free']!r}, its ledger and its generator do not agree.")
+            try:
+                generator = build(spec, tables)
+                fingerprint = generator.fingerprint()
+            except Exception as error:  # whatever a generator makes of options that are none
+                said = " ".join(str(error).split())
+                raise FileError(f"{contents.path}: {spec['name']!r} cannot be made ({said}).") from None
+            if fingerprint != described["fingerprint"]:
+                raise FileError(
+                    f"{contents.path}: this lincon makes another G of {generator!r} than the one that saved the file; "
+                    f"install lincon {contents.header['lincon']}."
+                )
+            origin = described.get("origin", {}).get("name")
+            group = Group(described["free"], generator, ledger, bool(described["isometric"]), origin)
+            groups.setdefault(prefix, []).append(_with_steps(group, described.get("steps"), contents, prefix))
+    return groups
+
+
+def _with_steps(group: Group, described: dict[str, Any] | None, contents: Contents, prefix: str) -> Group:
+    """The group, quantised as the file says; what it stores must fit."""
+    free = contents.tensors[prefix + group.free]
+    if described is None and free.is_floating_point():
+        return group
+    try:
+        name, size = (str(described["name"]), int(described["size"])) if described else ("", 0)
+    except (KeyError, TypeError, ValueError):
+        name, size = "", 0
+    steps = contents.tensors.get(prefix + name)
+    fits = (
+        0 < size <= max(1, len(free)) and free.dtype == torch.int8 and steps is not None and steps.is_floating_point()
+    )
+    if not fits or steps is None or steps.shape != (-(-len(free) // size),):
+        raise FileError(f"{contents.path}: {group.free!r} and the steps of its integers do not agree.")
+    return replace(group, steps=name, size=size)
+
+
+def _same(existing: dict[str, list[Group]], groups: dict[str, list[Group]]) -> bool:
+    def essence(gs: list[Group]) -> list[tuple[Any, ...]]:
+        return [
+            (g.free, g.generator, g.ledger, g.isometric, g.origin, g.steps, g.size)
+            for g in sorted(gs, key=lambda g: g.free)
+        ]
+
+    return {p: essence(gs) for p, gs in existing.items()} == {p: essence(gs) for p, gs in groups.items()}
+
+
+def _check_ledger(model: nn.Module, prefix: str, ledgers: list[Ledger], where: str) -> list[Target]:
+    """The model's tensors that the ledger names; refused if one is missing, has another shape, or other ties."""
+    try:
+        owner = model.get_submodule(prefix.rstrip("."))
+    except AttributeError:
+        raise FileError(f"{where}: it has no module {prefix.rstrip('.')!r}.") from None
+    check_unsharded(owner)
+    present = {name: target for target in targets(owner) for name in target.names}
+    chosen = []
+    for entry in (entry for ledger in ledgers for entry in ledger):
+        target = present.get(entry.name)
+        if target is None:
+            raise FileError(f"{where}: it has no tensor {prefix + entry.name!r} (renamed, or another architecture).")
+        if tuple(target.tensor.shape) != entry.shape:
+            raise FileError(
+                f"{where}: {prefix + entry.name!r} is {entry.shape} in the file and {tuple(target.tensor.shape)} here."
+            )
+        if set(target.names) != set(entry.names):
+            raise FileError(f"{where}: {entry.names} are one tensor in the file, {target.names} are one here.")
+        chosen.append(target)
+    return chosen
+
+
+def _check_state(model: nn.Module, state: dict[str, Tensor], groups: dict[str, list[Group]], where: str) -> None:
+    """That what is stored besides the free vectors is just what the model has besides the generated tensors."""
+    under = {p: _prefixes(model, p) for p in groups}
+    free = {p + n for first, gs in groups.items() for p in under[first] for g in gs for n in (g.free, g.steps) if n}
+    generated = {
+        p + n for first, gs in groups.items() for p in under[first] for g in gs for e in g.ledger for n in e.names
+    }
+    origins = {p + g.origin for first, gs in groups.items() for p in under[first] for g in gs if g.origin}
+    present = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    wanted = {k: tuple(v.shape) for k, v in present.items() if k not in generated | origins | free}
+    stored = {k: tuple(v.shape) for k, v in state.items() if k not in free}
+    for name in sorted(wanted.keys() | stored.keys()):
+        if wanted.get(name) != stored.get(name):
+            raise FileError(f"{where}: {name!r} is {stored.get(name)} in the file and {wanted.get(name)} here.")
+        check_kind(name, state[name], present[name].dtype, where)
+
+
+def check_kind(name: str, stored: Tensor, dtype: torch.dtype, where: str) -> None:
+    """That the model's type can hold what is stored: as finite, and of the same kind (complex, real, integer, bool)."""
+    kinds = [(t.is_complex, t.is_floating_point, t == torch.bool) for t in (stored.dtype, dtype)]
+    if kinds[0] != kinds[1]:
+        raise FileError(f"{where}: {name!r} is {stored.dtype} in the file and {dtype} here.")
+    if stored.dtype != dtype and bool((stored.isfinite() & ~stored.to(dtype).isfinite()).any()):
+        raise FileError(f"{where}: {name!r} has values in the file that {dtype}, which it is here, cannot hold.")
+
+
+def _prefixes(model: nn.Module, first: str) -> list[str]:
+    """All prefixes of the owner that is called ``first``: it may be in the model more than once."""
+    owner = model.get_submodule(first.rstrip("."))
+    return [f"{name}." if name else "" for name, m in model.named_modules(remove_duplicate=False) if m is owner]
+
+
+def _origins(model: nn.Module, prefix: str, groups: list[Group], contents: Contents, where: str) -> dict[str, Tensor]:
+    """W₀ of each group that has one: the generator's, or the model's own weights if they are those of the file."""
+    owner = model.get_submodule(prefix.rstrip("."))
+    present = {name: t.tensor for t in targets(owner) for name in t.names}
+    described = {g["free"]: g.get("origin", {}) for g in contents.groups}
+    found = {}
+    for group in groups:
+        if group.origin is None:
+            continue
+        own, bound = group.generator.offset(), owner._buffers.get(group.origin)
+        if bound is not None:
+            origin = bound
+        elif own is None:
+            origin = torch.cat([present[e.name].detach().reshape(-1) for e in group.ledger])
+        else:
+            origin = own.to(present[group.ledger.entries[0].name].detach())
+        if own is None and sha_of(origin) != described[group.free].get("sha256"):
+            raise FileError(
+                f"{where}: the file's W₀ differs from the weights this model has; give it the same base in the same "
+                f"dtype (here {origin.dtype})."
+            )
+        found[group.origin] = origin
+    return found
