@@ -1,6 +1,6 @@
 """What two processes send each other in a training step, and what the step takes: constrained against vanilla.
 
-    python benchmarks/communication.py
+    python -m benchmarks.communication
 
 DDP over gloo, one thread a process, ResNet-34 on CIFAR-shaped batches, SGD with momentum. Bytes are counted where DDP
 hands its buckets over; the models step in turn, and times are medians, of the slowest process.

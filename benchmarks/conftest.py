@@ -4,16 +4,14 @@ import json
 import os
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 import torch
 
+from benchmarks.folder import RESULTS, new_folder
 from benchmarks.table import write
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +45,7 @@ def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict
         for b in output_json["benchmarks"]
     ]
     commit = output_json["commit_info"]
-    folder = RESULTS / f"speed-{time.strftime('%Y-%m-%d')}-{str(commit['id'])[:8]}"
-    while folder.exists():
-        folder = folder.with_name(folder.name + "b")
-    folder.mkdir(parents=True)
+    folder = new_folder(RESULTS, f"speed-{time.strftime('%Y-%m-%d')}-{str(commit['id'])[:8]}")
     result = {"machine": output_json["machine_info"], "commit": commit, "rows": rows}
     (folder / "results.json").write_text(json.dumps(result, indent=1))
     write(folder)

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
+from benchmarks.folder import new_folder
 from benchmarks.step import build, stepper
 from benchmarks.table import write
 from lincon.generators import Hash, Ring
@@ -115,8 +116,7 @@ def main() -> None:
     identity = commit.stdout.strip() or "unknown"
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     machine = {"processor": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    folder = options.out / f"gpu-{time.strftime('%Y-%m-%d')}-{identity[:8]}"
-    folder.mkdir(parents=True, exist_ok=False)
+    folder = new_folder(options.out, f"gpu-{time.strftime('%Y-%m-%d')}-{identity[:8]}")
     result = {"machine": machine, "commit": {"id": identity}, "checks": checks, "rows": rows}
     (folder / "results.json").write_text(json.dumps(result, indent=1))
     write(folder)

@@ -1,6 +1,6 @@
 """Trainings that are killed, and disks that are full: nothing may be lost.
 
-    python benchmarks/interruption.py --kills 20
+    python -m benchmarks.interruption --kills 20
 
 kills a training by SIGKILL at random moments, so many times over, and compares the model that it ends with, byte for
 byte, with that of one that was never interrupted; and trains onto a disk that is full at the second checkpoint.
@@ -54,8 +54,13 @@ class Killed:
     same: bool = False
 
 
-def kill(folder: Path, kills: int, epochs: int, seed: int = 0, longest: float = 8.0) -> Killed:
-    """Train twice, the second time with interruptions; whether the two models are the same bytes."""
+def kill(
+    folder: Path, kills: int, epochs: int, seed: int = 0, longest: float = 8.0, from_checkpoint: bool = False
+) -> Killed:
+    """Train twice, the second time with interruptions; whether the two models are the same bytes.
+
+    Each comes at most ``longest`` seconds after the start, or, with ``from_checkpoint``, after the first checkpoint.
+    """
     options = "--epochs", str(epochs)
     ended(start(folder / "whole", *options))
     out, draws, result = folder / "killed", random.Random(seed), Killed()
@@ -67,6 +72,8 @@ def kill(folder: Path, kills: int, epochs: int, seed: int = 0, longest: float = 
             ended(process)
             break
         moment = draws.uniform(0, longest)
+        while from_checkpoint and not (out / CHECKPOINT).exists() and process.poll() is None:
+            time.sleep(0.01)
         try:
             process.wait(moment)
         except subprocess.TimeoutExpired:
@@ -80,13 +87,17 @@ def kill(folder: Path, kills: int, epochs: int, seed: int = 0, longest: float = 
     return result
 
 
+class NoDisk(Exception):
+    """This process may not mount a disk."""
+
+
 @contextmanager
 def disk(folder: Path, size: int) -> Iterator[Path]:
-    """A small disk of its own. Raises OSError where this process may not mount one."""
+    """A small disk of its own. Raises NoDisk where this process may not mount one."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        raise OSError("this process may not mount a disk")
+        raise NoDisk
     try:
         yield folder
     finally:

@@ -68,7 +68,7 @@ class Mask(Around):
         if isinstance(inner, Mask):
             return cls.of(inner.inner, inner.shown & shown.cpu())
         if isinstance(inner, Part):
-            return inner.masked(lambda whole, rows: cls.of(whole, rows), shown.cpu())
+            return inner.masked(cls.of, shown.cpu())
         return cls(inner.rows, inner.dof, inner.seed, inner=inner, shown=shown)
 
     def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:

@@ -79,8 +79,7 @@ def merge(model: nn.Module) -> nn.Module:
     nothing to merge, if the free vectors belong to a module outside of ``model``, or if a weight has been parametrized
     once more.
     """
-    check_unsharded(model)
-    check_whole(model)
+    check_changeable(model)
     found = constraints(model)
     if not found:
         raise TargetError(f"{type(model).__name__} has no constraint to merge.")
@@ -94,6 +93,12 @@ def merge(model: nn.Module) -> nn.Module:
         }
         unbind(constraint, {name: nn.Parameter(weight, trained[name]) for name, weight in weights.items()})
     return model
+
+
+def check_changeable(model: nn.Module) -> None:
+    """Raise TargetError for a model that is sharded, or not whole."""
+    check_unsharded(model)
+    check_whole(model)
 
 
 def check_whole(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ A tensor of at most 256 neighbouring values becomes bytes in the shortest of thr
 """
 
 import zlib
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,23 +17,28 @@ import torch
 from torch import Tensor
 
 from lincon.errors import FileError
+from lincon.header import DIMENSIONS
 
 DTYPES = {str(t).removeprefix("torch."): t for t in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)}
 """Types that are coded, by name."""
 
 LARGEST = 256 * 8
-"""Values that a coded byte stands for at most: a gap of 255 in each bit. A file that claims more is not read."""
+"""Bytes that a coded byte stands for at most: a gap of 255 in each bit. A file that claims more is not read."""
+
+USUAL = LARGEST // 8
+"""As many it may stand for anywhere."""
 
 PLENTY = 1 << 26
-"""Values beyond which a coded byte stands for an eighth of `LARGEST` at most."""
+"""Bytes beyond `USUAL` in all coded tensors of a file together (64 MiB)."""
 
 SKIP = 255  # the gap that says: as far as that, and no value yet
 
 
-def encode(tensor: Tensor) -> tuple[Tensor, dict[str, Any]] | None:
+def encode(tensor: Tensor, plenty: int = PLENTY) -> tuple[Tensor, dict[str, Any]] | None:
     """Bytes, (n,) uint8, and plain JSON from which `decode` makes the tensor again.
 
-    None for a tensor of another type or a wider range, and where no way is shorter than the tensor itself.
+    None for a tensor of another type or a wider range, and where no way is shorter than the tensor itself, or leaves
+    at most ``plenty`` of `excess`.
     """
     if tensor.dtype not in DTYPES.values() or not tensor.numel():
         return None
@@ -43,24 +49,27 @@ def encode(tensor: Tensor) -> tuple[Tensor, dict[str, Any]] | None:
     symbols = (values - low).astype(np.uint8)
     width = max(1, (high - low).bit_length())
     ways = {"bits": _to_bits(symbols, width), "huffman": _to_huffman(symbols), "gaps": _to_gaps(symbols)}
-    way = min((way for way in ways if _justified(len(symbols), len(ways[way]))), key=lambda way: len(ways[way]))
-    if len(ways[way]) >= tensor.nbytes:
+    left = {way: len(made) for way, made in ways.items() if _justified(tensor.nbytes, len(made), plenty)}
+    way = min(left, key=lambda way: left[way], default="")
+    if not way or left[way] >= tensor.nbytes:
         return None
     described = {"way": way, "dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
     coded = torch.from_numpy(np.frombuffer(ways[way], np.uint8).copy())
     return coded, {**described, "low": low, "width": width}
 
 
-def decode(coded: Tensor, described: dict[str, Any]) -> Tensor:
+def decode(coded: Tensor, described: dict[str, Any], plenty: int = PLENTY) -> Tensor:
     """The tensor that was encoded, bit for bit.
 
-    Raises FileError for what `encode` did not write, before it takes more memory than the bytes justify.
+    Raises FileError for what `encode` did not write, before it takes more memory than the bytes and ``plenty`` justify.
     """
     try:
         dtype, shape = DTYPES[described["dtype"]], [int(n) for n in described["shape"]]
         low, width, way = int(described["low"]), int(described["width"]), _WAYS[described["way"]]
-        count = int(np.prod(shape, dtype=object))
-        if min(shape, default=1) < 0 or not 1 <= width <= 8 or not _justified(count, coded.numel()):
+        if len(shape) > DIMENSIONS or min(shape, default=1) < 0:
+            raise ValueError(f"{len(shape)} dimensions, or one below 0")
+        count = prod(shape)
+        if not 1 <= width <= 8 or not _justified(count * dtype.itemsize, coded.numel(), plenty):
             raise ValueError(f"{shape} values of {width} bits from {coded.numel()} bytes")
         symbols = way(coded.numpy().tobytes(), count, width)
         least, most = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
@@ -72,9 +81,14 @@ def decode(coded: Tensor, described: dict[str, Any]) -> Tensor:
         raise FileError(f"A coded tensor is damaged ({error}); get another copy.") from None
 
 
-def _justified(count: int, size: int) -> bool:
-    """Whether so many values may come from so many bytes: no file of a few bytes asks for much memory."""
-    return count <= max(LARGEST // 8 * size, min(LARGEST * size, PLENTY))
+def excess(plain: int, coded: int) -> int:
+    """Bytes of a tensor of ``plain`` bytes beyond those that ``coded`` bytes may stand for anywhere."""
+    return max(0, plain - USUAL * coded)
+
+
+def _justified(plain: int, coded: int, plenty: int) -> bool:
+    """Whether so many bytes may come of so few: no small file asks for much memory."""
+    return plain <= LARGEST * coded and excess(plain, coded) <= plenty
 
 
 def _to_bits(symbols: np.ndarray, width: int) -> bytes:

@@ -392,7 +392,12 @@ def constraints(model: nn.Module) -> list[Constraint]:
     return result
 
 
+def prefixes(model: nn.Module, owner: nn.Module) -> list[str]:
+    """What stands before the names of an owner's tensors in the model: "" or "owner.", several if it is there twice."""
+    every = model.named_modules(remove_duplicate=False)
+    return [f"{name}." if name else "" for name, module in every if module is owner]
+
+
 def owned(model: nn.Module) -> list[tuple[str, Constraint]]:
-    """`constraints`, each with what stands before the names of its tensors in the model: "" or "owner."."""
-    prefixes = {id(module): f"{name}." if name else "" for name, module in model.named_modules()}
-    return [(prefixes[id(constraint.owner)], constraint) for constraint in constraints(model)]
+    """`constraints`, each with the first of its owner's `prefixes`."""
+    return [(prefixes(model, constraint.owner)[0], constraint) for constraint in constraints(model)]

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lincon.coding import decode
+from lincon.coding import PLENTY, decode, excess
 from lincon.errors import FileError
 from lincon.header import read, seal
 from lincon.ledger import Ledger
@@ -85,7 +85,11 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
 
 
 def _decoded(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    plain, plenty = dict(tensors), PLENTY
     try:
-        return tensors | {name: decode(tensors[name], how) for name, how in header.get("coded", {}).items()}
+        for name, how in header.get("coded", {}).items():
+            plain[name] = decode(tensors[name], how, plenty)
+            plenty -= excess(plain[name].nbytes, tensors[name].nbytes)
+        return plain
     except (FileError, KeyError, AttributeError) as error:
         raise FileError(f"{path}: {error}") from None

@@ -15,16 +15,16 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lincon.binding import bind, check_whole, unbind, unwrapped
-from lincon.coding import encode
-from lincon.constraint import Constraint, Group, owned
+from lincon.binding import bind, check_whole, unbind, unwrapped, warn_of_holders
+from lincon.coding import PLENTY, encode, excess
+from lincon.constraint import Constraint, Group, owned, prefixes
 from lincon.contents import TABLES
 from lincon.errors import FileError, LinconError
-from lincon.fitting import check_kind, fit
+from lincon.fitting import fit, held_as
 from lincon.generator import Generator
 from lincon.header import FORMAT, seal, sha_of
 from lincon.registry import registered
-from lincon.shards import gathered, is_shard, on_every_rank, on_first_rank, spread_like
+from lincon.shards import is_shard, on_every_rank, on_first, on_first_rank, spread_like
 from lincon.tensors import Target
 from lincon.writing import whole
 
@@ -46,10 +46,14 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
     """
     model = unwrapped(model)
     check_whole(model)
-    state = model.state_dict()
+    state = model.state_dict(keep_vars=True)  # one tensor of two names is one object
     if not any(is_shard(tensor) for tensor in state.values()):
         return _write(model, state, Path(path), code)
-    whole_state = {name: gathered(tensor) for name, tensor in state.items()}
+    made: dict[int, Any] = {}
+    for tensor in state.values():
+        if id(tensor) not in made:
+            made[id(tensor)] = on_first(tensor)
+    whole_state = {name: made[id(tensor)] for name, tensor in state.items()}
     return int(on_first_rank(lambda: _write(model, whole_state, Path(path), code)))
 
 
@@ -59,7 +63,7 @@ def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> i
     tensors, header_constraints, derived = {}, [], set()
     for prefix, constraint in found:
         header_constraints.append({"owner": prefix, "groups": [_describe(constraint, g) for g in constraint.groups]})
-        derived |= {prefix + g.origin for g in constraint.groups if g.origin}
+        derived |= {p + g.origin for p in prefixes(model, constraint.owner) for g in constraint.groups if g.origin}
         for group in constraint.groups:
             _check_registered(group.generator)
             tables = group.generator.tables()
@@ -68,10 +72,13 @@ def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> i
     distinct, aliases = _distinct({k: v for k, v in state.items() if k not in derived})
     tensors.update(distinct)
     header = {"format": 1, "lincon": _version(), "constraints": header_constraints, "aliases": aliases}
-    stored = _apart(tensors)
-    if coded := {name: made for name in sorted(ours) if code and (made := encode(stored[name]))}:
-        stored |= {name: tensor for name, (tensor, _) in coded.items()}
-        header["coded"] = {name: described for name, (_, described) in coded.items()}
+    stored, coded, plenty = _apart(tensors), {}, PLENTY
+    for name in sorted(ours) if code else ():
+        if made := encode(stored[name], plenty):
+            plenty -= excess(stored[name].nbytes, made[0].nbytes)
+            stored[name], coded[name] = made
+    if coded:
+        header["coded"] = coded
     if coded or any(group.steps for _, constraint in found for group in constraint.groups):
         header["format"] = FORMAT
     with whole(path) as temporary:
@@ -106,6 +113,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
         if isinstance(error, KeyError):  # torch's, for a name that is taken
             raise FileError(f"{path} does not fit this {type(model).__name__}: {error}") from None
         raise
+    warn_of_holders([target.tensor for _, chosen in bound for target in chosen])
     return [constraint for _, constraint in owned(model)]
 
 
@@ -124,9 +132,7 @@ def _bind(
         for name in (group.free, group.steps):
             if name is not None:
                 stored = state[prefix + name]
-                dtype = members[0].dtype if stored.is_floating_point() else stored.dtype
-                check_kind(prefix + name, stored, dtype, f"This {type(model).__name__} is of another type")
-                values[name] = stored.to(members[0].device, dtype)
+                values[name] = stored.to(members[0].device, held_as(stored, members[0].dtype))
         devices = tuple(None if m.device == members[0].device else str(m.device) for m in members)
         placed.append(replace(group, devices=devices if any(devices) else ()))
     return bind(model.get_submodule(prefix.rstrip(".")), placed, chosen, values)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.constraint import Group, owned
+from lincon.constraint import Group, owned, prefixes
 from lincon.contents import TABLES, Contents, inspect
 from lincon.errors import FileError
 from lincon.header import sha_of
@@ -52,6 +52,8 @@ def fit(model: nn.Module, path: str | os.PathLike[str]) -> Plan:
         raise FileError(f"{path}: {strange[0]!r} is not among its tensors; get another copy.")
     state.update({name: state[first] for name, first in aliases.items()})
     _check_state(model, state, groups, where)
+    for prefix, each in groups.items():
+        _check_values(model.get_submodule(prefix.rstrip(".")), prefix, each, chosen.get(prefix, []), state, where)
     origins = {p: _origins(model, p, gs, contents, where) for p, gs in groups.items()}
     return Plan(groups, chosen, origins, state)
 
@@ -146,7 +148,7 @@ def _check_ledger(model: nn.Module, prefix: str, ledgers: list[Ledger], where: s
 
 def _check_state(model: nn.Module, state: dict[str, Tensor], groups: dict[str, list[Group]], where: str) -> None:
     """That what is stored besides the free vectors is just what the model has besides the generated tensors."""
-    under = {p: _prefixes(model, p) for p in groups}
+    under = {p: prefixes(model, model.get_submodule(p.rstrip("."))) for p in groups}
     free = {p + n for first, gs in groups.items() for p in under[first] for g in gs for n in (g.free, g.steps) if n}
     generated = {
         p + n for first, gs in groups.items() for p in under[first] for g in gs for e in g.ledger for n in e.names
@@ -158,22 +160,35 @@ def _check_state(model: nn.Module, state: dict[str, Tensor], groups: dict[str, l
     for name in sorted(wanted.keys() | stored.keys()):
         if wanted.get(name) != stored.get(name):
             raise FileError(f"{where}: {name!r} is {stored.get(name)} in the file and {wanted.get(name)} here.")
-        check_kind(name, state[name], present[name].dtype, where)
+        _check_kind(name, state[name], present[name].dtype, where)
 
 
-def check_kind(name: str, stored: Tensor, dtype: torch.dtype, where: str) -> None:
+def _check_values(
+    owner: nn.Module, prefix: str, groups: list[Group], chosen: list[Target], state: dict[str, Tensor], where: str
+) -> None:
+    """That free vectors and steps can be held in the type of the weights, or of the vectors that are there already."""
+    types = {name: target.tensor.dtype for target in chosen for name in target.names}
+    for group in groups:
+        for name in (group.free, group.steps):
+            if name is None:
+                continue
+            stored, there = state[prefix + name], owner._parameters.get(name, owner._buffers.get(name))
+            dtype = held_as(stored, types[group.ledger.entries[0].name]) if there is None else there.dtype
+            _check_kind(prefix + name, stored, dtype, where)
+
+
+def held_as(stored: Tensor, weights: torch.dtype) -> torch.dtype:
+    """The type in which a free vector or steps are held beside weights of a type: integers stay."""
+    return weights if stored.is_floating_point() else stored.dtype
+
+
+def _check_kind(name: str, stored: Tensor, dtype: torch.dtype, where: str) -> None:
     """That the model's type can hold what is stored: as finite, and of the same kind (complex, real, integer, bool)."""
     kinds = [(t.is_complex, t.is_floating_point, t == torch.bool) for t in (stored.dtype, dtype)]
     if kinds[0] != kinds[1]:
         raise FileError(f"{where}: {name!r} is {stored.dtype} in the file and {dtype} here.")
     if stored.dtype != dtype and bool((stored.isfinite() & ~stored.to(dtype).isfinite()).any()):
         raise FileError(f"{where}: {name!r} has values in the file that {dtype}, which it is here, cannot hold.")
-
-
-def _prefixes(model: nn.Module, first: str) -> list[str]:
-    """All prefixes of the owner that is called ``first``: it may be in the model more than once."""
-    owner = model.get_submodule(first.rstrip("."))
-    return [f"{name}." if name else "" for name, m in model.named_modules(remove_duplicate=False) if m is owner]
 
 
 def _origins(model: nn.Module, prefix: str, groups: list[Group], contents: Contents, where: str) -> dict[str, Tensor]:

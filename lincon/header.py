@@ -13,6 +13,9 @@ from lincon.errors import FileError
 
 FORMAT = 2
 
+DIMENSIONS = 64
+"""Of a tensor, at most, as torch has it: the product of any number of sizes would take for ever."""
+
 _GENERATOR = {"name": str, "version": int, "rows": int, "dof": int, "seed": int, "options": dict}
 _GROUP = {"free": str, "generator": _GENERATOR, "fingerprint": str, "isometric": bool, "ledger": [list]}
 _FURTHER = {
@@ -37,7 +40,7 @@ def read(path: Path, text: str) -> dict[str, Any]:
                 f"install lincon {header.get('lincon', '(newer)')} or later."
             )
         _check({"aliases": {}, **header}, _HEADER, "")
-        _check(header.get("coded", {}), _CODED, "coded")
+        _check(header.get("coded", {}), _CODED, "coded.")
         taken: set[tuple[str, str]] = set()
         for constraint in header["constraints"]:
             for group in constraint["groups"]:
@@ -83,7 +86,8 @@ def _names(group: dict[str, Any]) -> list[str]:
         tied, shape, scale = entry
         _check(tied, [str], "ledger")
         _check(shape, [int], "ledger")
-        if not tied or min(shape, default=1) < 1 or isinstance(scale, bool) or not isfinite(scale):
+        sizes = len(shape) <= DIMENSIONS and min(shape, default=1) >= 1
+        if not tied or not sizes or isinstance(scale, bool) or not isfinite(scale):
             raise ValueError(f"{str(entry)[:80]} is no entry of a ledger")
         names += tied
     return names

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import check_whole, warn_of_holders
+from lincon.binding import check_changeable, warn_of_holders
 from lincon.constraint import Constraint, Group, constraints, owned
 from lincon.errors import DofError, LinconError, LinconWarning, TargetError
 from lincon.registry import get
-from lincon.shards import check_unsharded
 from lincon.tensors import count
 
 LEVELS = "free", "weights"
@@ -43,8 +42,7 @@ def prune(
         TargetError: nothing is constrained. LinconError: a free vector that is quantised or holds NaN or infinity, or
         scores of another shape, by name. DofError: nothing would be kept. The model is as it was then.
     """
-    check_unsharded(model)
-    check_whole(model)
+    check_changeable(model)
     placed = owned(model)
     found = [constraint for _, constraint in placed]
     if not found:

@@ -5,11 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import check_whole, warn_of_holders
+from lincon.binding import check_changeable, warn_of_holders
 from lincon.constraint import Constraint, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.pruning import check_finite
-from lincon.shards import check_unsharded
 
 SMALLEST = 64
 """Integers that share a step at least, where their number is left to lincon."""
@@ -37,8 +36,7 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
         TargetError: nothing is constrained. LinconError: other bits or sizes, a free vector that is quantised already,
         or that holds NaN or infinity, by name. The model is as it was then.
     """
-    check_unsharded(model)
-    check_whole(model)
+    check_changeable(model)
     found = constraints(model)
     if not found:
         raise TargetError(f"{type(model).__name__} has no constraint to quantise; constrain it first.")

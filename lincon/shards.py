@@ -6,7 +6,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lincon.errors import LinconError, TargetError
+from lincon import errors
+from lincon.errors import TargetError
 
 
 def is_shard(tensor: Any) -> bool:
@@ -37,23 +38,6 @@ def spread_like(tensor: Tensor, like: Any) -> Tensor:
     return distribute_tensor(tensor.to(like.device, like.dtype), like.device_mesh, like.placements)
 
 
-def on_every_rank(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns here; if it raises on any rank, every rank raises. A collective."""
-    found, error = None, None
-    try:
-        found = work()
-    except Exception as raised:  # the others wait for what became of it
-        error = raised
-    said: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(said, None if error is None else str(error))
-    if error is not None:
-        raise error
-    for rank, message in enumerate(said):
-        if message is not None:
-            raise LinconError(f"Rank {rank}: {message}")
-    return found
-
-
 def check_unsharded(model: nn.Module) -> None:
     """Raise TargetError if FSDP2 holds a module of the model, also where it is gathered at present."""
     for name, module in model.named_modules():
@@ -64,15 +48,34 @@ def check_unsharded(model: nn.Module) -> None:
             )
 
 
+def on_first(tensor: Any) -> Any:
+    """The whole of a shard, in the first rank's ordinary memory; None on the others. A collective; else as it was."""
+    if not is_shard(tensor):
+        return tensor
+    whole = tensor.full_tensor()
+    return whole.cpu() if dist.get_rank() == 0 else None
+
+
+def on_every_rank(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns here; if it raises on any rank, every rank raises. A collective."""
+    found, error = None, None
+    try:
+        found = work()
+    except Exception as raised:  # the others wait for what became of it
+        error = raised
+    said: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(said, None if error is None else (type(error).__name__, str(error)))
+    if error is not None:
+        raise error
+    for rank, outcome in enumerate(said):
+        if outcome is not None:
+            kind, message = outcome
+            raise getattr(errors, kind, errors.LinconError)(f"Rank {rank}: {message}")
+    return found
+
+
 def on_first_rank(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns or raises on the first rank, on every rank. A collective."""
-    outcome: list[Any] = [None, None]
-    if dist.get_rank() == 0:
-        try:
-            outcome[0] = work()
-        except Exception as error:  # the others wait for what became of it
-            outcome[1] = error
-    dist.broadcast_object_list(outcome, 0)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
+    """What ``work`` returns on the first rank, on every rank; if it raises there, every rank raises. A collective."""
+    found = [on_every_rank(lambda: work() if dist.get_rank() == 0 else None)]
+    dist.broadcast_object_list(found, 0)
+    return found[0]

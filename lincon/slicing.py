@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import check_whole, warn_of_holders
+from lincon.binding import check_changeable, warn_of_holders
 from lincon.constraint import Constraint, Group, owned
 from lincon.errors import LinconError, TargetError
 from lincon.ledger import Ledger
@@ -32,7 +32,7 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
         TargetError: no such tensor, or masks that do not fit it, by name. LinconError: a free vector that is quantised,
         isometric, or has an offset. The model is as it was then.
     """
-    check_whole(model)
+    check_changeable(model)
     found = owned(model)
     _check_names(found, kept)
     left = dict(kept)

@@ -9,17 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import lincon
-from lincon.coding import LARGEST, decode, encode
+from lincon.coding import LARGEST, PLENTY, USUAL, decode, encode, excess
 from lincon.generators import Mask, Part, Ring
-from lincon.header import seal
 from lincon.quantising import shared, to_integers
 from tests.models import Raw, convnet, images
+from tests.resealed import resealed
 
 KIB = 1024
 
@@ -444,12 +443,19 @@ def test_a_plain_file_is_still_of_the_first_format(tmp_path):
     assert lincon.inspect(tmp_path / "q.safetensors").header["format"] == 2
 
 
-def forged(path, change):
-    """The file again, changed and sealed anew: what it says is wrong, its checksum right."""
-    with safe_open(path, "pt") as file:
-        header, tensors = json.loads(file.metadata()["lincon"]), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    change(header, tensors)
-    save_file(tensors, path, {"lincon": seal(header, tensors)})
+def test_coded_tensors_of_a_file_have_one_allowance_together():
+    """Many of them, each as far beyond the usual as one may be, would ask for any amount of memory."""
+    values = torch.zeros(1 << 25, dtype=torch.bool)
+    values[::250] = True  # alike gaps, a bit each
+    coded, described = encode(values)
+    beyond = excess(values.nbytes, coded.nbytes)
+    assert PLENTY > beyond > 1 << 24 and values.nbytes <= LARGEST * coded.nbytes
+    assert torch.equal(decode(coded, described, plenty=beyond), values)
+    with pytest.raises(lincon.FileError, match="values of 1 bits from"):
+        decode(coded, described, plenty=beyond - 1)
+    again = encode(values, plenty=beyond - 1)
+    assert again is not None and excess(values.nbytes, again[0].nbytes) < beyond  # in another way, a longer one
+    assert values.nbytes <= USUAL * again[0].nbytes and torch.equal(decode(*again, plenty=0), values)
 
 
 @pytest.mark.parametrize(
@@ -475,7 +481,7 @@ def test_a_forged_file_is_refused_and_changes_nothing(change, tmp_path):
     lincon.quantize(model, 4)
     path = tmp_path / "m.safetensors"
     lincon.save(model, path)
-    forged(path, change)
+    resealed(path, change)
     fresh = convnet()
     keys = list(fresh.state_dict())
     with pytest.raises(lincon.FileError, match=r"m\.safetensors"):

@@ -1,8 +1,6 @@
 """Hostile files: a fixed set of mutants of every kind, and by name what earlier ones broke. More: `make fuzz`."""
 
 import gzip
-import json
-import pickle
 import struct
 import time
 
@@ -15,15 +13,15 @@ from scipy.io import savemat
 
 import lincon
 from lincon import LinconError
-from lincon.header import seal
 from lincon.tasks.classification.data.cifar import Cifar100
 from lincon.tasks.classification.data.idx import FashionMNIST
 from lincon.tasks.experiments.pictures import opened
 from lincon.tasks.pose.data import matlab
 
 from . import test_data, test_indoor_data, test_pose_data
-from .hostile import KINDS, address_space, run
+from .hostile import KINDS, memory, run
 from .models import convnet
+from .resealed import resealed
 
 COUNT = 60
 
@@ -42,17 +40,6 @@ def saved(folder):
     lincon.constrain(model, "ring", dof=0.2)
     lincon.save(model, folder / "model.safetensors")
     return folder / "model.safetensors"
-
-
-def described_as(path, change):
-    """Change the description in a file, with a checksum that fits."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    with safe_open(path, "pt") as file:
-        header, tensors = json.loads(file.metadata()["lincon"]), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    change(header)
-    save_file(tensors, path, {"lincon": seal(header, tensors)})
 
 
 GROUP = ("constraints", 0, "groups", 0)
@@ -87,7 +74,7 @@ CHANGES = {
     "rows are negative": (lambda h: at(h, *GROUP, "ledger", 0)[1].__setitem__(0, -8), "no entry of a ledger"),
     "a scale of infinity": (lambda h: at(h, *GROUP, "ledger", 0).__setitem__(2, float("inf")), "no entry of a ledger"),
     "a part of an entry": (lambda h: at(h, *GROUP, "ledger", 0).pop(), "is damaged"),
-    "coded by a text": (lambda h: h.update(coded={"free": "bits"}), "free is no dict"),
+    "coded by a text": (lambda h: h.update(coded={"free": "bits"}), r"coded\.free is no dict"),
     "a free vector in a module": (lambda h: at(h, *GROUP).update(free="0.free"), "no name of a free vector"),
 }
 
@@ -95,7 +82,7 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_description_that_is_none_is_refused_by_what_is_wrong(tmp_path, name):
     change, match = CHANGES[name]
-    described_as(saved(tmp_path), change)
+    resealed(saved(tmp_path), lambda header, tensors: change(header))
     model = convnet()
     before = list(model.state_dict())
     with pytest.raises(lincon.FileError, match=match):
@@ -135,7 +122,7 @@ def test_any_value_anywhere_in_a_description_is_loaded_or_refused(whole, tmp_pat
     """With a checksum that fits: a file that somebody made with care."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(whole.read_bytes())
-    described_as(path, lambda header: at(header, *place[:-1]).__setitem__(place[-1], value))
+    resealed(path, lambda header, tensors: at(header, *place[:-1]).__setitem__(place[-1], value))
     model = convnet()
     keys = list(model.state_dict())
     try:
@@ -149,24 +136,26 @@ def test_a_pickle_that_remembers_under_a_large_number_takes_no_memory(tmp_path, 
     test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
     content = (tmp_path / "train").read_bytes()
     (tmp_path / "train").write_bytes(content[:3] + operation + content[3:])
-    before = address_space()
-    test_data.assert_read(Cifar100(root=tmp_path), test_data.cifar100_parts())
-    assert address_space() - before < 1 << 28
+    with memory():
+        test_data.assert_read(Cifar100(root=tmp_path), test_data.cifar100_parts())
 
 
 def refused_pickle(tmp_path, content, match):
     test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
     (tmp_path / "train").write_bytes(content)
-    before, begun = address_space(), time.perf_counter()
-    with pytest.raises(LinconError, match=rf"train cannot be read \({match}") as refusal:
+    begun = time.perf_counter()
+    with memory(), pytest.raises(LinconError, match=rf"train cannot be read \({match}") as refusal:
         Cifar100(root=tmp_path)
-    assert address_space() - before < 1 << 28 and time.perf_counter() - begun < 10
+    assert time.perf_counter() - begun < 10
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("again", [b"2\x86", b"q\x01h\x01\x86"], ids=["doubled", "remembered"])
 def test_a_key_of_tuples_within_tuples_is_not_hashed(tmp_path, again):
-    refused_pickle(tmp_path, b"\x80\x02})" + again * 60 + b"Ns.", "50|a key is a tuple")
+    refused_pickle(tmp_path, b"\x80\x02})" + again * 60 + b"Ns.", "50|a key is of type tuple")
+    refused_pickle(tmp_path, b"\x80\x02}(K\x00N)" + again * 60 + b"Nu.", "50|a key is of type int")
+    dtype = b"\x80\x02cnumpy\ndtype\n)" + again * 60 + b"\x85R."
+    refused_pickle(tmp_path, dtype, "50|an array has the dtype of a tuple")
 
 
 def test_one_text_is_not_encoded_again_and_again(tmp_path):
@@ -175,13 +164,32 @@ def test_one_text_is_not_encoded_again_and_again(tmp_path):
     refused_pickle(tmp_path, b"\x80\x02]" + text + b"a(" + once * 3000 + b"e.", "it encodes one text")
 
 
+def test_more_dimensions_than_anything_has_are_refused_before_they_are_multiplied(tmp_path):
+    large = b"\x8a\xff" + b"\x7f" * 255 + b"q\x01"
+    state = b"(K\x01(" + large + b"h\x01" * 100_000 + b"tcnumpy\ndtype\nU\x02u1\x85R\x89U\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n)R" + state
+    content = b"\x80\x02}(U\x04data" + array + b"U\x0bfine_labels]K\x01au."
+    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    (tmp_path / "train").write_bytes(content)
+    begun = time.perf_counter()
+    with pytest.raises(LinconError, match=r"train.*more than four dimensions"):
+        Cifar100(root=tmp_path)
+    path = saved(tmp_path)
+    resealed(path, lambda header, tensors: at(header, *GROUP, "ledger", 0).__setitem__(1, [10**300] * 100_000))
+    with pytest.raises(lincon.FileError, match="no entry of a ledger"):
+        lincon.load(convnet(), path)
+    flags, sizes = struct.pack("<IIII", 6, 8, 6, 0), struct.pack("<100000i", *[2**31 - 1] * 100_000)
+    body = flags + struct.pack("<II", 5, len(sizes)) + sizes + struct.pack("<II", 1, 0) + struct.pack("<II", 9, 0)
+    with pytest.raises(ValueError, match="dimensions of 400000 bytes"):
+        matlab.check(b"x" * 124 + b"\0\1IM" + struct.pack("<II", 14, len(body)) + body)
+    assert time.perf_counter() - begun < 5
+
+
 def test_a_pickle_that_claims_gigabytes_takes_none(tmp_path):
     test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
     (tmp_path / "train").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 33) + b"few")
-    before = address_space()
-    with pytest.raises(LinconError, match="train cannot be read"):
+    with memory(), pytest.raises(LinconError, match="train cannot be read"):
         Cifar100(root=tmp_path)
-    assert address_space() - before < 1 << 28
 
 
 def test_a_refusal_of_a_pickle_is_one_line(tmp_path):
@@ -190,7 +198,6 @@ def test_a_refusal_of_a_pickle_is_one_line(tmp_path):
     with pytest.raises(LinconError) as refusal:
         Cifar100(root=tmp_path)
     assert "\n" not in str(refusal.value)
-    assert pickle.loads(pickle.dumps(str(refusal.value)))
 
 
 def test_a_png_that_claims_a_gigabyte_takes_none(tmp_path):
@@ -199,9 +206,8 @@ def test_a_png_that_claims_a_gigabyte_takes_none(tmp_path):
     place = content.index(b"IDAT")
     content[place - 4] = 0x40
     frame[0].write_bytes(bytes(content))
-    before = address_space()
-    assert test_indoor_data.alone(frame)[0].shape == (1, 3, 16, 16)  # PIL has all pixels before the chunk is cut
-    assert address_space() - before < 1 << 28
+    with memory():
+        assert test_indoor_data.alone(frame)[0].shape == (1, 3, 16, 16)  # PIL has all pixels before the chunk is cut
 
 
 def test_a_picture_of_more_pixels_than_its_bytes_justify_is_refused(tmp_path):
@@ -311,13 +317,11 @@ def test_an_idx_file_is_inflated_as_far_as_its_header_says(tmp_path):
     path = next(tmp_path.glob("train-images*"))
     whole = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(whole + bytes(1 << 28)))
-    before = address_space()
-    with pytest.raises(LinconError, match=r"has 4721 bytes or more where its header promises 4720"):
+    with memory(), pytest.raises(LinconError, match=r"has 4721 bytes or more where its header promises 4720"):
         FashionMNIST(root=tmp_path)
     path.write_bytes(gzip.compress(whole[:4] + b"\xff" * 12 + whole[16:]))
-    with pytest.raises(LinconError, match="where its header promises"):
+    with memory(), pytest.raises(LinconError, match="where its header promises"):
         FashionMNIST(root=tmp_path)
-    assert address_space() - before < 1 << 28
 
 
 @given(st.binary(max_size=300))

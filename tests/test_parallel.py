@@ -1,6 +1,7 @@
 """Trainings side by side have the results of trainings one after the other."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -55,6 +56,24 @@ def test_a_refusal_is_the_callers_own_and_what_was_done_before_is_kept():
         for item, square in side_by_side(fails_on_two, [0, 1, 2, 3], 1):
             found.append((item, square))
     assert found == [(0, 0), (1, 1)]
+
+
+def ends_on_two(number):
+    if number == 2:
+        os._exit(1)
+    return number
+
+
+def test_a_process_that_is_ended_is_said_and_no_process_is_started_for_nothing(monkeypatch):
+    with pytest.raises(LinconError, match=r"A process of --parallel 1 has ended .*fewer take less memory"):
+        list(side_by_side(ends_on_two, [2], 1))
+    monkeypatch.setattr("lincon.tasks.experiments.parallel._connect", fails_on_two)
+    assert list(side_by_side(ends_on_two, [], 2)) == []
+
+
+def test_a_training_that_is_refused_says_which_it_was(tmp_path):
+    done = compare(tmp_path, "--trainer.precision", "64-mixed")
+    assert done.exit_code == 2 and "resnet-small-vanilla-0: Lightning's Trainer refuses its flags" in done.stderr
 
 
 def test_under_torchrun_there_are_processes_already(tmp_path, monkeypatch):

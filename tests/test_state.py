@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,6 +19,7 @@ import lincon
 from lincon.generators import available
 from tests.cases import GIVEN, OPTIONS, make
 from tests.models import Raw, Reads, Tied, convnet, images
+from tests.resealed import resealed
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -121,17 +121,6 @@ def test_options_of_a_newer_version_are_named_in_a_warning():
         lincon.generators.build({**spec, "version": 99})
 
 
-def rewrite(path, change):
-    """Alter a file's description and seal it again, as a newer or another lincon could have."""
-    from lincon.header import seal
-
-    with safe_open(path, "pt") as file:
-        tensors, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
-    header = json.loads(metadata["lincon"])
-    change(header, tensors)
-    save_file(tensors, path, {"lincon": seal(header, tensors)})
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -153,7 +142,7 @@ def rewrite(path, change):
 def test_a_mismatch_raises_and_leaves_the_model_as_it_was(change, message, tmp_path):
     path = tmp_path / "m.safetensors"
     lincon.save(constrained(), path)
-    rewrite(path, change)
+    resealed(path, change)
     model = convnet().eval()
     keys, out = list(model.state_dict()), model(images())
     with pytest.raises(lincon.LinconError, match=message):
@@ -258,6 +247,39 @@ def test_values_that_the_model_cannot_hold_are_refused(tmp_path):
         with pytest.raises(lincon.FileError, match=match):
             lincon.load(fresh, tmp_path / "model.safetensors")
         assert list(fresh.state_dict()) == keys
+    lincon.constrain(fresh, "ring", dof=10)  # in the same way as the last file says
+    before = fresh.free.detach().clone()
+    with pytest.raises(lincon.FileError, match=match):
+        lincon.load(fresh, tmp_path / "model.safetensors")
+    assert torch.equal(fresh.free, before)
+
+
+def test_an_owner_that_is_in_the_model_twice_keeps_its_offset_out_of_the_file(tmp_path):
+    def twice():
+        torch.manual_seed(0)
+        block = nn.Linear(4, 4)
+        return nn.Sequential(block, block)
+
+    model = twice()
+    lincon.constrain(model[0], "ring", dof=3, offset=True)
+    with torch.no_grad():
+        model[0].free.fill_(0.5)
+    lincon.save(model, tmp_path / "m.safetensors")
+    assert not [name for name in lincon.inspect(tmp_path / "m.safetensors").tensors if "origin" in name]
+    again = twice()
+    lincon.load(again, tmp_path / "m.safetensors")
+    assert torch.equal(again(torch.ones(1, 4)), model(torch.ones(1, 4)))
+
+
+def test_load_warns_of_an_optimizer_that_holds_what_it_replaced(tmp_path):
+    model = convnet()
+    lincon.constrain(model, "ring", dof=10)
+    lincon.save(model, tmp_path / "m.safetensors")
+    fresh = convnet()
+    optimizer = torch.optim.SGD(fresh.parameters(), lr=0.1)
+    with pytest.warns(lincon.LinconWarning, match="SGD made before still holds"):
+        lincon.load(fresh, tmp_path / "m.safetensors")
+    del optimizer
 
 
 def test_files_are_for_all_whom_the_umask_lets(tmp_path):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import lincon
 from lincon.cli import app
 from lincon.tasks.classification.data import Digits
+from lincon.tasks.experiments.learner import Learner
 
 from .ranks import under_torchrun
 
@@ -119,6 +120,17 @@ def test_pruning_trains_on_in_two_processes_and_leaves_one_model(tmp_path):
     said = under_torchrun(2, tmp_path / "ranks", *pruned)
     assert [text.count("test accuracy") for text in said] == [1, 0]
     assert files(tmp_path / "pruned") == ["model.safetensors", "training.json", "tuned.json"]
+
+
+def test_the_draws_of_a_rank_are_those_of_no_other_seed_and_epoch():
+    learner = SimpleNamespace(first=0)
+    seen = set()
+    for learner.seed in range(4):
+        for learner.current_epoch in range(40):
+            for learner.global_rank in range(4):
+                Learner.on_train_epoch_start(learner)
+                seen.add(torch.initial_seed())
+    assert len(seen) == 4 * 40 * 4
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from lincon.counter import key
 from lincon.tasks.experiments.data import Data
 from lincon.tasks.experiments.recipe import MILESTONES, Recipe
 from lincon.tasks.experiments.scheme import Phase
@@ -68,7 +69,8 @@ class Learner(lightning.LightningModule, ABC):
             self.model = model
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(1_000_003 * self.seed + self.first + self.current_epoch + 500_009 * self.global_rank)
+        seed = 1_000_003 * self.seed + self.first + self.current_epoch
+        torch.manual_seed(key(seed, self.global_rank) if self.global_rank else seed)  # mixed: sums would meet others
 
     def training_step(self, batch: Any) -> Tensor:
         loss = self.loss(batch)

@@ -4,10 +4,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 from typing import Any
 
 import torch
 
+from lincon import LinconError
 from lincon.recycling import keep_pages
 
 
@@ -17,12 +19,15 @@ def side_by_side(work: Callable[[Any], Any], items: Sequence[Any], count: int) -
     On this machine, or on the cluster that RAY_ADDRESS names, which must see the same files. Each process has as many
     threads as this one. What ``work`` raises is raised here; what is still running is ended then.
     """
+    if not items:
+        return
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     _connect(count)
     try:
-        share = min(1.0, torch.cuda.device_count() / count)
+        gpus = ray.cluster_resources().get("GPU", 0)
+        share = gpus and 1 / ceil(count / gpus)  # as many to a GPU as must be, all alike
         remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=0)(_alone)
         running: dict[Any, Any] = {}
         waiting = list(items)
@@ -34,6 +39,9 @@ def side_by_side(work: Callable[[Any], Any], items: Sequence[Any], count: int) -
             yield running.pop(done), ray.get(done)
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, Exception) else error from None
+    except RayError as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LinconError(f"A process of --parallel {count} has ended ({said}): fewer take less memory.") from error
     finally:
         ray.shutdown()
 

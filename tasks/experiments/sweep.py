@@ -84,18 +84,21 @@ class Sweep:
             yield cell, run
 
     def train(self, cell: Cell, callbacks: Sequence[Callback] = ()) -> Run:
-        """Train one cell, or go on with it where it was cut."""
+        """Train one cell, or go on with it where it was cut. A LinconError says which cell it was."""
         place = self.store.place(cell)
-        return train(
-            self.recipe,
-            cell,
-            place,
-            root=self.root,
-            callbacks=callbacks,
-            options=self.options,
-            logs=self.logs,
-            resume=interrupted(place),
-        )[1]
+        try:
+            return train(
+                self.recipe,
+                cell,
+                place,
+                root=self.root,
+                callbacks=callbacks,
+                options=self.options,
+                logs=self.logs,
+                resume=interrupted(place),
+            )[1]
+        except LinconError as error:
+            raise type(error)(f"{cell.name}: {error}") from error
 
     @cached_property
     def data(self) -> Data:

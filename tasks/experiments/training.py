@@ -328,7 +328,7 @@ def fit(
         except RuntimeError as error:
             if is_first():
                 raise
-            said = str(error).splitlines()[0]
+            said = (str(error).splitlines() or [type(error).__name__])[0]
             raise LinconError(f"Process {trainer.global_rank}, or one that trains with it, failed: {said}") from error
         finally:
             module.trainer = data.trainer = None  # and so its optimiser, of which a later phase would be warned

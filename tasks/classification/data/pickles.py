@@ -28,8 +28,9 @@ class Array:
         """The uint8 tensor of the array's shape; ValueError if its content is no bytes, or another number of them."""
         if not isinstance(self.dtype, Dtype) or not isinstance(self.content, bytes):
             raise ValueError("an array is not of bytes")
-        if not isinstance(self.shape, tuple) or any(type(size) is not int or size < 0 for size in self.shape):
-            raise ValueError("an array has no shape")
+        shape = self.shape
+        if not isinstance(shape, tuple) or len(shape) > 4 or any(type(n) is not int or n < 0 for n in shape):
+            raise ValueError("an array has no shape, or more than four dimensions")
         if prod(self.shape) != len(self.content):
             raise ValueError(f"an array of shape {self.shape} has {len(self.content)} bytes")
         flat = torch.frombuffer(bytearray(self.content), dtype=torch.uint8)
@@ -41,7 +42,8 @@ class Dtype:
 
     def __init__(self, name: str | bytes, *_: object) -> None:
         if name not in ("u1", b"u1"):
-            raise ValueError(f"an array has the dtype {name!r}, not uint8")
+            what = repr(name[:20]) if isinstance(name, str | bytes) else f"of a {type(name).__name__}"
+            raise ValueError(f"an array has the dtype {what}, not uint8")
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -104,8 +106,9 @@ class Unpickler(_Python):
         return text.encode("latin1")
 
     def _keys(self, items: list[Any]) -> None:
-        if odd := next((key for key in items[::2] if not isinstance(key, str | bytes)), None):
-            raise ValueError(f"a key is a {type(odd).__name__}")
+        for key in items[::2]:
+            if not isinstance(key, str | bytes):
+                raise ValueError(f"a key is of type {type(key).__name__}")
 
     def load_setitem(self) -> None:
         self._keys(self.stack[-2:])

@@ -30,6 +30,7 @@ TEXT = {1: 1, 2: 1, 4: 2, 16: 1, 17: 2, 18: 4}
 """Bytes of a character, or of a part of one."""
 PLENTY, MOST = 1 << 20, 256
 """A compressed variable has at most a mebibyte, and so many bytes for each of its own."""
+DIMENSIONS = 64  # as many as NumPy has
 DEEPEST = 32
 """Arrays within arrays: scipy descends by recursion."""
 
@@ -116,7 +117,7 @@ class _Walk:
             raise ValueError(f"flags of {high - low} bytes at byte {low}")
         flags = int(self.tag.unpack_from(self.content, low)[0])
         _, low, high, here = self.data(here, stop, (INT32,))
-        if (high - low) % 4 or high - low < 8:
+        if (high - low) % 4 or not 2 <= (high - low) // 4 <= DIMENSIONS:
             raise ValueError(f"dimensions of {high - low} bytes at byte {low}")
         shape = [size for (size,) in iter_unpack(f"{self.order}i", self.content[low:high])]
         if min(shape) < 0:
