@@ -7,6 +7,8 @@ except ImportError:
     raise SystemExit("lincon: the command line is not installed: pip install 'lincon-torch[tasks]'") from None
 
 import inspect as signatures
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import torch
+import torch.distributed as dist
 from typer.core import TyperGroup
 
 import lincon
@@ -430,7 +433,14 @@ def _dof(text: str) -> int | float:
 
 def main() -> None:
     """Entry point of the command `lincon`."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if dist.is_initialized():  # an interpreter that ends in order aborts now and then while gloo's threads live
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code or 0))
+        raise
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import lincon
-from lincon.cli import app
+from lincon.cli import app, main
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.experiments.learner import Learner
 
@@ -120,6 +120,18 @@ def test_pruning_trains_on_in_two_processes_and_leaves_one_model(tmp_path):
     said = under_torchrun(2, tmp_path / "ranks", *pruned)
     assert [text.count("test accuracy") for text in said] == [1, 0]
     assert files(tmp_path / "pruned") == ["model.safetensors", "training.json", "tuned.json"]
+
+
+def test_a_process_that_trained_with_others_leaves_at_once_with_its_code(monkeypatch):
+    """In order, one of ten such processes aborts in the interpreter's last moments (pytorch/pytorch, pull 179291)."""
+    codes = []
+    monkeypatch.setattr("lincon.cli.app", lambda: sys.exit(2))
+    monkeypatch.setattr("lincon.cli.os._exit", codes.append)
+    for initialised, expected in ((False, []), (True, [2])):
+        monkeypatch.setattr("torch.distributed.is_initialized", lambda initialised=initialised: initialised)
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert codes == expected
 
 
 def test_the_draws_of_a_rank_are_those_of_no_other_seed_and_epoch():
