@@ -12,6 +12,7 @@ from lincon.counter import key
 from lincon.generators import Dense, Ring
 from lincon.generators._single import Single
 from tests.models import Raw, convnet, images
+from tests.resealed import resealed
 
 
 def pair():
@@ -362,12 +363,10 @@ def test_a_start_that_cannot_be_fitted_leaves_the_model_as_it_was(options):
 
 
 def test_a_newer_file_of_another_structure_says_it_is_newer(tmp_path):
-    from tests.test_state import rewrite
-
     model = convnet()
     lincon.constrain(model, "ring", dof=0.1)
     lincon.save(model, tmp_path / "m")
-    rewrite(tmp_path / "m", lambda h, t: (h.clear(), h.update(format=3, lincon="9.9")))
+    resealed(tmp_path / "m", lambda h, t: (h.clear(), h.update(format=3, lincon="9.9")))
     with pytest.raises(lincon.FileError, match=r"format 3.*9\.9"):
         lincon.load(convnet(), tmp_path / "m")
     assert model(images()).shape == (4, 10)
