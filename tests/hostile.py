@@ -41,7 +41,7 @@ from lincon.tasks.classification.data.idx import FashionMNIST
 from lincon.tasks.indoor.data.stanford import Frame
 from lincon.tasks.pose.data import matlab, mpii
 
-from . import test_data, test_indoor_data, test_pose_data
+from . import classification_files, test_indoor_data, test_pose_data
 from .models import convnet
 
 LIMIT = 10.0
@@ -345,7 +345,7 @@ class Labelled(Kind):
 
 class Idx(Labelled):
     def write(self) -> list[Path]:
-        test_data.write_fashion(self.folder, compress=False)
+        classification_files.write_fashion(self.folder, compress=False)
         return [self.folder / name for name in idx.FILES]
 
     def read(self, seed: int) -> Any:
@@ -361,7 +361,7 @@ class Idx(Labelled):
 
 class IdxGz(Labelled):
     def write(self) -> list[Path]:
-        test_data.write_fashion(self.folder, compress=True)
+        classification_files.write_fashion(self.folder, compress=True)
         return [self.folder / f"{name}.gz" for name in idx.FILES]
 
     def read(self, seed: int) -> Any:
@@ -370,7 +370,7 @@ class IdxGz(Labelled):
 
 class CifarBinary(Labelled):
     def write(self) -> list[Path]:
-        test_data.write_binary(self.folder, test_data.cifar10_parts())
+        classification_files.write_binary(self.folder, classification_files.cifar10_parts())
         return sorted(self.folder.glob("*.bin"))
 
     def read(self, seed: int) -> Any:
@@ -387,9 +387,12 @@ class CifarBinary(Labelled):
 
 class CifarPickle(Labelled):
     def write(self) -> list[Path]:
-        for write, of in ((test_data.python2_pickle, "train"), (test_data.python3_pickle(4), "test")):
-            parts = {name: part for name, part in test_data.cifar100_parts().items() if name == of}
-            test_data.write_python(self.folder, parts, "fine_labels", write)
+        for write, of in (
+            (classification_files.python2_pickle, "train"),
+            (classification_files.python3_pickle(4), "test"),
+        ):
+            parts = {name: part for name, part in classification_files.cifar100_parts().items() if name == of}
+            classification_files.write_python(self.folder, parts, "fine_labels", write)
         return [self.folder / "train", self.folder / "test"]
 
     def read(self, seed: int) -> Any:

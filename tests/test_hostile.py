@@ -18,7 +18,7 @@ from lincon.tasks.classification.data.idx import FashionMNIST
 from lincon.tasks.experiments.pictures import opened
 from lincon.tasks.pose.data import matlab
 
-from . import test_data, test_indoor_data, test_pose_data
+from . import classification_files, test_indoor_data, test_pose_data
 from .hostile import KINDS, memory, run
 from .models import convnet
 from .resealed import resealed
@@ -133,15 +133,15 @@ def test_any_value_anywhere_in_a_description_is_loaded_or_refused(whole, tmp_pat
 
 @pytest.mark.parametrize("operation", [b"r\xff\xff\xff\x7f", b"p2000000000\n"])
 def test_a_pickle_that_remembers_under_a_large_number_takes_no_memory(tmp_path, operation):
-    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
     content = (tmp_path / "train").read_bytes()
     (tmp_path / "train").write_bytes(content[:3] + operation + content[3:])
     with memory():
-        test_data.assert_read(Cifar100(root=tmp_path), test_data.cifar100_parts())
+        classification_files.assert_read(Cifar100(root=tmp_path), classification_files.cifar100_parts())
 
 
 def refused_pickle(tmp_path, content, match):
-    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
     (tmp_path / "train").write_bytes(content)
     begun = time.perf_counter()
     with memory(), pytest.raises(LinconError, match=rf"train cannot be read \({match}") as refusal:
@@ -169,7 +169,7 @@ def test_more_dimensions_than_anything_has_are_refused_before_they_are_multiplie
     state = b"(K\x01(" + large + b"h\x01" * 100_000 + b"tcnumpy\ndtype\nU\x02u1\x85R\x89U\x00tb"
     array = b"cnumpy.core.multiarray\n_reconstruct\n)R" + state
     content = b"\x80\x02}(U\x04data" + array + b"U\x0bfine_labels]K\x01au."
-    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
     (tmp_path / "train").write_bytes(content)
     begun = time.perf_counter()
     with pytest.raises(LinconError, match=r"train.*more than four dimensions"):
@@ -186,14 +186,14 @@ def test_more_dimensions_than_anything_has_are_refused_before_they_are_multiplie
 
 
 def test_a_pickle_that_claims_gigabytes_takes_none(tmp_path):
-    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
     (tmp_path / "train").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 33) + b"few")
     with memory(), pytest.raises(LinconError, match="train cannot be read"):
         Cifar100(root=tmp_path)
 
 
 def test_a_refusal_of_a_pickle_is_one_line(tmp_path):
-    test_data.write_python(tmp_path, test_data.cifar100_parts(), "fine_labels")
+    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
     (tmp_path / "train").write_bytes(b"\x80\x02P1\n.")
     with pytest.raises(LinconError) as refusal:
         Cifar100(root=tmp_path)
@@ -313,7 +313,7 @@ def test_a_compressed_variable_has_a_limit(tmp_path):
 
 
 def test_an_idx_file_is_inflated_as_far_as_its_header_says(tmp_path):
-    test_data.write_fashion(tmp_path, compress=True)
+    classification_files.write_fashion(tmp_path, compress=True)
     path = next(tmp_path.glob("train-images*"))
     whole = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(whole + bytes(1 << 28)))

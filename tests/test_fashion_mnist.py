@@ -1,0 +1,104 @@
+"""IDX files: read to the pixel, or refused by name."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from lincon import LinconError
+from lincon.tasks.classification.data import idx
+from lincon.tasks.classification.data.idx import FashionMNIST
+
+from .classification_files import idx_bytes, some_bytes, write_fashion
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_idx_files_are_read_to_the_pixel(tmp_path, compress):
+    train, labels, test, test_labels = write_fashion(tmp_path, compress)
+    data = FashionMNIST(root=tmp_path)
+    assert data.train_set.tensors[0].equal(train[:, None]) and data.train_set.tensors[1].equal(labels.long())
+    assert data.test_set.tensors[0].equal(test[:, None]) and data.test_set.tensors[1].equal(test_labels.long())
+
+
+def refuse_fashion(folder, match):
+    with pytest.raises(LinconError, match=match) as refusal:
+        FashionMNIST(root=folder)
+    assert "\n" not in str(refusal.value) and str(folder) in str(refusal.value)
+
+
+@pytest.mark.parametrize("length", [4719, 4721])
+@pytest.mark.parametrize("compress", [False, True])
+def test_idx_files_of_another_length_are_named_with_both_lengths(tmp_path, length, compress):
+    write_fashion(tmp_path, compress=False)
+    path = tmp_path / idx.FILES[0]
+    content = (path.read_bytes() + b"0")[:length]
+    if compress:
+        path.unlink()
+        path = path.with_name(path.name + ".gz")
+        content = gzip.compress(content)
+    path.write_bytes(content)
+    refuse_fashion(tmp_path, rf"{path.name} has {length} bytes .* 4720")
+
+
+def test_a_truncated_or_false_gz_is_named(tmp_path):
+    write_fashion(tmp_path, compress=True)
+    path = tmp_path / f"{idx.FILES[2]}.gz"
+    whole = path.read_bytes()
+    for content in (whole[:-20], b"no gz", whole[:200] + bytes(50) + whole[250:]):
+        path.write_bytes(content)
+        refuse_fashion(tmp_path, rf"{path.name} cannot be read")
+
+
+@pytest.mark.parametrize("start", [b"", b"\0\0", b"\0\0\x08\x01", b"\0\0\x0d\x03", b"\x08\x03\0\0"])
+def test_another_magic_number_is_named(tmp_path, start):
+    write_fashion(tmp_path, compress=False)
+    path = tmp_path / idx.FILES[0]
+    path.write_bytes(start + path.read_bytes()[4:] if len(start) == 4 else start)
+    refuse_fashion(tmp_path, rf"{path.name} begins with {start.hex()},.* 00000803")
+
+
+def test_a_file_that_ends_in_its_header_is_refused(tmp_path):
+    write_fashion(tmp_path, compress=False)
+    path = tmp_path / idx.FILES[0]
+    path.write_bytes(path.read_bytes()[:10])
+    refuse_fashion(tmp_path, rf"{path.name} has 10 bytes")
+
+
+def test_images_of_another_size_are_refused(tmp_path):
+    write_fashion(tmp_path, compress=False)
+    (tmp_path / idx.FILES[0]).write_bytes(idx_bytes(some_bytes(6, 8, 8)))
+    refuse_fashion(tmp_path, "6 x 8 x 8 bytes, not n x 28 x 28")
+
+
+def test_more_images_than_labels_are_refused(tmp_path):
+    write_fashion(tmp_path, compress=False)
+    (tmp_path / idx.FILES[3]).write_bytes(idx_bytes(np.zeros(3, np.uint8)))
+    refuse_fashion(tmp_path, r"4 images, .*t10k-labels-idx1-ubyte 3 labels")
+
+
+def test_a_label_of_no_class_is_refused(tmp_path):
+    write_fashion(tmp_path, compress=False)
+    (tmp_path / idx.FILES[1]).write_bytes(idx_bytes(np.array([0, 1, 10, 2, 3, 4], np.uint8)))
+    refuse_fashion(tmp_path, r"train-labels-idx1-ubyte holds a label 10")
+
+
+def test_missing_files_are_named_with_where_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "PACKAGED", tmp_path)
+    with pytest.raises(LinconError, match=r"dataset-fashion-mnist.*--root FOLDER") as refusal:
+        FashionMNIST()
+    assert all(name in str(refusal.value) for name in idx.FILES)
+    write_fashion(tmp_path, compress=True)
+    (tmp_path / f"{idx.FILES[1]}.gz").unlink()
+    with pytest.raises(LinconError, match=idx.FILES[1]) as refusal:
+        FashionMNIST()
+    assert not any(name in str(refusal.value) for name in (idx.FILES[0], *idx.FILES[2:]))
+
+
+@pytest.mark.skipif(not idx.PACKAGED.exists(), reason="Debian's package is not installed")
+def test_the_packaged_fashion_mnist_is_the_published_one():
+    data = FashionMNIST()
+    assert len(data.train_set) == 60_000 and len(data.test_set) == 10_000
+    assert data.train_set.labels.bincount().tolist() == [6000] * 10
+    pixels = data.train_set.tensors[0].float() / 255
+    assert pixels.mean().item() == pytest.approx(data.mean.item(), abs=1e-4)
+    assert pixels.std().item() == pytest.approx(data.std.item(), abs=1e-4)

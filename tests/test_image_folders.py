@@ -1,0 +1,87 @@
+"""ImageNet's folders of images."""
+
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lincon import LinconError
+from lincon.tasks.classification.data import folders
+from lincon.tasks.classification.data.folders import ImageNet
+
+from .classification_files import labels_of, some_bytes, write_image, write_imagenet
+
+
+def test_image_folders_are_read_to_the_pixel(tmp_path):
+    train, test = write_imagenet(tmp_path)
+    (tmp_path / "train/n01/.hidden").touch()
+    data = ImageNet(root=tmp_path)
+    assert data.classes == 2 and data.train_set.labels.tolist() == data.test_set.labels.tolist() == [0, 1]
+    images, labels = data.train_set[[1]]
+    assert labels.tolist() == [1] and images[0].equal(train[:, 22:278].permute(2, 0, 1))
+    images, _ = data.test_set[[1]]
+    assert images[0].equal(test[38:262, 16:240].permute(2, 0, 1)) and images.dtype == torch.uint8
+    images, _ = next(iter(data.evaluation_loader(train=True)))
+    assert images.shape == (2, 3, 224, 224) and images[1].equal(train[16:240, 38:262].permute(2, 0, 1))
+    assert data.augment(torch.rand(2, 3, 256, 256)).shape == (2, 3, 224, 224)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
+def test_images_of_every_mode_become_rgb_of_the_size(tmp_path, mode):
+    image = Image.fromarray(some_bytes(40, 90, 3)).convert(mode)
+    image.save(tmp_path / "image", "JPEG" if mode == "CMYK" else "PNG")
+    assert folders.decode(tmp_path / "image", 224).shape == (3, 224, 224)
+
+
+def test_the_shorter_side_is_resized_to_256(tmp_path):
+    halves = np.zeros((512, 1024, 3), np.uint8)
+    halves[:, 512:] = 255
+    write_image(tmp_path / "image", halves)
+    decoded = folders.decode(tmp_path / "image", 224)
+    assert decoded[:, :, :110].max() == 0 and decoded[:, :, 114:].min() == 255
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_a_truncated_or_false_image_is_named(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(folders, "TINY", 0 if workers else 1000)
+    write_imagenet(tmp_path)
+    path = tmp_path / "val/n02/ILSVRC2012_val_1.JPEG"
+    write_image(path, some_bytes(256, 256, 3), "JPEG")
+    whole = path.read_bytes()
+    data = ImageNet(root=tmp_path)
+    assert labels_of(data.val_dataloader()).tolist() == [0, 1]
+    for content in (whole[: len(whole) // 2], b"no image", b""):
+        path.write_bytes(content)
+        with pytest.raises(LinconError, match=rf"^{path} cannot be decoded") as refusal:
+            list(data.val_dataloader())
+        assert "\n" not in str(refusal.value)
+        traceback.clear_frames(refusal.tb)  # workers go now, not when garbage is collected
+
+
+def test_a_test_class_missing_in_training_is_named(tmp_path):
+    write_imagenet(tmp_path)
+    (tmp_path / "val/n02").rename(tmp_path / "val/n03")
+    with pytest.raises(LinconError, match="val/n03 is a class that the training images do not have"):
+        ImageNet(root=tmp_path)
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    for root in (None, tmp_path):
+        with pytest.raises(LinconError, match="--root FOLDER with train/<class>/ and val/<class>/"):
+            ImageNet(root=root)
+    write_imagenet(tmp_path)
+    (tmp_path / "train/n01/n01_1.JPEG").unlink()
+    with pytest.raises(LinconError, match="train/n01 holds no images"):
+        ImageNet(root=tmp_path)
+
+
+def test_a_limit_of_files_is_stratified(tmp_path):
+    for wnid in ("n01", "n02"):
+        for number in range(4):
+            write_image(tmp_path / f"train/{wnid}/{number}.JPEG", some_bytes(8, 8, 3))
+        write_image(tmp_path / f"val/{wnid}/0.JPEG", some_bytes(8, 8, 3))
+    data = ImageNet(root=tmp_path, limit=4)
+    assert data.train_set.labels.tolist() == [0, 0, 1, 1]
+    assert [path.parent.name for path in data.train_set.paths] == ["n01", "n01", "n02", "n02"]
