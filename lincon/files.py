@@ -113,7 +113,8 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
         if isinstance(error, KeyError):  # torch's, for a name that is taken
             raise FileError(f"{path} does not fit this {type(model).__name__}: {error}") from None
         raise
-    warn_of_holders([target.tensor for _, chosen in bound for target in chosen])
+    if bound:
+        warn_of_holders([target.tensor for _, chosen in bound for target in chosen])
     return [constraint for _, constraint in owned(model)]
 
 

@@ -387,10 +387,8 @@ class CifarBinary(Labelled):
 
 class CifarPickle(Labelled):
     def write(self) -> list[Path]:
-        for write, of in (
-            (classification_files.python2_pickle, "train"),
-            (classification_files.python3_pickle(4), "test"),
-        ):
+        pickles = {"train": classification_files.python2_pickle, "test": classification_files.python3_pickle(4)}
+        for of, write in pickles.items():
             parts = {name: part for name, part in classification_files.cifar100_parts().items() if name == of}
             classification_files.write_python(self.folder, parts, "fine_labels", write)
         return [self.folder / "train", self.folder / "test"]
