@@ -35,11 +35,12 @@ class Tape(ABC):
 
     def __init__(self, constraint: "Constraint") -> None:
         self.constraint = constraint
-        self.free = [constraint._free(group) for group in constraint.groups]
+        self.groups = list(constraint.groups)  # those of this forward: pruning puts others there
+        self.free = [constraint._free(group) for group in self.groups]
         self.versions = [_version(free) for free in self.free]
         self.buffers: dict[int, Tensor] = {}
         self.adding = Lock()  # autograd has a thread for each device
-        pairs = zip(self.free, constraint.groups, strict=True)
+        pairs = zip(self.free, self.groups, strict=True)
         self.seen = [constraint.scaled(free, group) for free, group in pairs]
         self.tokens = [_Anchor.apply(seen, self, number) for number, seen in enumerate(self.seen)]
 
@@ -54,7 +55,7 @@ class Tape(ABC):
 
     def read(self, key: Key) -> Tensor | None:
         """The weight, unless the free vector is not the one of this forward any more, or gradients are wanted anew."""
-        free = self.constraint._free(self.constraint.groups[key[0]])
+        free = self.constraint._free(self.groups[key[0]])
         if self.free[key[0]] is not free or self.versions[key[0]] != _version(free):
             return None
         weight = self.weight(key)
@@ -74,7 +75,7 @@ class Tape(ABC):
 
     def add(self, key: Key, grad: Tensor) -> None:
         """Add a weight's adjoint to the buffer of its group."""
-        group, device = self.constraint.groups[key[0]], self.free[key[0]].device
+        group, device = self.groups[key[0]], self.free[key[0]].device
         if key[0] not in self.buffers:
             self.buffers[key[0]] = self.buffer(group.map, grad.dtype, device)
         start = group.ledger.entries[key[1]].start
@@ -87,7 +88,7 @@ class WholeTape(Tape):
     def __init__(self, constraint: "Constraint") -> None:
         super().__init__(constraint)
         with torch.no_grad():
-            made = [constraint._generate(group) for group in constraint.groups]
+            made = [constraint._generate(group) for group in self.groups]
         self.weights = [[self.track(w, (n, i)) for i, w in enumerate(group)] for n, group in enumerate(made)]
 
     def weight(self, key: Key) -> Tensor:
@@ -155,7 +156,7 @@ class LayerTape(Tape):
         known = self.alive.get(key)
         weight = None if known is None else known()
         if weight is None or (torch.is_grad_enabled() and self.free[key[0]].requires_grad and not weight.requires_grad):
-            weight = self.track(self._make(key, self.constraint._dtype(self.constraint.groups[key[0]])), key)
+            weight = self.track(self._make(key, self.constraint._dtype(self.groups[key[0]])), key)
             self.alive[key] = weakref.ref(weight)
             self.places[weight.untyped_storage().data_ptr()] = key
         return weight
@@ -186,7 +187,7 @@ class LayerTape(Tape):
         So it is where the forward has saved more than buffer and gradients will ever take, until the backward has let
         go of enough to make room for both; but gradients that are a buffer ahead of what it lets go of wait no more.
         """
-        generator, free = self.constraint.groups[number].generator, self.free[number]
+        generator, free = self.groups[number].generator, self.free[number]
         size = wide_enough(free.dtype).itemsize
         buffer, waiting = size * generator.dof, sum(grad.nbytes for _, grad in self.waiting)
         if self.saved.bytes < buffer + size * generator.rows:
@@ -195,7 +196,7 @@ class LayerTape(Tape):
 
     def _make(self, key: Key, dtype: torch.dtype) -> Tensor:
         with torch.no_grad():
-            group = self.constraint.groups[key[0]]
+            group = self.groups[key[0]]
             return self.constraint._generate_one(group, key[1], self.constraint.scaled(self.free[key[0]], group), dtype)
 
     def _note(self, tensor: Tensor) -> Any:
@@ -243,7 +244,7 @@ class _Weight(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        group = ctx.tape.constraint.groups[ctx.key[0]]
+        group = ctx.tape.groups[ctx.key[0]]
         if torch.is_grad_enabled():
             entry = group.ledger.entries[ctx.key[1]]
             flat = grad.to(ctx.device).reshape(-1)

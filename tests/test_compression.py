@@ -526,6 +526,20 @@ def test_weights_are_pruned_of_those_that_are_left():
         lincon.prune(model, left[-1] + 1, level="weights")
 
 
+@pytest.mark.parametrize("level", ["free", "weights"])
+@pytest.mark.parametrize("materialize", ["model", "layer"])
+def test_a_loss_made_before_pruning_has_its_own_gradient(materialize, level):
+    model = convnet()
+    lincon.constrain(model, "ring", dof=0.3, materialize=materialize)
+    before = model.free
+    model(images()).square().sum().backward()
+    expected, before.grad = before.grad, None
+    loss = model(images()).square().sum()
+    lincon.prune(model, 0.5, level=level)
+    loss.backward()
+    assert torch.equal(before.grad, expected) and model.free is not before and model.free.grad is None
+
+
 @pytest.mark.parametrize("levels", [["weights"], ["free"], ["weights", "free"], ["free", "weights"]])
 def test_pruning_over_and_over_nests_nothing(levels, tmp_path):
     model = constrained("identity", dof=None)
