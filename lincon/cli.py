@@ -58,7 +58,10 @@ def _one_line() -> Iterator[None]:
     except (LinconError, OSError) as error:
         _end(str(error), 2)
     except KeyboardInterrupt:
-        _end("interrupted; called again, an experiment goes on from its finished runs, train with --resume", 130)
+        _end(
+            "interrupted; called again, an experiment goes on from its finished runs, train with --resume, others anew",
+            130,
+        )
 
 
 def _end(message: str, code: int) -> None:
@@ -131,6 +134,8 @@ def train(
     recipe = options.recipe(task)
     cell = Cell(model or defaults["model"], scheme, _dof(dof or defaults["dof"]), seed, task)
     flags, logs = options.trainer_options(), options.logs()
+    if not resume and (out / training.SAVED).exists():
+        raise LinconError(f"{out} holds a trained model: give another --out, or delete it.")
     with EpochBar(recipe.epochs) as bar:
         bar.describe(f"{scheme}, seed {seed}")
         trained, run = training.train(
@@ -142,6 +147,8 @@ def train(
     typer.echo(f"{run.file_bytes:,} bytes in {out / training.SAVED}")
     if run.note:
         typer.echo(run.note)
+    if odd := next((name for name, tensor in trained.named_parameters() if not bool(tensor.isfinite().all())), None):
+        raise LinconError(f"the training diverged: {odd!r} holds NaN or infinity; lower --learning-rate.")
 
 
 @training
@@ -387,9 +394,13 @@ def export(
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="A file written by lincon.save.")]) -> None:
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A file written by lincon.save, or the folder of a training.")],
+) -> None:
     """Say what a saved model's file holds."""
-    typer.echo(lincon.inspect(file))
+    from lincon.tasks.experiments.training import SAVED
+
+    typer.echo(lincon.inspect(file / SAVED if file.is_dir() else file))
 
 
 def _run(

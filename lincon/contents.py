@@ -69,6 +69,8 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
     Raises FileError, naming the file, what is wrong, and what to do; FileNotFoundError.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; give the name of a model file in it.")
     size = path.stat().st_size
     try:
         with safe_open(path, "pt") as file:

@@ -34,7 +34,8 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
         The largest difference of an output, relative to the largest output.
 
     Raises:
-        LinconError: another format, an example of less than two, or a file whose outputs differ, which is not kept.
+        LinconError: another format, an example of less than two, outputs that are NaN, or a file whose outputs differ,
+        which is not kept.
     """
     path = Path(path)
     if path.suffix not in _WAYS:
@@ -44,6 +45,8 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     merged = merged_copy(model)
     more = torch.cat([example, example[:1]])  # another size than the one it is exported with
     expected = _outputs(merged, more)
+    if any(bool(output.isnan().any()) for output in expected):
+        raise LinconError(f"{path.name}: outputs of the model are NaN: its training diverged; nothing was exported.")
     write, limit = _WAYS[path.suffix]
     with whole(path) as temporary:
         place = temporary.with_name(temporary.name + path.suffix)  # torch looks at the ending

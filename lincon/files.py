@@ -96,7 +96,8 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
         path: what `save` wrote.
 
     Returns:
-        The constraints. Raises FileError or TargetError, naming what differs, and leaves the model as it was.
+        The constraints. Raises FileError or TargetError, naming what differs, and leaves the model as it was;
+        FileNotFoundError.
     """
     model = unwrapped(model)
     sharded = any(is_shard(tensor) for tensor in model.state_dict().values())

@@ -159,7 +159,8 @@ def _check_state(model: nn.Module, state: dict[str, Tensor], groups: dict[str, l
     stored = {k: tuple(v.shape) for k, v in state.items() if k not in free}
     for name in sorted(wanted.keys() | stored.keys()):
         if wanted.get(name) != stored.get(name):
-            raise FileError(f"{where}: {name!r} is {stored.get(name)} in the file and {wanted.get(name)} here.")
+            there, here = stored.get(name, "not"), wanted.get(name, "not")
+            raise FileError(f"{where}: {name!r} is {there} in the file and {here} here.")
         _check_kind(name, state[name], present[name].dtype, where)
 
 

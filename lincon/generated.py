@@ -46,7 +46,8 @@ class Weight(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        written = [kwargs.get("out"), *(args[:1] if _writes(name) else ())]
+        first = args[:1] or tuple(kwargs.values())  # torch.nn.init hands its tensor over by name
+        written = [kwargs.get("out"), *(first if _writes(name) else ())]
         if any(
             isinstance(x, Weight) for group in written for x in (group if isinstance(group, list | tuple) else [group])
         ):

@@ -126,7 +126,7 @@ def _given(
 
 
 def _kept(keep: int | float, total: int) -> int:
-    number = count(keep, total)
+    number = count(keep, total, "keep")
     if number > total:
         raise DofError(f"keep={keep}: there are only {total}.")
     return number

@@ -41,7 +41,8 @@ def get(name: str) -> type[Generator]:
 
 def registered(name: str) -> type[Generator] | None:
     """The class registered as ``name``, or None."""
-    _load_plugins()
+    if name not in _registered:
+        _load_plugins()
     return _registered.get(name)
 
 
@@ -67,5 +68,14 @@ def build(spec: dict[str, Any], tables: dict[str, Tensor] | None = None) -> Gene
 
 def _load_plugins() -> None:
     for point in entry_points(group="lincon.generators"):
-        if point.name not in _registered:
+        if point.name in _registered:
+            continue
+        try:
             register(point.load())
+        except Exception as error:  # of other distributions, whose code can fail in any way
+            whose = point.dist.name if point.dist else "an unknown distribution"
+            warnings.warn(
+                f"The generator {point.name!r} of {whose} cannot be loaded ({error}): repair or uninstall it.",
+                LinconWarning,
+                stacklevel=3,
+            )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lincon.constraint import Constraint, owned
+from lincon.constraint import Constraint, Group, owned
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Summary:
         dof: the free vectors alone. rows: generated weights. total: dof and all unconstrained parameters.
         unconstrained: parameters that are neither generated nor free. unused: free entries that no row reads.
         resident: bytes of parameters and buffers that stay in memory. dense: the same for the merged model.
-        file: bytes of tensors in the file that `lincon.save` writes, without its header.
+        file: bytes of tensors in the file that `lincon.save` writes, without its header, and before masks and integers
+            are coded.
         residual: the relative residual of the last projection, or None.
     """
 
@@ -59,7 +60,7 @@ class Summary:
             f"unconstrained  {self.unconstrained:>14,}",
             f"total          {self.total:>14,}",
             f"resident bytes {self.resident:>14,}  (merged: {self.dense:,})",
-            f"file bytes     {self.file:>14,}  (without the header)",
+            f"file bytes     {self.file:>14,}  (at most; without the header)",
         ]
         if self.residual is not None:
             tail.append(f"residual       {self.residual:>14.4g}  (of the last projection, relative)")
@@ -75,9 +76,10 @@ def summary(model: nn.Module) -> Summary:
     tables = [t for c in found for g in c.groups for t in g.generator.tables().values()]
     resident = sum(t.numel() * t.element_size() for t in tensors)
     free = {id(c.owner._parameters[g.free]) for c in found for g in c.groups}
+    free |= {id(c.owner._buffers[g.steps]) for c in found for g in c.groups if g.steps}
     origin_bytes = sum(o.numel() * o.element_size() for o in origins if o is not None)
     free_bytes = sum(t.numel() * t.element_size() for t in tensors if id(t) in free)
-    generated_bytes = sum(g.generator.rows * c.free[g.free].element_size() for c in found for g in c.groups)
+    generated_bytes = sum(g.generator.rows * _number(c, g).element_size() for c in found for g in c.groups)
     return Summary(
         lines=tuple(line for prefix, c in placed for line in _lines(c, prefix)),
         dof=sum(c.dof for c in found),
@@ -89,6 +91,12 @@ def summary(model: nn.Module) -> Summary:
         file=_state_bytes(model) - origin_bytes + sum(t.numel() * t.element_size() for t in tables),
         residual=next((c.residual for c in found if c.residual is not None), None),
     )
+
+
+def _number(constraint: Constraint, group: Group) -> Tensor:
+    """A tensor of the weights' type: the free vector, or where that is of integers their steps."""
+    steps = constraint.owner._buffers[group.steps] if group.steps else None
+    return constraint.free[group.free] if steps is None else steps
 
 
 def _state_bytes(model: nn.Module) -> int:

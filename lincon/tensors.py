@@ -196,8 +196,8 @@ def _budgets(scope: Scope, dof: Dof, rows: dict[str, int]) -> dict[str, Any]:
     return _share(count(dof, sum(rows.values())), rows)
 
 
-def count(dof: Dof, rows: int) -> int:
-    """A number of free parameters, from an integer or a fraction of ``rows``.
+def count(dof: Dof, rows: int, name: str = "dof") -> int:
+    """A number of free parameters, from an integer or a fraction of ``rows``. ``name``: what an error calls it.
 
     >>> count(0.5, 100), count(64, 100), count(0.001, 100)
     (50, 64, 1)
@@ -205,13 +205,13 @@ def count(dof: Dof, rows: int) -> int:
     if isinstance(dof, Number) and not isinstance(dof, bool | int | float):  # NumPy's
         dof = int(dof) if isinstance(dof, Integral) else float(dof)
     if isinstance(dof, bool) or not isinstance(dof, int | float):
-        raise DofError(f"dof={dof!r}; give an integer or a fraction of the rows between 0 and 1.")
+        raise DofError(f"{name}={dof!r}; give an integer or a fraction between 0 and 1.")
     if not math.isfinite(dof) or dof <= 0:
-        raise DofError(f"dof={dof!r}; it must be positive and finite.")
+        raise DofError(f"{name}={dof!r}; it must be positive and finite.")
     if isinstance(dof, int):
         return dof
     if dof > 1:
-        raise DofError(f"dof={dof!r} is a fraction above 1; give an integer for a number of free parameters.")
+        raise DofError(f"{name}={dof!r} is a fraction above 1; give an integer for a number.")
     return max(1, round(dof * rows))
 
 

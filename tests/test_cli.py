@@ -166,7 +166,7 @@ def test_a_bad_config_file_is_one_line(tmp_path, text, expected):
 
 def test_flags_of_the_trainer_are_taken_in_both_forms(tmp_path):
     for form in (["--trainer.limit_train_batches", "1"], ["--trainer.limit_train_batches=1"]):
-        result = call("train", "--epochs", 1, *form, "--out", tmp_path)
+        result = call("train", "--epochs", 1, *form, "--out", tmp_path / str(len(form)))
         assert result.exit_code == 0, result.output
 
 
@@ -234,3 +234,19 @@ def test_odd_models_of_ones_own(tmp_path, monkeypatch, kind, said):
     if said:
         last = result.stderr.splitlines()[-1]
         assert last.startswith("lincon: ") and said in last
+
+
+def test_a_trained_model_is_not_replaced_and_has_nothing_to_resume(trained):
+    _, path = trained
+    before = path.read_bytes()
+    assert "holds a trained model: give another --out" in refused("train", "--epochs", 1, "--out", path.parent)
+    assert "has ended: there is nothing to resume" in refused("train", "--epochs", 1, "--resume", "--out", path.parent)
+    assert path.read_bytes() == before
+    assert call("inspect", path.parent).stdout == call("inspect", path).stdout
+
+
+def test_a_training_that_diverged_says_so_and_is_not_exported(tmp_path):
+    done = call("train", "--learning-rate", 1e9, "--images", 200, "--epochs", 3, "--out", tmp_path / "run")
+    assert done.exit_code == 2 and "the training diverged: 'free' holds NaN" in done.stderr
+    said = refused("export", tmp_path / "run", tmp_path / "model.pt2")
+    assert "outputs of the model are NaN" in said and not (tmp_path / "model.pt2").exists()

@@ -642,3 +642,9 @@ def test_a_header_that_is_nothing_but_brackets_is_refused(tmp_path):
     save_file({"free": torch.ones(3)}, tmp_path / "m.safetensors", {"lincon": "[" * 200_000})
     with pytest.raises(lincon.FileError, match="damaged"):
         lincon.inspect(tmp_path / "m.safetensors")
+
+
+def test_what_shall_be_kept_is_called_so():
+    for keep in (0, 1.5, "a", 10**9):
+        with pytest.raises(lincon.DofError, match=r"^keep="):
+            lincon.prune(constrained(), keep)

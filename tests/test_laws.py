@@ -102,3 +102,18 @@ def test_forward_mode_and_second_derivatives(generator):
     hessian = torch.func.hessian(lambda w: generator.unpack(w).square().sum() / 2)(free)
     dense = generator.dense()
     torch.testing.assert_close(hessian, dense.T @ dense)
+
+
+def test_an_accumulate_that_overwrites_is_found_out():
+    class Forgetful(type(get("hash")(40, 5)).__mro__[1]):  # type: ignore[misc]
+        name = "forgetful"
+
+        def entries(self, rows):
+            return rows % self.dof, None
+
+        def _accumulate(self, out, grad, start):
+            out.zero_()
+            super()._accumulate(out, grad, start)
+
+    with pytest.raises(AssertionError, match="_accumulate does not add to what is there"):
+        check_generator(Forgetful(40, 5))

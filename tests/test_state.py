@@ -468,3 +468,38 @@ def test_warnings_do_not_come_out_of_ordinary_use(tmp_path):
         lincon.save(model, tmp_path / "m.safetensors")
         lincon.load(convnet(), tmp_path / "m.safetensors")
         lincon.merge(model)
+
+
+def test_nothing_of_torchs_initialisers_writes_to_a_generated_weight():
+    model = convnet()
+    lincon.constrain(model, "ring", dof=0.2)
+    before = model[0].weight.detach().clone()
+    for name in ("normal_", "uniform_", "constant_", "kaiming_uniform_", "kaiming_normal_", "xavier_normal_", "zeros_"):
+        arguments = (0.5,) if name == "constant_" else ()
+        with pytest.raises(lincon.TargetError, match="cannot be written to"):
+            getattr(nn.init, name)(model[0].weight, *arguments)
+    with pytest.raises(lincon.TargetError, match="cannot be written to"):
+        model[0].reset_parameters()
+    assert torch.equal(model[0].weight, before)
+
+
+def test_summary_of_a_quantised_model_counts_merged_weights_in_their_own_type():
+    model = convnet()
+    lincon.constrain(model, "ring", dof=0.2)
+    lincon.quantize(model)
+    expected = lincon.summary(model).dense
+    lincon.merge(model)
+    assert sum(t.nbytes for t in (*model.parameters(), *model.buffers())) == expected
+
+
+def test_a_plugin_that_cannot_be_loaded_is_named_and_breaks_nothing(monkeypatch, tmp_path):
+    from importlib.metadata import EntryPoint
+
+    point = EntryPoint("mine", "nomod:Mine", "lincon.generators")
+    monkeypatch.setattr("lincon.registry.entry_points", lambda group: [point])
+    model = convnet()
+    lincon.constrain(model, "ring", dof=0.2)
+    lincon.save(model, tmp_path / "m.safetensors")
+    warned = pytest.warns(lincon.LinconWarning, match="The generator 'mine' of .* cannot be loaded .*nomod")
+    with warned, pytest.raises(lincon.UnknownGeneratorError, match="No generator 'rign'"):
+        lincon.generators.get("rign")

@@ -261,6 +261,8 @@ def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> 
     record = folder / RECORD
     if resume:
         if not any(place.exists() for place in places) or not record.exists():
+            if (folder / SAVED).exists():
+                raise LinconError(f"The training in {folder} has ended: there is nothing to resume.")
             raise LinconError(f"{folder} holds no checkpoint to resume from; train without --resume first.")
         if differing := differences({k: v for k, v in _read(record).items() if k != UNFINISHED}, here):
             raise LinconError(
