@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lincon.errors import FileError
+from lincon.errors import FileError, in_a_line
 from lincon.header import DIMENSIONS
 
 DTYPES = {str(t).removeprefix("torch."): t for t in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)}
@@ -78,7 +78,7 @@ def decode(coded: Tensor, described: dict[str, Any], plenty: int = PLENTY) -> Te
         decoded = torch.from_numpy(symbols.copy()).to(torch.uint8 if dtype == torch.bool else dtype)
         return decoded.add_(low).to(dtype).view(shape)
     except (LookupError, TypeError, ValueError, OverflowError, RuntimeError, MemoryError, zlib.error) as error:
-        raise FileError(f"A coded tensor is damaged ({error}); get another copy.") from None
+        raise FileError(f"A coded tensor is damaged ({in_a_line(error)}); get another copy.") from None
 
 
 def excess(plain: int, coded: int) -> int:

@@ -21,5 +21,10 @@ class FileError(LinconError):
     """A file is damaged, altered, too new, or was made for another model."""
 
 
+def in_a_line(error: BaseException) -> str:
+    """What an error says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class LinconWarning(UserWarning):
     """Something will probably not do what was meant."""

@@ -49,10 +49,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
     state = model.state_dict(keep_vars=True)  # one tensor of two names is one object
     if not any(is_shard(tensor) for tensor in state.values()):
         return _write(model, state, Path(path), code)
-    made: dict[int, Any] = {}
-    for tensor in state.values():
-        if id(tensor) not in made:
-            made[id(tensor)] = on_first(tensor)
+    made = {number: on_first(tensor) for number, tensor in {id(each): each for each in state.values()}.items()}
     whole_state = {name: made[id(tensor)] for name, tensor in state.items()}
     return int(on_first_rank(lambda: _write(model, whole_state, Path(path), code)))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lincon.constraint import Group, owned, prefixes
 from lincon.contents import TABLES, Contents, inspect
-from lincon.errors import FileError
+from lincon.errors import FileError, in_a_line
 from lincon.header import sha_of
 from lincon.ledger import Ledger
 from lincon.registry import build
@@ -82,8 +82,7 @@ def _rebuild_groups(contents: Contents) -> dict[str, list[Group]]:
                 generator = build(spec, tables)
                 fingerprint = generator.fingerprint()
             except Exception as error:  # whatever a generator makes of options that are none
-                said = " ".join(str(error).split())
-                raise FileError(f"{contents.path}: {spec['name']!r} cannot be made ({said}).") from None
+                raise FileError(f"{contents.path}: {spec['name']!r} cannot be made ({in_a_line(error)}).") from None
             if fingerprint != described["fingerprint"]:
                 raise FileError(
                     f"{contents.path}: this lincon makes another G of {generator!r} than the one that saved the file; "

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lincon.constraint import Constraint, Group, owned
+from lincon.constraint import Constraint, owned
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def summary(model: nn.Module) -> Summary:
     free |= {id(c.owner._buffers[g.steps]) for c in found for g in c.groups if g.steps}
     origin_bytes = sum(o.numel() * o.element_size() for o in origins if o is not None)
     free_bytes = sum(t.numel() * t.element_size() for t in tensors if id(t) in free)
-    generated_bytes = sum(g.generator.rows * _number(c, g).element_size() for c in found for g in c.groups)
+    generated_bytes = sum(g.generator.rows * c._dtype(g).itemsize for c in found for g in c.groups)
     return Summary(
         lines=tuple(line for prefix, c in placed for line in _lines(c, prefix)),
         dof=sum(c.dof for c in found),
@@ -91,12 +91,6 @@ def summary(model: nn.Module) -> Summary:
         file=_state_bytes(model) - origin_bytes + sum(t.numel() * t.element_size() for t in tables),
         residual=next((c.residual for c in found if c.residual is not None), None),
     )
-
-
-def _number(constraint: Constraint, group: Group) -> Tensor:
-    """A tensor of the weights' type: the free vector, or where that is of integers their steps."""
-    steps = constraint.owner._buffers[group.steps] if group.steps else None
-    return constraint.free[group.free] if steps is None else steps
 
 
 def _state_bytes(model: nn.Module) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
 
 LIMIT = timedelta(seconds=60)  # for a collective that another rank does not join
 
@@ -47,12 +46,13 @@ def _command(rank, world, words):
     from typer.testing import CliRunner
 
     from lincon.cli import app
-    from lincon.tasks.classification.data.digits import Digits
+
+    from .unaugmented import unaugmented
 
     names = ("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", world)
     os.environ.update({name: str(number) for name, number in names}, TORCHELASTIC_RUN_ID="tests")
     rank_zero_only.rank = rank  # which Lightning reads where it is imported
-    Digits._augmentation = lambda self: nn.Identity()
+    unaugmented()
     done = CliRunner().invoke(app, words)
     return done.exit_code, done.output
 

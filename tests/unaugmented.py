@@ -14,6 +14,11 @@ from lincon.tasks.experiments.learner import Learner
 begin = Learner.on_train_epoch_start
 
 
+def unaugmented():
+    """Have no digits augmented in this process from now on."""
+    Digits._augmentation = lambda self: nn.Identity()
+
+
 def cut_or_begin(self):
     if self.current_epoch == int(os.environ.get("CUT_AT_EPOCH", -1)):
         print("cut", flush=True)
@@ -22,6 +27,6 @@ def cut_or_begin(self):
 
 
 if __name__ == "__main__":
-    Digits._augmentation = lambda self: nn.Identity()  # type: ignore[method-assign]
+    unaugmented()
     Learner.on_train_epoch_start = cut_or_begin  # type: ignore[method-assign]
     main()

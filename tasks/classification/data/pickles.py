@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.errors import in_a_line
 
 
 class Array:
@@ -140,5 +141,4 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except LinconError:
         raise
     except Exception as reason:  # a damaged pickle can fail in any way
-        said = " ".join(str(reason).split()) or type(reason).__name__
-        raise LinconError(f"{path} cannot be read ({said}): fetch it again.") from None
+        raise LinconError(f"{path} cannot be read ({in_a_line(reason)}): fetch it again.") from None

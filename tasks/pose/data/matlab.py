@@ -19,6 +19,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
 from lincon import LinconError
+from lincon.errors import in_a_line
 
 HEADER = 128
 INT8, INT32, UINT32, MATRIX, COMPRESSED, UTF8 = 1, 5, 6, 14, 15, 16  # types of elements
@@ -48,8 +49,7 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
             found = loadmat(BytesIO(content), variable_names=names, struct_as_record=False, squeeze_me=True)
         return dict(found)
     except Exception as reason:  # scipy and NumPy raise whatever the bytes lead them to
-        said = " ".join(str(reason).split())
-        raise LinconError(f"{path} cannot be read as a MATLAB 5 file ({said}): fetch it again.") from None
+        raise LinconError(f"{path} cannot be read as a MATLAB 5 file ({in_a_line(reason)}): fetch it again.") from None
 
 
 def check(content: bytes) -> None:
