@@ -8,8 +8,8 @@ its own differentiable gradient instead.)
 
 A `WholeTape` generates all weights at once. A `LayerTape` generates each when it is read, lets it go after use, and
 generates it again for the backward: while the owner's forward runs, a weight that an operation wants to save is
-replaced by a note of which layer it is. Where activations are most of the memory, its gradients wait at first, and the
-buffer is there only when the backward has let go of enough to make room.
+replaced by a note of which layer it is. (A convolution's backward gets it `Later`.) Where activations are most of the
+memory, its gradients wait at first, and the buffer is there only when the backward has let go of enough to make room.
 """
 
 import weakref
@@ -23,6 +23,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lincon.errors import LinconError
 from lincon.generator import Generator, wide_enough
+from lincon.later import Later, asked_by_convolution
 
 if TYPE_CHECKING:
     from lincon.constraint import Constraint
@@ -107,6 +108,8 @@ class Note(NamedTuple):
     stride: tuple[int, ...]
     offset: int
     dtype: torch.dtype
+    plain: bool
+    """Whether it is contiguous, and on the device of the free vector."""
 
 
 class Saved:
@@ -205,7 +208,8 @@ class LayerTape(Tape):
             return self.saved.take(tensor)
         if tensor.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
             return self.saved.take(tensor)  # freed, and its place taken by something else
-        return Note(key, tensor.size(), tensor.stride(), int(tensor.storage_offset()), tensor.dtype)
+        plain = tensor.is_contiguous() and tensor.device == self.free[key[0]].device
+        return Note(key, tensor.size(), tensor.stride(), int(tensor.storage_offset()), tensor.dtype, plain)
 
     def _regenerate(self, packed: Any) -> Tensor:
         if not isinstance(packed, Note):
@@ -220,7 +224,13 @@ class LayerTape(Tape):
                 "The free vector was changed between the forward and the backward, so the weights of the forward "
                 "cannot be generated again: run the backward before the optimiser's step."
             )
-        return self._make(packed.key, packed.dtype).as_strided(packed.size, packed.stride, packed.offset)
+
+        def make() -> Tensor:
+            return self._make(packed.key, packed.dtype).as_strided(packed.size, packed.stride, packed.offset)
+
+        if packed.plain and asked_by_convolution():
+            return Later(packed.size, packed.dtype, make, self.free[packed.key[0]])
+        return make()
 
 
 class _Anchor(torch.autograd.Function):

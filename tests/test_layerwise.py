@@ -1,13 +1,16 @@
 """`materialize="layer"`: the same numbers without the whole of Ŵ."""
 
 import copy
+import weakref
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint_sequential
+from torch.utils.flop_counter import FlopCounterMode
 
 import lincon
+from lincon import later
 from lincon.recycling import Recycler
 from lincon.tape import LayerTape
 from tests.models import Raw, Reads, Tied, convnet, images
@@ -216,3 +219,121 @@ def test_the_buffer_of_the_gradient_is_not_kept_from_step_to_step():
     kept = [buffer for buffer, _ in constraint.groups[0].map._recycler._kept]
     grad = model.free.grad.untyped_storage().data_ptr()
     assert all(buffer.untyped_storage().data_ptr() != grad for buffer in kept)
+
+
+CONVOLUTIONS = {
+    "plain": (lambda: nn.Conv2d(6, 8, 3), (2, 6, 9, 9)),
+    "strided, with groups": (lambda: nn.Conv2d(6, 8, 3, 2, 1, groups=2, bias=False), (2, 6, 9, 9)),
+    "of each channel": (lambda: nn.Conv2d(6, 6, 3, groups=6), (2, 6, 9, 9)),
+    "dilated": (lambda: nn.Conv2d(6, 8, 3, dilation=2), (2, 6, 9, 9)),
+    "transposed": (lambda: nn.ConvTranspose2d(6, 8, 3, 2, output_padding=1), (2, 6, 5, 5)),
+    "of sequences": (lambda: nn.Conv1d(6, 8, 3), (2, 6, 9)),
+    "of volumes": (lambda: nn.Conv3d(6, 8, 3), (2, 6, 5, 5, 5)),
+    "of one image": (lambda: nn.Conv2d(6, 8, 3), (6, 9, 9)),
+    "in float64": (lambda: nn.Conv2d(6, 8, 3).double(), (2, 6, 9, 9)),
+}
+
+
+def convolve(model, x):
+    """Outputs and gradients, of the input too."""
+    x = x.clone().requires_grad_()
+    model.zero_grad()
+    out = model(x)
+    out.square().sum().backward()
+    return [out.detach(), x.grad, *(p.grad for p in model.parameters() if p.requires_grad)]
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("dof", [0.1, 1.0])  # a free vector with less room than a weight takes, and with more
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_convolution_in_two_halves_comes_to_the_same_bits(name, dof, frozen, monkeypatch):
+    build, shape = CONVOLUTIONS[name]
+    model = nn.Sequential(build())
+    lincon.constrain(model, "ring", dof=dof, materialize="layer")
+    model.free.requires_grad_(not frozen)
+    x = torch.randn(shape, dtype=model.free.dtype)
+    asked = later.asked_by_convolution
+    taken = []
+    monkeypatch.setattr(lincon.tape, "asked_by_convolution", lambda: taken.append(asked()) or taken[-1])
+    halves = convolve(model, x)
+    assert taken == [True]
+    monkeypatch.setattr(lincon.tape, "asked_by_convolution", lambda: False)
+    assert all(torch.equal(*pair) for pair in zip(halves, convolve(model, x), strict=True))
+
+
+def test_a_convolution_has_no_weight_beside_the_gradient_of_it(monkeypatch):
+    """The weight is made for the gradient of the input, and gone when its own is made; not made where none wants it."""
+    model = nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False))
+    lincon.constrain(model, "ring", dof=0.9, materialize="layer")
+    made, calls = [], []
+    make, backward = LayerTape._make, later._kernel
+
+    def recorded_make(self, key, dtype):
+        weight = make(self, key, dtype)
+        made.append(weakref.ref(weight.untyped_storage()))
+        return weight
+
+    def recorded_backward(*args):
+        calls.append((args[-1], sum(ref() is not None for ref in made)))
+        return backward(*args)
+
+    x = torch.randn(2, 6, 9, 9)
+    out = model(x).square().sum()
+    monkeypatch.setattr(LayerTape, "_make", recorded_make)
+    monkeypatch.setattr(later, "_kernel", recorded_backward)
+    out.backward()
+    assert len(made) == 1  # that of the second layer, whose input has a gradient
+    assert calls == [([True, False, False], 1), ([False, True, False], 0), ([False, True, False], 0)]
+
+
+def test_a_convolution_in_two_halves_goes_with_autocast_and_counters():
+    models = pair(convnet)
+    for model in models:
+        with torch.autocast("cpu", dtype=torch.bfloat16), FlopCounterMode(display=False) as counted:
+            model(images()).float().square().sum().backward()
+        model.counted = counted.get_total_flops()
+    assert models[0].counted == models[1].counted > 0
+    torch.testing.assert_close(models[0].free.grad, models[1].free.grad, rtol=0.02, atol=0.5)
+
+
+def test_a_weight_that_is_convolved_itself_gets_its_gradient():
+    """As one does who smooths filters: there the weight is what a convolution takes as its input, or as both."""
+
+    class Smoothed(nn.Conv2d):
+        def forward(self, x):
+            smooth = nn.functional.conv2d(self.weight.flatten(0, 1)[:, None], torch.ones(1, 1, 3, 3), padding=1)
+            own = nn.functional.conv2d(self.weight, self.weight).mean()
+            return nn.functional.conv2d(x, smooth.view_as(self.weight)) * own
+
+    grads = []
+    for model in pair(lambda: torch.manual_seed(0) and nn.Sequential(Smoothed(1, 4, 3), Smoothed(4, 4, 3))):
+        model(images()).square().sum().backward()
+        grads.append(model.free.grad)
+    torch.testing.assert_close(*grads)
+
+
+class _Addressed(torch.autograd.Function):
+    """A product by someone's own kernel, which needs the weight where its address says."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        assert type(weight) is torch.Tensor and weight.data_ptr()
+        return grad @ weight, grad.T @ x
+
+
+def test_an_operation_of_the_users_own_gets_an_ordinary_weight():
+    class Own(nn.Linear):
+        def forward(self, x):
+            return _Addressed.apply(x, self.weight) + self.bias
+
+    grads = []
+    for model in pair(lambda: torch.manual_seed(0) and nn.Sequential(Own(6, 6), Own(6, 6))):
+        model(torch.ones(2, 6)).square().sum().backward()
+        grads.append(model.free.grad)
+    torch.testing.assert_close(*grads)
