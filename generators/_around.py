@@ -15,7 +15,8 @@ _INNER = "inner_"
 class Around(Generator):
     """Holds ``inner``; the file stores its spec, its tables by their names after "inner_", and `own_tables`.
 
-    A subclass writes `_write_scaled` and `_accumulate_scaled`, which give `_write` and `_accumulate`.
+    A subclass writes `_write_scaled` and `_accumulate_scaled`, which give `_write` and `_accumulate`; the free vector
+    reaches them as the inner generator spreads it.
     """
 
     allows_unused = True
@@ -31,6 +32,7 @@ class Around(Generator):
         own = {name.removeprefix(_INNER): table for name, table in tables.items()}
         self.inner = inner if isinstance(inner, Generator) else build(inner, own)
         self.disjoint = self.inner.disjoint  # type: ignore[misc]
+        self.grain = self.inner.grain
 
     @abstractmethod
     def own_tables(self) -> dict[str, Tensor]:
@@ -41,6 +43,16 @@ class Around(Generator):
 
     def tables(self) -> dict[str, Tensor]:
         return self.own_tables() | {_INNER + name: table for name, table in self.inner.tables().items()}
+
+    @property
+    def spread_dof(self) -> int:
+        return self.inner.spread_dof
+
+    def _spread(self, free: Tensor) -> Tensor:
+        return self.inner._spread(free)
+
+    def _gather(self, total: Tensor) -> Tensor:
+        return self.inner._gather(total)
 
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
         self._write_scaled(out, free, start, [(0, len(out), 1.0)])

@@ -46,6 +46,7 @@ class Fastfood(Generator):
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         super().__init__(rows, dof, seed)
         self.size = 1 << (dof - 1).bit_length()
+        self.grain = min(rows, self.size)
         self.scale = (rows * self.size) ** -0.5
         self._cache: dict[tuple[int, torch.device], _Block] = {}
 

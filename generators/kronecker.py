@@ -40,6 +40,7 @@ class Kronecker(Generator):
         super().__init__(rows, dof, seed)
         self.orthonormal = bool(orthonormal)
         self.diagonal_gram = self.orthonormal
+        self.grain = rows
         self.height, self.width = _roots(rows, dof)
         self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
         self._order: dict[torch.device, Tensor] = {}

@@ -92,31 +92,27 @@ class Part(Around):
         return Part(self.rows, self.dof, self.seed, inner=inner, kept_columns=self._columns, kept_rows=self._rows_kept)
 
     def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
-        whole = self._spread(free)
         if self._rows_kept is None:
-            return self.inner._write_scaled(out, whole, start, segments)
+            return self.inner._write_scaled(out, free, start, segments)
         rows = self._place("rows", out.device)[start : start + len(out)]
         if len(rows):
             span = out.new_empty(int(rows[-1] - rows[0]) + 1)
-            self.inner._write(span, whole, int(rows[0]))
+            self.inner._write(span, free, int(rows[0]))
             torch.index_select(span, 0, rows - rows[0], out=out)
         for low, high, scale in segments:
             out[low:high].mul_(scale)
 
     def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
-        total = out if self._columns is None else out.new_zeros(self.inner.dof)
         if self._rows_kept is None:
-            self.inner._accumulate_scaled(total, grad, start, segments)
+            self.inner._accumulate_scaled(out, grad, start, segments)
         elif len(grad):
             rows = self._place("rows", grad.device)[start : start + len(grad)]
-            span = total.new_zeros(int(rows[-1] - rows[0]) + 1)
-            scaled = grad.to(total.dtype, copy=True)
+            span = out.new_zeros(int(rows[-1] - rows[0]) + 1)
+            scaled = grad.to(out.dtype, copy=True)
             for low, high, scale in segments:
                 scaled[low:high].mul_(scale)
             span[rows - rows[0]] = scaled
-            self.inner._accumulate(total, span, int(rows[0]))
-        if self._columns is not None:
-            out += total[self._place("columns", out.device)]
+            self.inner._accumulate(out, span, int(rows[0]))
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         if self._rows_kept is not None:
@@ -129,10 +125,14 @@ class Part(Around):
     def _spread(self, free: Tensor) -> Tensor:
         """The free numbers in their places among those of the inner generator, zeros elsewhere."""
         if self._columns is None:
-            return free
+            return self.inner._spread(free)
         whole = free.new_zeros(self.inner.dof)
         whole[self._place("columns", free.device)] = free
-        return whole
+        return self.inner._spread(whole)
+
+    def _gather(self, total: Tensor) -> Tensor:
+        total = self.inner._gather(total)
+        return total if self._columns is None else total[self._place("columns", total.device)]
 
     def _place(self, what: str, device: torch.device) -> Tensor:
         """Indices of what is kept, (rows,) or (dof,)."""

@@ -261,9 +261,13 @@ class Constraint:
 
     def _generate_one(self, group: Group, index: int, free: Tensor, dtype: torch.dtype) -> Tensor:
         entry = group.ledger.entries[index]
-        flat = group.map.unpack(free, entry.start, entry.stop, dtype=dtype)
+        return self._shaped(group, index, group.map.unpack(free, entry.start, entry.stop, dtype=dtype))
+
+    def _shaped(self, group: Group, index: int, flat: Tensor) -> Tensor:
+        """The weight of an entry from its generated rows."""
+        entry = group.ledger.entries[index]
         if (origin := self._origin(group)) is not None:
-            flat = flat + origin[entry.start : entry.stop].to(dtype)
+            flat = flat + origin[entry.start : entry.stop].to(flat.dtype)
         return _to(flat.view(entry.shape), group.device(index))
 
     def read(self, key: tuple[int, int]) -> Tensor:

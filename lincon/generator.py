@@ -2,6 +2,8 @@
 
 An implementation says what G does to a range of rows, twice: `_write` (G[start:stop] @ free) and `_accumulate`
 (+= G[start:stop].T @ grad). Everything else (autograd, projection, spec, fingerprint, operators) is derived here.
+Where a part of the work is on the free vector, whatever rows are asked for, G = H S, `_spread` (S free) and `_gather`
+(Sᵀ total) have it, and the two others are those of H: a step that asks for many ranges does it once.
 The two directions are a pair of torch operators, each the derivative of the other, so gradients of any order, forward
 mode, `torch.func` and `torch.compile(fullgraph=True)` see a linear map and never trace into it.
 """
@@ -65,6 +67,8 @@ class Generator(ABC):
     """Whether no row reads two entries, so that GᵀG is diagonal under any multipliers of the rows."""
     starts_from_weights: ClassVar[bool] = False
     """Whether a model constrained by it starts at the projection of its own weights, in their own scale."""
+    grain: int = 1
+    """Rows that come together: a range of fewer costs as much. Gradients of smaller tensors wait for one another."""
 
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         if rows < 1 or dof < 1:
@@ -83,11 +87,30 @@ class Generator(ABC):
 
     @abstractmethod
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        """out[:] = G[start : start + len(out)] @ free. ``out`` and ``free`` share dtype and device; no autograd."""
+        """out[:] = G[start : start + len(out)] @ free. ``out`` and ``free`` share dtype and device; no autograd.
+
+        ``free``: (spread_dof,), what `_spread` made of the free vector.
+        """
 
     @abstractmethod
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        """out += G[start : start + len(grad)].T @ grad. ``out``: (dof,) float32 or float64; same bits run to run."""
+        """out += G[start : start + len(grad)].T @ grad. ``out``: (spread_dof,) float32 or float64.
+
+        The same bits run to run.
+        """
+
+    @property
+    def spread_dof(self) -> int:
+        """The length of what `_spread` makes."""
+        return self.dof
+
+    def _spread(self, free: Tensor) -> Tensor:
+        """S free: (dof,) -> (spread_dof,), once for all ranges of rows. The default is the free vector itself."""
+        return free
+
+    def _gather(self, total: Tensor) -> Tensor:
+        """Sᵀ total: (spread_dof,), what all of `_accumulate` added up, -> (dof,)."""
+        return total
 
     def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
         """`_write`, then each (low, high, scale) of ``out`` times its scale. Overridden where one pass does both."""
@@ -103,8 +126,14 @@ class Generator(ABC):
             self._accumulate(out, part, start + low)
 
     def accumulator(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Zeros (dof,) in which gradients of ``dtype`` are summed."""
-        return self._recycler.empty(self.dof, wide_enough(dtype), device).zero_()
+        """Zeros (spread_dof,) in which gradients of ``dtype`` are summed."""
+        return self._recycler.empty(self.spread_dof, wide_enough(dtype), device).zero_()
+
+    def rows_of(self, spread: Tensor, start: int, stop: int) -> Tensor:
+        """The weights of rows [start, stop) from what `_spread` made, in its type; of recycled storage."""
+        out = self._recycler.empty(stop - start, spread.dtype, spread.device)
+        self._write(out, spread, start)
+        return out
 
     def options(self) -> dict[str, Any]:
         """Constructor options beyond rows, dof and seed, as plain JSON values."""
@@ -163,7 +192,7 @@ class Generator(ABC):
         if torch.is_grad_enabled() and free.requires_grad:
             raise LinconError(f"{self.name}: unpack(out=...) is not differentiable; call it under torch.no_grad().")
         with torch.no_grad():
-            self._write(out, free.to(out.dtype), start)
+            self._write(out, self._spread(free.to(out.dtype)), start)
         return out
 
     def adjoint(self, grad: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
@@ -354,9 +383,8 @@ _live: WeakValueDictionary[str, Generator] = WeakValueDictionary()
 
 @torch.library.custom_op("lincon::unpack", mutates_args=())
 def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    out = _live[generator]._recycler.empty(stop - start, dtype, free.device)
-    _live[generator]._write(out, free.to(dtype), start)
-    return out
+    g = _live[generator]
+    return g.rows_of(g._spread(free.to(dtype)), start, stop)
 
 
 @torch.library.custom_op("lincon::adjoint", mutates_args=())
@@ -364,7 +392,7 @@ def _adjoint(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.d
     g = _live[generator]
     out = g.accumulator(grad.dtype, grad.device)
     g._accumulate(out, grad.contiguous(), start)
-    return out.to(dtype)
+    return g._gather(out).to(dtype)
 
 
 @_unpack.register_fake

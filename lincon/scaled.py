@@ -30,6 +30,7 @@ class Scaled(Generator):
     def __init__(self, inner: Generator, sizes: Sequence[int], scales: Sequence[float], isometric: bool) -> None:
         super().__init__(inner.rows, inner.dof, inner.seed)
         self.inner, self.sizes, self.scales, self.isometric = inner, list(sizes), list(scales), isometric
+        self.grain = inner.grain
         uniform = len(set(self.scales)) == 1
         self.diagonal_gram = inner.disjoint or (inner.diagonal_gram and uniform)
         self._columns: dict[tuple[torch.device, torch.dtype], Tensor] = {}
@@ -73,17 +74,25 @@ class Scaled(Generator):
         squares = torch.tensor(self.scales, dtype=torch.float64).square()
         return squares.repeat_interleave(torch.tensor(self.sizes))
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
+    @property
+    def spread_dof(self) -> int:
+        return self.inner.spread_dof
+
+    def _spread(self, free: Tensor) -> Tensor:
         if self.isometric:
-            wide = torch.promote_types(out.dtype, torch.float32)
-            free = (free.to(wide) * self._column_scale(free.to(wide))).to(out.dtype)
+            wide = free.to(torch.promote_types(free.dtype, torch.float32))
+            free = (wide * self._column_scale(wide)).to(free.dtype)
+        return self.inner._spread(free)
+
+    def _gather(self, total: Tensor) -> Tensor:
+        total = self.inner._gather(total)
+        return total * self._column_scale(total) if self.isometric else total
+
+    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
         self.inner._write_scaled(out, free, start, self._segments(start, start + len(out)))
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        total = torch.zeros_like(out) if self.isometric else out
-        self.inner._accumulate_scaled(total, grad, start, self._segments(start, start + len(grad)))
-        if self.isometric:
-            out += total * self._column_scale(total)
+        self.inner._accumulate_scaled(out, grad, start, self._segments(start, start + len(grad)))
 
     def energy(self, start: int, stop: int) -> float:
         if self.isometric:

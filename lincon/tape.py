@@ -14,6 +14,7 @@ memory, its gradients wait at first, and the buffer is there only when the backw
 
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,20 +68,28 @@ class Tape(ABC):
         return _Weight.apply(self.seen[key[0]], self.tokens[key[0]], weight, self, key)
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Zeros (dof,), of recycled storage where it is large: what the adjoints are added into."""
+        """Zeros (spread_dof,), of recycled storage where it is large: what the adjoints are added into."""
         return generator.accumulator(dtype, device)
 
     def gradient(self, number: int) -> Tensor | None:
-        """All that was added to the buffer of a group, which the tape lets go of; None if nothing was."""
-        return self.buffers.pop(number, None)
+        """(dof,), of all that was added to the buffer of a group, which the tape lets go of; None if nothing was."""
+        buffer = self.buffers.pop(number, None)
+        return None if buffer is None else self.groups[number].map._gather(buffer)
 
+    @abstractmethod
     def add(self, key: Key, grad: Tensor) -> None:
-        """Add a weight's adjoint to the buffer of its group."""
-        group, device = self.groups[key[0]], self.free[key[0]].device
-        if key[0] not in self.buffers:
-            self.buffers[key[0]] = self.buffer(group.map, grad.dtype, device)
-        start = group.ledger.entries[key[1]].start
-        group.map._accumulate(self.buffers[key[0]], grad.to(device).reshape(-1), start)
+        """Add a weight's adjoint to the buffer of its group, now or before the gradient is asked for."""
+
+    def accumulate(self, number: int, start: int, grad: Tensor) -> None:
+        """Add the adjoint of rows of a group to its buffer."""
+        map_, device = self.groups[number].map, self.free[number].device
+        if number not in self.buffers:
+            self.buffers[number] = self.buffer(map_, grad.dtype, device)
+        map_._accumulate(self.buffers[number], grad.to(device).reshape(-1), start)
+
+    def start(self, key: Key) -> int:
+        """The first row of an entry."""
+        return self.groups[key[0]].ledger.entries[key[1]].start
 
 
 class WholeTape(Tape):
@@ -90,6 +99,7 @@ class WholeTape(Tape):
         super().__init__(constraint)
         with torch.no_grad():
             made = [constraint._generate(group) for group in self.groups]
+        self.waiting: dict[int, list[tuple[int, Tensor]]] = {}
         self.weights = [[self.track(w, (n, i)) for i, w in enumerate(group)] for n, group in enumerate(made)]
 
     def weight(self, key: Key) -> Tensor:
@@ -98,6 +108,18 @@ class WholeTape(Tape):
     def close(self) -> None:
         super().close()
         self.weights.clear()
+
+    def add(self, key: Key, grad: Tensor) -> None:
+        """At once, or where rows come together with all others that are less than a grain."""
+        if grad.numel() >= self.groups[key[0]].map.grain:
+            self.accumulate(key[0], self.start(key), grad)
+        else:
+            self.waiting.setdefault(key[0], []).append((self.start(key), grad.reshape(-1)))
+
+    def gradient(self, number: int) -> Tensor | None:
+        for start, grad in _joined(self.waiting.pop(number, [])):
+            self.accumulate(number, start, grad)
+        return super().gradient(number)
 
 
 class Note(NamedTuple):
@@ -144,6 +166,7 @@ class LayerTape(Tape):
         self.places: dict[int, Key] = {}
         self.saved = Saved()
         self.waiting: list[tuple[Key, Tensor]] = []
+        self.spread: dict[tuple[int, torch.dtype], Tensor] = {}
         self.hooks = saved_tensors_hooks(self._note, self._regenerate)
         self.hooks.__enter__()
 
@@ -166,7 +189,7 @@ class LayerTape(Tape):
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
         """One that is freed with the gradient: a recycled one would be there in every forward too."""
-        return torch.zeros(generator.dof, dtype=wide_enough(dtype), device=device)
+        return torch.zeros(generator.spread_dof, dtype=wide_enough(dtype), device=device)
 
     def gradient(self, number: int) -> Tensor | None:
         self._add_waiting()
@@ -182,7 +205,8 @@ class LayerTape(Tape):
     def _add_waiting(self) -> None:
         """In the order in which they came: the sums are the same bits as without waiting."""
         while self.waiting:
-            super().add(*self.waiting.pop(0))
+            key, grad = self.waiting.pop(0)
+            self.accumulate(key[0], self.start(key), grad)
 
     def _worth_waiting(self, number: int) -> bool:
         """Whether less memory is in use without the buffer of the group.
@@ -190,17 +214,23 @@ class LayerTape(Tape):
         So it is where the forward has saved more than buffer and gradients will ever take, until the backward has let
         go of enough to make room for both; but gradients that are a buffer ahead of what it lets go of wait no more.
         """
-        generator, free = self.groups[number].generator, self.free[number]
+        generator, free = self.groups[number].map, self.free[number]
         size = wide_enough(free.dtype).itemsize
-        buffer, waiting = size * generator.dof, sum(grad.nbytes for _, grad in self.waiting)
+        buffer, waiting = size * generator.spread_dof, sum(grad.nbytes for _, grad in self.waiting)
         if self.saved.bytes < buffer + size * generator.rows:
             return False
         return self.saved.freed < buffer + waiting <= self.saved.freed + 2 * buffer
 
     def _make(self, key: Key, dtype: torch.dtype) -> Tensor:
+        number, index = key
+        group = self.groups[number]
+        entry = group.ledger.entries[index]
         with torch.no_grad():
-            group = self.groups[key[0]]
-            return self.constraint._generate_one(group, key[1], self.constraint.scaled(self.free[key[0]], group), dtype)
+            if (number, dtype) not in self.spread:
+                free = self.constraint.scaled(self.free[number], group)
+                self.spread[number, dtype] = group.map._spread(free.to(dtype))
+            flat = group.map.rows_of(self.spread[number, dtype], entry.start, entry.stop)
+            return self.constraint._shaped(group, index, flat)
 
     def _note(self, tensor: Tensor) -> Any:
         key = self.places.get(tensor.untyped_storage().data_ptr()) if tensor.layout == torch.strided else None
@@ -262,6 +292,20 @@ class _Weight(torch.autograd.Function):
         with ctx.tape.adding:
             ctx.tape.add(ctx.key, grad)
         return None, grad.new_zeros(0, dtype=ctx.dtype, device=ctx.device), None, None, None
+
+
+def _joined(parts: list[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+    """Ranges of rows as (start, grad), in order, those that follow on one another as one."""
+    run: list[Tensor] = []
+    first = stop = 0
+    for start, grad in sorted(parts, key=lambda part: part[0]):
+        if run and start != stop:
+            yield first, torch.cat(run)
+            run = []
+        first, stop = first if run else start, start + len(grad)
+        run.append(grad)
+    if run:
+        yield first, torch.cat(run)
 
 
 def _version(tensor: Tensor) -> int:

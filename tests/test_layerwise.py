@@ -38,7 +38,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("generator", ["ring", "hash", "sparse"])
+@pytest.mark.parametrize("generator", ["ring", "hash", "sparse", "fastfood", "kronecker"])
 @pytest.mark.parametrize("scope", ["model", "tensor"])
 def test_outputs_and_gradients_are_those_of_the_default(name, generator, scope):
     build, x = CASES[name]

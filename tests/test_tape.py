@@ -1,0 +1,124 @@
+"""What a step does once, and what it does for each tensor."""
+
+import pytest
+import torch
+from torch import nn
+
+import lincon
+from lincon.generators import Fastfood, Kronecker, Mask, Ring
+from lincon.scaled import Scaled
+
+
+def layers(sizes=(8, 8, 8, 8)):
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in zip((8, *sizes), (*sizes, 8), strict=True)))
+
+
+def pruned(materialize):
+    model = layers()
+    lincon.constrain(model, "ring", dof=0.5, materialize=materialize)
+    lincon.prune(model, 0.5)
+    return model
+
+
+def isometric(materialize):
+    model = layers()
+    lincon.constrain(model, "ring", dof=0.5, materialize=materialize, scale="isometric")
+    return model
+
+
+def dense_gradient(model, x):
+    """Of the free vector: Gᵀ times the gradients of an ordinary model with these weights."""
+    (constraint,) = lincon.constraints(model)
+    (group,) = constraint.groups
+    twin = layers([len(layer.bias) for layer in model][:-1])
+    biases = {name: p.detach() for name, p in model.named_parameters() if name.endswith("bias")}
+    twin.load_state_dict({**{k: v.detach() for k, v in constraint.weights().items()}, **biases})
+    twin(x).square().sum().backward()
+    named = dict(twin.named_parameters())
+    return group.map.adjoint(torch.cat([named[entry.name].grad.reshape(-1) for entry in group.ledger]))
+
+
+def counted(monkeypatch, generator, method):
+    """A list that grows with every call of a method of a generator's class."""
+    calls = []
+    plain = getattr(type(generator), method)
+    monkeypatch.setattr(type(generator), method, lambda self, *args: calls.append(args) or plain(self, *args))
+    return calls
+
+
+@pytest.mark.parametrize("build", [pruned, isometric])
+@pytest.mark.parametrize("materialize", ["model", "layer"])
+def test_what_is_done_to_the_free_vector_is_done_once_a_step(build, materialize, monkeypatch):
+    model, x = build(materialize), torch.randn(3, 8)
+    expected = dense_gradient(model, x)
+    map_ = lincon.constraints(model)[0].groups[0].map
+    spread, gathered = counted(monkeypatch, map_, "_spread"), counted(monkeypatch, map_, "_gather")
+    out = model(x).square().sum()
+    out.backward()
+    assert len(spread) == len(gathered) == 1
+    torch.testing.assert_close(model.free.grad, expected)
+
+
+@pytest.mark.parametrize("generator", ["kronecker", "fastfood"])
+def test_gradients_of_rows_that_come_together_wait_for_one_another(generator, monkeypatch):
+    """One adjoint for all, and the same gradient; of a graph that is kept, twice."""
+    model, x = layers(), torch.randn(3, 8)
+    lincon.constrain(model, generator, dof=0.9)
+    expected = dense_gradient(model, x)
+    calls = counted(monkeypatch, lincon.constraints(model)[0].groups[0].generator, "_accumulate_scaled")
+    loss = model(x).square().sum()
+    loss.backward(retain_graph=True)
+    assert [(start, len(grad)) for _, grad, start, _ in calls] == [(0, 320)]
+    torch.testing.assert_close(model.free.grad, expected)
+    loss.backward()
+    torch.testing.assert_close(model.free.grad, 2 * expected)
+
+
+def test_a_tensor_that_was_not_used_leaves_a_gap_among_those_that_wait(monkeypatch):
+    model, x = layers(), torch.randn(3, 8)
+    lincon.constrain(model, "kronecker", dof=0.9)
+    monkeypatch.setattr(model[2], "forward", lambda x: x)
+    (group,) = lincon.constraints(model)[0].groups
+    calls = counted(monkeypatch, group.generator, "_accumulate_scaled")
+    model(x).square().sum().backward()
+    assert [(start, len(grad)) for _, grad, start, _ in calls] == [(0, 128), (192, 128)]
+    each = [torch.zeros(64) if n == 2 else w for n, w in enumerate(_gradients(model, x))]
+    torch.testing.assert_close(model.free.grad, group.map.adjoint(torch.cat([g.reshape(-1) for g in each])))
+
+
+def _gradients(model, x):
+    """Of each weight, by reading them once and differentiating by what was read."""
+    weights = [layer.weight.detach().clone().requires_grad_() for layer in model]
+    for number, weight in enumerate(weights):
+        x = x if number == 2 else nn.functional.linear(x, weight, model[number].bias.detach())
+    used = [w for n, w in enumerate(weights) if n != 2]
+    found = list(torch.autograd.grad(x.square().sum(), used))
+    return [*found[:2], None, *found[2:]]
+
+
+def test_gradients_of_tensors_larger_than_a_grain_do_not_wait(monkeypatch):
+    model, x = layers((8, 32, 32, 8)), torch.randn(3, 8)
+    lincon.constrain(model, "fastfood", dof=100)
+    inner = lincon.constraints(model)[0].groups[0].generator
+    assert inner.grain == 128
+    calls = counted(monkeypatch, inner, "_accumulate_scaled")
+    model(x).square().sum().backward()
+    sizes = [8 * 8, 32 * 8, 32 * 32, 8 * 32, 8 * 8]
+    starts = [sum(sizes[:n]) for n in range(5)]
+    assert [start for _, _, start, _ in calls] == [starts[3], starts[2], starts[1], starts[0], starts[4]]
+
+
+def test_a_grain_is_what_costs_as_much_in_part():
+    assert Ring(1000, 100).grain == 1 and Kronecker(1000, 100).grain == 1000
+    assert Fastfood(1000, 100).grain == 128 and Fastfood(100, 100).grain == 100
+    wrapped = Scaled(Mask.of(Fastfood(1000, 100), torch.ones(1000, dtype=torch.bool)), [1000], [2.0], False)
+    assert wrapped.grain == 128
+
+
+def test_a_pruned_weight_passes_no_gradient_on_whatever_it_is():
+    shown = torch.arange(6) % 2 == 0
+    mask = Mask.of(Ring(6, 6), shown)
+    grad = torch.where(shown, 1.0, torch.nan)
+    assert bool(mask.adjoint(grad).isfinite().all())
+    assert torch.equal(mask.unpack(torch.full((6,), torch.inf)).isinf(), shown)
