@@ -120,10 +120,12 @@ class Generator(ABC):
                 out[low:high].mul_(scale)
 
     def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
-        """`_accumulate` of each (low, high, scale) of ``grad`` times its scale."""
-        for low, high, scale in segments:
-            part = grad[low:high].to(out.dtype) * scale if scale != 1.0 else grad[low:high]
-            self._accumulate(out, part, start + low)
+        """`_accumulate` of ``grad`` with each (low, high, scale) of it times its scale."""
+        if any(scale != 1.0 for _, _, scale in segments):
+            grad = grad.to(out.dtype, copy=True)
+            for low, high, scale in segments:
+                grad[low:high].mul_(scale)
+        self._accumulate(out, grad, start)
 
     def accumulator(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Zeros (spread_dof,) in which gradients of ``dtype`` are summed."""

@@ -66,10 +66,10 @@ def test_gradients_of_rows_that_come_together_wait_for_one_another(generator, mo
     model, x = layers(), torch.randn(3, 8)
     lincon.constrain(model, generator, dof=0.9)
     expected = dense_gradient(model, x)
-    calls = counted(monkeypatch, lincon.constraints(model)[0].groups[0].generator, "_accumulate_scaled")
+    calls = counted(monkeypatch, lincon.constraints(model)[0].groups[0].generator, "_accumulate")
     loss = model(x).square().sum()
     loss.backward(retain_graph=True)
-    assert [(start, len(grad)) for _, grad, start, _ in calls] == [(0, 320)]
+    assert [(start, len(grad)) for _, grad, start in calls] == [(0, 320)]
     torch.testing.assert_close(model.free.grad, expected)
     loss.backward()
     torch.testing.assert_close(model.free.grad, 2 * expected)
@@ -80,9 +80,9 @@ def test_a_tensor_that_was_not_used_leaves_a_gap_among_those_that_wait(monkeypat
     lincon.constrain(model, "kronecker", dof=0.9)
     monkeypatch.setattr(model[2], "forward", lambda x: x)
     (group,) = lincon.constraints(model)[0].groups
-    calls = counted(monkeypatch, group.generator, "_accumulate_scaled")
+    calls = counted(monkeypatch, group.generator, "_accumulate")
     model(x).square().sum().backward()
-    assert [(start, len(grad)) for _, grad, start, _ in calls] == [(0, 128), (192, 128)]
+    assert [(start, len(grad)) for _, grad, start in calls] == [(0, 128), (192, 128)]
     each = [torch.zeros(64) if n == 2 else w for n, w in enumerate(_gradients(model, x))]
     torch.testing.assert_close(model.free.grad, group.map.adjoint(torch.cat([g.reshape(-1) for g in each])))
 
@@ -102,11 +102,11 @@ def test_gradients_of_tensors_larger_than_a_grain_do_not_wait(monkeypatch):
     lincon.constrain(model, "fastfood", dof=100)
     inner = lincon.constraints(model)[0].groups[0].generator
     assert inner.grain == 128
-    calls = counted(monkeypatch, inner, "_accumulate_scaled")
+    calls = counted(monkeypatch, inner, "_accumulate")
     model(x).square().sum().backward()
     sizes = [8 * 8, 32 * 8, 32 * 32, 8 * 32, 8 * 8]
     starts = [sum(sizes[:n]) for n in range(5)]
-    assert [start for _, _, start, _ in calls] == [starts[3], starts[2], starts[1], starts[0], starts[4]]
+    assert [start for _, _, start in calls] == [starts[3], starts[2], starts[1], starts[0], starts[4]]
 
 
 def test_a_grain_is_what_costs_as_much_in_part():
