@@ -73,10 +73,10 @@ class Mask(Around):
 
     def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
         self.inner._write_scaled(out, free, start, segments)
-        _bits(out).bitwise_and_(self._ones(out.device, start, len(out)))
+        _bits(out).bitwise_and_(self._as_bits(out.device, start, len(out)))
 
     def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
-        shown = _bits(grad).bitwise_and(self._ones(grad.device, start, len(grad)))
+        shown = _bits(grad).bitwise_and(self._as_bits(grad.device, start, len(grad)))
         self.inner._accumulate_scaled(out, shown.view(grad.dtype), start, segments)
 
     def offset(self) -> Tensor | None:
@@ -87,7 +87,7 @@ class Mask(Around):
         shown = self.shown.double()
         return self.inner.gram_diagonal(shown if weights is None else shown * weights.double().cpu())
 
-    def _ones(self, device: torch.device, start: int, length: int) -> Tensor:
+    def _as_bits(self, device: torch.device, start: int, length: int) -> Tensor:
         """Of rows that are shown all bits, (length,) int8: of a product, NaN times zero would be left."""
         if device not in self._placed:
             self._placed[device] = -self.shown.to(device, torch.int8)
@@ -96,4 +96,4 @@ class Mask(Around):
 
 def _bits(values: Tensor) -> Tensor:
     """The same memory as integers."""
-    return values.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize])
+    return values.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize])

@@ -94,6 +94,8 @@ def constrain(
             plans.append(_plan(model, label, members, make, budget, mixed, scale, offset, init, taken))
         values = {name: value for plan in plans for name, value in plan.values.items()}
         groups = [replace(plan.group, gradient=gradient) for plan in plans]
+        for made in groups:  # here, where it may still be refused
+            made.divisor(values[made.free])
         constraint = bind(model, groups, chosen, values)
         constraint.materialize = materialize
         if any(plan.fit for plan in plans):

@@ -36,6 +36,9 @@ CHUNK = 1 << 16
 SMALL = 1 << 20
 """Entries up to which G is made dense to project."""
 
+COUNTED = 1 << 28
+"""Entries of G up to which all of them are made: 2 GiB, or some minutes."""
+
 TABLE_BYTES = 1 << 20
 """A table that speeds up a generator is kept between calls if it is no larger than this (1 MiB a device)."""
 
@@ -68,7 +71,8 @@ class Generator(ABC):
     starts_from_weights: ClassVar[bool] = False
     """Whether a model constrained by it starts at the projection of its own weights, in their own scale."""
     grain: int = 1
-    """Rows that come together: a range of fewer costs as much. Gradients of smaller tensors wait for one another."""
+    """Rows that come together: a range of fewer costs as much. A step has the adjoint of all smaller tensors at once,
+    where the weights are generated at once too (``materialize="model"``)."""
 
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         if rows < 1 or dof < 1:
@@ -87,14 +91,14 @@ class Generator(ABC):
 
     @abstractmethod
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        """out[:] = G[start : start + len(out)] @ free. ``out`` and ``free`` share dtype and device; no autograd.
+        """out[:] = H[start : start + len(out)] @ free. ``out`` and ``free`` share dtype and device; no autograd.
 
-        ``free``: (spread_dof,), what `_spread` made of the free vector.
+        ``free``: (spread_dof,), what `_spread` made of the free vector; H is G where there is no `_spread`.
         """
 
     @abstractmethod
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        """out += G[start : start + len(grad)].T @ grad. ``out``: (spread_dof,) float32 or float64.
+        """out += H[start : start + len(grad)].T @ grad. ``out``: (spread_dof,) float32 or float64.
 
         The same bits run to run.
         """
@@ -121,11 +125,15 @@ class Generator(ABC):
 
     def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
         """`_accumulate` of ``grad`` with each (low, high, scale) of it times its scale."""
-        if any(scale != 1.0 for _, _, scale in segments):
-            grad = grad.to(out.dtype, copy=True)
+        if self.grain == 1:
             for low, high, scale in segments:
-                grad[low:high].mul_(scale)
-        self._accumulate(out, grad, start)
+                part = grad[low:high].to(out.dtype) * scale if scale != 1.0 else grad[low:high]
+                self._accumulate(out, part, start + low)
+            return
+        scaled = grad.to(out.dtype, copy=True)
+        for low, high, scale in segments:
+            scaled[low:high].mul_(scale)
+        self._accumulate(out, scaled, start)
 
     def accumulator(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Zeros (spread_dof,) in which gradients of ``dtype`` are summed."""
@@ -233,8 +241,16 @@ class Generator(ABC):
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         """diag(Gᵀ diag(weights) G): (dof,) float64; ``weights``: (rows,), ones by default.
 
-        For one-nonzero generators the number of uses of each entry. The default goes through G row by row.
+        For one-nonzero generators the number of uses of each entry. The default goes through all of G, row by row, or
+        column by column where that is less work; it raises LinconError above `COUNTED` entries.
         """
+        if self.rows * self.dof > COUNTED:
+            raise LinconError(
+                f"{self.name}: the norms of its {self.dof} columns would be added up from {self.rows} entries each, "
+                "which takes too long: leave out scale='isometric', gradient='gram' or 'mean' (or write gram_diagonal)."
+            )
+        if self.grain >= self.dof:
+            return torch.stack([self._square_sum(column, weights) for column in range(self.dof)])
         total = torch.zeros(self.dof, dtype=torch.float64, device="cpu")
         for start, stop in chunks(0, self.rows, max(1, CHUNK // self.dof)):
             block = self._rows(start, stop)
@@ -306,14 +322,20 @@ class Generator(ABC):
         )
 
     def dense(self) -> Tensor:
-        """G itself, (rows, dof) float64. For small ones: refused above 2**28 entries."""
-        if self.rows * self.dof > 1 << 28:
+        """G itself, (rows, dof) float64. For small ones: refused above `COUNTED` entries."""
+        if self.rows * self.dof > COUNTED:
             raise LinconError(f"{self.name}: a dense G of {self.rows} x {self.dof} would not fit; use operator().")
         return self._rows(0, self.rows)
 
     def sparse(self) -> "scipy.sparse.csr_array":
         """G as a scipy CSR array, (rows, dof) float64. The default goes through `dense`."""
         return scipy.sparse.csr_array(self.dense().numpy())
+
+    def _square_sum(self, column: int, weights: Tensor | None) -> Tensor:
+        one = torch.zeros(self.dof, dtype=torch.float64, device="cpu")
+        one[column] = 1
+        squares = self.unpack(one).square_()
+        return (squares if weights is None else squares * weights.double().cpu()).sum()
 
     def _rows(self, start: int, stop: int) -> Tensor:
         """G[start:stop], (stop - start, dof) float64, column by column or row by row, whichever is shorter."""

@@ -2,7 +2,8 @@
 
 torch's convolution takes its weight for both gradients, but only that of its input needs the numbers. So they are made
 one after the other, by torch's own kernel, and the weight is let go of in between: it does not exist beside its own
-gradient, which at the last layers of a network is when most memory is in use.
+gradient, which at the last layers of a network is when most memory is in use. (A weight with more bytes than the free
+vector stays: for the second half the kernel is handed the free vector's memory in its shape.)
 """
 
 from collections.abc import Callable
@@ -56,7 +57,8 @@ def _shape_alone(weight: Tensor) -> Tensor | None:
     if not isinstance(weight, Later):  # then it is the input that is generated
         return None
     room, size = weight.room.detach(), weight.numel() * weight.dtype.itemsize
-    if size > room.nbytes or not room.is_contiguous():
+    aligned = room.storage_offset() * room.itemsize % weight.itemsize == 0
+    if size > room.nbytes or not room.is_contiguous() or not aligned:
         return None
     return room.view(torch.uint8)[:size].view(weight.dtype).view(weight.size())
 
@@ -69,4 +71,6 @@ def _one_after_the_other(
     first: Tensor | None = None
     if of_images:
         first = _kernel(grad, images, weight.make(), *settings, [True, False, False])[0]
+    if not any(of_others):
+        return first, None, None
     return first, *_kernel(grad, images, shape, *settings, [False, *of_others])[1:]

@@ -6,15 +6,16 @@ backward, which autograd runs after all of them, hands the buffer over as the gr
 concatenation of all gradients nor a dof-sized one a layer ever exists. (With ``create_graph=True`` every weight gives
 its own differentiable gradient instead.)
 
-A `WholeTape` generates all weights at once. A `LayerTape` generates each when it is read, lets it go after use, and
-generates it again for the backward: while the owner's forward runs, a weight that an operation wants to save is
-replaced by a note of which layer it is. (A convolution's backward gets it `Later`.) Where activations are most of the
-memory, its gradients wait at first, and the buffer is there only when the backward has let go of enough to make room.
+A `WholeTape` generates all weights at once; if a generator cannot do a tensor's part of the adjoint for a part of the
+cost (its `grain`), gradients of small tensors are laid side by side and have their adjoint together. A `LayerTape`
+generates each weight when it is read, lets it go after use, and generates it again for the backward: while the owner's
+forward runs, a weight that an operation wants to save is replaced by a note of which layer it is. (A convolution's
+backward gets it `Later`.) Where activations are most of the memory, its gradients wait at first, and the buffer is
+there only when the backward has let go of enough to make room.
 """
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,7 @@ class Tape(ABC):
         self.free = [constraint._free(group) for group in self.groups]
         self.versions = [_version(free) for free in self.free]
         self.buffers: dict[int, Tensor] = {}
+        self.backward = -1
         self.adding = Lock()  # autograd has a thread for each device
         pairs = zip(self.free, self.groups, strict=True)
         self.seen = [constraint.scaled(free, group) for free, group in pairs]
@@ -66,6 +68,16 @@ class Tape(ABC):
     def track(self, weight: Tensor, key: Key) -> Tensor:
         """Connect a generated weight to its free vector."""
         return _Weight.apply(self.seen[key[0]], self.tokens[key[0]], weight, self, key)
+
+    def enter(self) -> None:
+        """A gradient comes. What an earlier backward left, that ended in an error, is none of this one."""
+        if self.backward != (now := torch._C._current_graph_task_id()):
+            self.backward = now
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of all gradients that were added."""
+        self.buffers.clear()
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Zeros (spread_dof,), of recycled storage where it is large: what the adjoints are added into."""
@@ -99,7 +111,8 @@ class WholeTape(Tape):
         super().__init__(constraint)
         with torch.no_grad():
             made = [constraint._generate(group) for group in self.groups]
-        self.waiting: dict[int, list[tuple[int, Tensor]]] = {}
+        self.waiting: dict[int, Tensor] = {}
+        self.ranges: dict[int, list[tuple[int, int]]] = {}
         self.weights = [[self.track(w, (n, i)) for i, w in enumerate(group)] for n, group in enumerate(made)]
 
     def weight(self, key: Key) -> Tensor:
@@ -110,16 +123,27 @@ class WholeTape(Tape):
         self.weights.clear()
 
     def add(self, key: Key, grad: Tensor) -> None:
-        """At once, or where rows come together with all others that are less than a grain."""
-        if grad.numel() >= self.groups[key[0]].map.grain:
-            self.accumulate(key[0], self.start(key), grad)
-        else:
-            self.waiting.setdefault(key[0], []).append((self.start(key), grad.reshape(-1)))
+        """At once if the tensor has the rows of a grain, else together with its neighbours in the end."""
+        number, start, map_ = key[0], self.start(key), self.groups[key[0]].map
+        if grad.numel() >= map_.grain:
+            self.accumulate(number, start, grad)
+            return
+        if number not in self.waiting:
+            self.waiting[number] = torch.empty(map_.rows, dtype=grad.dtype, device=self.free[number].device)
+        self.waiting[number][start : start + grad.numel()] = grad.reshape(-1)
+        self.ranges.setdefault(number, []).append((start, start + grad.numel()))
 
     def gradient(self, number: int) -> Tensor | None:
-        for start, grad in _joined(self.waiting.pop(number, [])):
-            self.accumulate(number, start, grad)
+        flat = self.waiting.pop(number, None)
+        for start, stop in _joined(self.ranges.pop(number, [])):
+            assert flat is not None
+            self.accumulate(number, start, flat[start:stop])
         return super().gradient(number)
+
+    def forget(self) -> None:
+        super().forget()
+        self.waiting.clear()
+        self.ranges.clear()
 
 
 class Note(NamedTuple):
@@ -174,6 +198,7 @@ class LayerTape(Tape):
         """Tensors saved from now on are none of ours."""
         super().close()
         self.hooks.__exit__()
+        del self.hooks  # they hold this tape
         self.alive.clear()
         self.places.clear()
 
@@ -193,7 +218,13 @@ class LayerTape(Tape):
 
     def gradient(self, number: int) -> Tensor | None:
         self._add_waiting()
+        for known in [known for known in self.spread if known[0] == number]:
+            del self.spread[known]  # made again if the graph is kept; a loss may be kept for long
         return super().gradient(number)
+
+    def forget(self) -> None:
+        super().forget()
+        self.waiting.clear()
 
     def add(self, key: Key, grad: Tensor) -> None:
         """Add a weight's adjoint to the buffer of its group, or let the gradient wait."""
@@ -272,6 +303,7 @@ class _Anchor(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         with ctx.tape.adding:
+            ctx.tape.enter()
             buffer = ctx.tape.gradient(ctx.number)
         return None if buffer is None else buffer.to(ctx.dtype), None, None
 
@@ -290,22 +322,20 @@ class _Weight(torch.autograd.Function):
             flat = grad.to(ctx.device).reshape(-1)
             return group.map.adjoint(flat, entry.start, entry.stop).to(ctx.dtype), None, None, None, None
         with ctx.tape.adding:
+            ctx.tape.enter()
             ctx.tape.add(ctx.key, grad)
         return None, grad.new_zeros(0, dtype=ctx.dtype, device=ctx.device), None, None, None
 
 
-def _joined(parts: list[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
-    """Ranges of rows as (start, grad), in order, those that follow on one another as one."""
-    run: list[Tensor] = []
-    first = stop = 0
-    for start, grad in sorted(parts, key=lambda part: part[0]):
-        if run and start != stop:
-            yield first, torch.cat(run)
-            run = []
-        first, stop = first if run else start, start + len(grad)
-        run.append(grad)
-    if run:
-        yield first, torch.cat(run)
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges of rows (start, stop), in order, those that follow on one another as one."""
+    runs: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if runs and runs[-1][1] == start:
+            runs[-1] = runs[-1][0], stop
+        else:
+            runs.append((start, stop))
+    return runs
 
 
 def _version(tensor: Tensor) -> int:

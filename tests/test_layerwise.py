@@ -286,6 +286,18 @@ def test_a_convolution_has_no_weight_beside_the_gradient_of_it(monkeypatch):
     assert calls == [([True, False, False], 1), ([False, True, False], 0), ([False, True, False], 0)]
 
 
+def test_a_free_vector_that_cannot_lend_its_memory_keeps_the_convolution_whole():
+    """Integers at an odd place among bytes: no type of four bytes fits there."""
+    model = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 2, 1))
+    lincon.constrain(model, "ring", dof=0.9, materialize="layer")
+    lincon.quantize(model)
+    x = torch.randn(2, 6, 9, 9)
+    expected = convolve(model, x)
+    odd = torch.empty(len(model.free) + 1, dtype=torch.int8)[1:]
+    model.free.data = odd.copy_(model.free)
+    assert all(torch.equal(*pair) for pair in zip(convolve(model, x), expected, strict=True))
+
+
 def test_a_convolution_in_two_halves_goes_with_autocast_and_counters():
     models = pair(convnet)
     for model in models:

@@ -1,12 +1,17 @@
 """What a step does once, and what it does for each tensor."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 import lincon
 from lincon.generators import Fastfood, Kronecker, Mask, Ring
 from lincon.scaled import Scaled
+from lincon.tape import WholeTape
 
 
 def layers(sizes=(8, 8, 8, 8)):
@@ -116,9 +121,77 @@ def test_a_grain_is_what_costs_as_much_in_part():
     assert wrapped.grain == 128
 
 
+@pytest.mark.parametrize("asked", [{"scale": "isometric"}, {"gradient": "gram"}, {"gradient": "mean"}])
+def test_norms_of_columns_that_nothing_but_all_of_G_would_give_are_refused_at_once(asked, monkeypatch):
+    monkeypatch.setattr(lincon.generator, "COUNTED", 20_000)
+    model = nn.Sequential(nn.Linear(50, 50))
+    with pytest.raises(lincon.LinconError, match=r"500 columns .* takes too long: leave out scale='isometric'"):
+        lincon.constrain(model, "fastfood", dof=0.2, **asked)
+    assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias"]
+    lincon.constrain(model, "fastfood", dof=8, **asked)
+    model(torch.randn(1, 50)).sum().backward()
+
+
 def test_a_pruned_weight_passes_no_gradient_on_whatever_it_is():
     shown = torch.arange(6) % 2 == 0
     mask = Mask.of(Ring(6, 6), shown)
     grad = torch.where(shown, 1.0, torch.nan)
     assert bool(mask.adjoint(grad).isfinite().all())
     assert torch.equal(mask.unpack(torch.full((6,), torch.inf)).isinf(), shown)
+
+
+@pytest.mark.parametrize("materialize", ["model", "layer"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_forward_leaves_nothing_alive(materialize, trained, monkeypatch):
+    """What was made of the free vector goes with the graph, without the help of the garbage collector."""
+    made = []
+    spread = Scaled._spread
+    monkeypatch.setattr(Scaled, "_spread", lambda *args: remember(spread(*args), made))
+    model = isometric(materialize)
+    made.clear()
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.set_grad_enabled(trained):
+            loss = model(torch.randn(3, 8)).square().sum()
+        if trained:
+            loss.backward()
+        assert len(made) == 1 and made[0]() is None
+    finally:
+        gc.enable()
+
+
+def remember(tensor, made):
+    made.append(weakref.ref(tensor))
+    return tensor
+
+
+def test_gradients_that_wait_may_come_from_several_devices():
+    model = layers()
+    (group,) = lincon.constrain(model, "kronecker", dof=0.9).groups
+    tape = WholeTape(lincon.constraints(model)[0])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for index in range(5):
+            tape.add((0, index), torch.ones(8, 8, device="cuda:0" if index % 2 else "cpu"))
+        assert tape.waiting[0].device == model.free.device and tape.ranges[0][-1] == (256, group.ledger.rows)
+
+
+@pytest.mark.parametrize("generator", ["ring", "kronecker"])
+@pytest.mark.parametrize("materialize", ["model", "layer"])
+def test_a_backward_that_failed_leaves_nothing_for_the_next(generator, materialize):
+    model, x = layers(), torch.randn(3, 8)
+    lincon.constrain(model, generator, dof=0.9, materialize=materialize)
+    expected = dense_gradient(model, x)
+    failing = []
+
+    def fail(grad):
+        if not failing:
+            failing.append(True)
+            raise RuntimeError("once")
+
+    model[1].register_forward_hook(lambda module, args, out: out.register_hook(fail) and None)
+    loss = model(x).square().sum()
+    with pytest.raises(RuntimeError, match="once"):
+        loss.backward(retain_graph=True)
+    loss.backward()
+    torch.testing.assert_close(model.free.grad, expected)
