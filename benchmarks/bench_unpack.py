@@ -11,7 +11,7 @@ nullspace, whose dof is what its equalities leave.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -111,10 +111,12 @@ def resident(generator: Any) -> int:
 @pytest.mark.parametrize(("rows", "dof"), SIZES)
 class TestUnpack:
     @pytest.fixture(autouse=True)
-    def _group(self, benchmark: Any, rows: int, dof: int) -> None:
+    def _group(self, benchmark: Any, rows: int, dof: int) -> Iterator[None]:
         benchmark.group = f"unpack, rows {rows:,}, dof {dof:,}, float32"
         self.free, self.weights, self.out = torch.randn(dof), torch.randn(rows), torch.empty(rows)
         self.other = torch.empty(rows)
+        yield
+        self.__dict__.clear()  # the runner keeps this object until all are done
 
     def run(self, benchmark: Any, name: str, function: Callable[[], Any], rounds: int, **note: Any) -> None:
         copies: list[float] = []
