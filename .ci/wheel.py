@@ -40,25 +40,38 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         subprocess.run(
-            [sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT], check=True, stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT],
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         (wheel,) = folder.glob("*.whl")
         inside = {n for n in zipfile.ZipFile(wheel).namelist() if n.endswith(".py")}
         if missing := expected() - inside:
-            sys.exit(f"Not in the wheel: {sorted(missing)}; is a package missing in pyproject.toml?")
+            sys.exit(
+                f"Not in the wheel: {sorted(missing)}; is a package missing in pyproject.toml?"
+            )
         venv.create(folder / "env", with_pip=True)
         python = folder / "env/bin/python"
         constraints = ["--constraint", str(ROOT / "constraints.txt")]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, wheel], check=True)
         subprocess.run([python, "-c", PLAIN], cwd=folder, check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, f"{wheel}[tasks]"], check=True)
-        modules = sorted(str(Path(p).with_suffix("")).replace("/", ".").removesuffix(".__init__") for p in expected())
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *constraints, f"{wheel}[tasks]"], check=True
+        )
+        modules = sorted(
+            str(Path(p).with_suffix("")).replace("/", ".").removesuffix(".__init__")
+            for p in expected()
+        )
         imports = f"[importlib.import_module(m) for m in {modules!r}]"
         code = f"import importlib, lincon; {imports}; print(lincon.__file__)"
-        done = subprocess.run([python, "-c", code], cwd=folder, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [python, "-c", code], cwd=folder, check=True, capture_output=True, text=True
+        )
         if str(folder) not in done.stdout:
             sys.exit(f"The wheel was not what was imported: {done.stdout}")
-        print(f"{wheel.name}: {len(modules)} modules, installed and imported outside the repository")
+        print(
+            f"{wheel.name}: {len(modules)} modules, installed and imported outside the repository"
+        )
 
 
 if __name__ == "__main__":

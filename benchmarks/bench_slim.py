@@ -12,8 +12,8 @@ import torch
 import lincon
 from benchmarks.step import build, compare
 from lincon.exporting import merged_copy
-from lincon.tasks.classification.channels import costs, importance, macs, slim
-from lincon.tasks.classification.knapsack import SHARE, within
+from lincon.tasks.classification.compression.channels import costs, importance, macs, slim
+from lincon.tasks.classification.compression.knapsack import SHARE, within
 from lincon.tasks.classification.models import ResNet
 
 

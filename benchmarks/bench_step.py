@@ -20,7 +20,7 @@ import torch
 
 import lincon
 from benchmarks.step import build, stepper
-from lincon.tasks.experiments.body import body_weights
+from lincon.tasks.experiments.schemes.body import body_weights
 
 MODES = ["vanilla", "model", "layer"]
 
@@ -29,13 +29,26 @@ MODES = ["vanilla", "model", "layer"]
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd-fused", "adam", "adam-fused"])
 @pytest.mark.parametrize("depth", [18, 34])
 def test_seconds(benchmark: Any, depth: int, optimizer: str, pages: str) -> None:
-    command = [sys.executable, "benchmarks/step.py", "--depth", str(depth), "--optimizer", optimizer, "--steps", "10"]
+    command = [
+        sys.executable,
+        "benchmarks/step.py",
+        "--depth",
+        str(depth),
+        "--optimizer",
+        optimizer,
+        "--steps",
+        "10",
+    ]
     command += ["--mode", *MODES, *(["--keep-pages"] if pages == "kept" else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": "."})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": "."}
+    )
     seconds = json.loads(done.stdout)["seconds"]
     benchmark.group = f"training step, constrained / vanilla in turn, pages {pages}"
     benchmark.name = f"ResNet-{depth}, {optimizer}: vanilla"
-    benchmark.extra_info.update({f"{mode} / vanilla": round(seconds[mode] / seconds["vanilla"], 3) for mode in MODES})
+    benchmark.extra_info.update(
+        {f"{mode} / vanilla": round(seconds[mode] / seconds["vanilla"], 3) for mode in MODES}
+    )
     benchmark.pedantic(stepper(build(depth, "vanilla", 0.5), optimizer, 64), rounds=1)
 
 
@@ -44,7 +57,9 @@ def test_peak_memory(benchmark: Any, depth: int) -> None:
     peaks = {}
     for mode in MODES:
         code = f"from benchmarks.bench_step import peak; print(peak({depth}, {mode!r}))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
         peaks[mode] = int(done.stdout.split()[-1])
     benchmark.group = "peak memory of a step with Adam"
     benchmark.name = f"ResNet-{depth}, Adam: time of the vanilla step"
@@ -81,7 +96,9 @@ def peak(depth: int, mode: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))
-        events = [e for e in json.loads(path.read_text())["traceEvents"] if e.get("name") == "[memory]"]
+        events = [
+            e for e in json.loads(path.read_text())["traceEvents"] if e.get("name") == "[memory]"
+        ]
     events.sort(key=lambda event: event["ts"])
     first = next(i for i, e in enumerate(events) if 12_345_678 <= e["args"]["Bytes"] < 12_346_000)
     return max(e["args"]["Total Allocated"] for e in events[first + 2 :])

@@ -38,7 +38,9 @@ from lincon.generators import (
 RESNET_18, RESNET_34 = 11_157_504, 21_258_240
 SIZES = [
     *((RESNET_18, dof) for dof in (46_080, 2_359_296, 5_580_288)),
-    *((RESNET_34, dof) for dof in (42_516, 46_080, 2_359_296, 5_580_288, 11_160_576)),  # 42,516: no multiple of a tile
+    *(
+        (RESNET_34, dof) for dof in (42_516, 46_080, 2_359_296, 5_580_288, 11_160_576)
+    ),  # 42,516: no multiple of a tile
 ]
 
 
@@ -118,7 +120,9 @@ class TestUnpack:
         yield
         self.__dict__.clear()  # the runner keeps this object until all are done
 
-    def run(self, benchmark: Any, name: str, function: Callable[[], Any], rounds: int, **note: Any) -> None:
+    def run(
+        self, benchmark: Any, name: str, function: Callable[[], Any], rounds: int, **note: Any
+    ) -> None:
         copies: list[float] = []
 
         def copy() -> None:
@@ -144,7 +148,13 @@ class TestUnpack:
         ring = Ring(rows, dof)
         ring.unpack(self.free, out=self.out)
         note = {"tile": ring.tile, "resident bytes": resident(ring)}
-        self.run(benchmark, "ring into a buffer", lambda: ring.unpack(self.free, out=self.out), 31, **note)
+        self.run(
+            benchmark,
+            "ring into a buffer",
+            lambda: ring.unpack(self.free, out=self.out),
+            31,
+            **note,
+        )
 
     def test_ring_fresh(self, benchmark: Any, rows: int, dof: int) -> None:
         ring = Ring(rows, dof)
@@ -155,7 +165,9 @@ class TestUnpack:
         self.run(benchmark, "ring adjoint", lambda: ring.adjoint(self.weights), 15)
 
     def test_ring_step(self, benchmark: Any, rows: int, dof: int) -> None:
-        self.run(benchmark, "ring unpack + adjoint", steps(Ring(rows, dof), self.free, self.weights), 15)
+        self.run(
+            benchmark, "ring unpack + adjoint", steps(Ring(rows, dof), self.free, self.weights), 15
+        )
 
     @pytest.mark.parametrize("name", ["authors: table and mask", "UniLora: table and scale"])
     def test_alternative(self, benchmark: Any, rows: int, dof: int, name: str) -> None:
@@ -180,7 +192,9 @@ class TestUnpack:
         free = torch.randn(generator.dof)
         generator.unpack(free)
         note = {"resident bytes": resident(generator)}
-        self.run(benchmark, f"{name} unpack + adjoint", steps(generator, free, self.weights), 3, **note)
+        self.run(
+            benchmark, f"{name} unpack + adjoint", steps(generator, free, self.weights), 3, **note
+        )
 
     def test_sparse(self, benchmark: Any, rows: int, dof: int) -> None:
         if dof > 46_080:

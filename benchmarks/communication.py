@@ -82,12 +82,16 @@ def reducing(sizes: dict[str, list[int]]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=8, help="Images a process and step.")
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(measure, (folder, given.batch, given.rounds), PROCESSES, start_method="spawn")
+        mp.start_processes(
+            measure, (folder, given.batch, given.rounds), PROCESSES, start_method="spawn"
+        )
         found = torch.load(Path(folder) / "found.pt", weights_only=True)
     reduce = found.pop("reduce")
     vanilla = found["vanilla"]
@@ -103,8 +107,18 @@ def main() -> None:
         for name, one in found.items()
     ]
     header = "model", "bytes a step", "/ vanilla", "all-reduce alone, ms", "step, s", "/ vanilla"
-    title = f"ResNet-34, DDP over gloo, {PROCESSES} processes of one thread, {given.batch} images each"
-    print(keep("communication", title, header, rows, {"models": found, "reduce": reduce, "arguments": vars(given)}))
+    title = (
+        f"ResNet-34, DDP over gloo, {PROCESSES} processes of one thread, {given.batch} images each"
+    )
+    print(
+        keep(
+            "communication",
+            title,
+            header,
+            rows,
+            {"models": found, "reduce": reduce, "arguments": vars(given)},
+        )
+    )
 
 
 if __name__ == "__main__":

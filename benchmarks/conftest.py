@@ -54,5 +54,6 @@ def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict
 def _processor() -> str:
     with open("/proc/cpuinfo") as file:
         return next(
-            (line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.processor()
+            (line.split(":")[1].strip() for line in file if line.startswith("model name")),
+            platform.processor(),
         )

@@ -59,10 +59,15 @@ def check(device: torch.device) -> dict[str, bool]:
     return result
 
 
-def unpack(rows: int, dof: int, dtype: torch.dtype, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+def unpack(
+    rows: int, dof: int, dtype: torch.dtype, device: torch.device, rounds: int
+) -> list[dict[str, Any]]:
     """Copy, ring unpack into a buffer, and unpack with adjoint, at one size."""
     ring, free = Ring(rows, dof), torch.randn(dof, device=device, dtype=dtype)
-    out, weights = torch.empty(rows, device=device, dtype=dtype), torch.randn(rows, device=device, dtype=dtype)
+    out, weights = (
+        torch.empty(rows, device=device, dtype=dtype),
+        torch.randn(rows, device=device, dtype=dtype),
+    )
     copied = timed(lambda: out.copy_(weights), device, rounds)
     leaf = free.clone().requires_grad_()
 
@@ -77,7 +82,13 @@ def unpack(rows: int, dof: int, dtype: torch.dtype, device: torch.device, rounds
     }
     group = f"unpack, rows {rows:,}, dof {dof:,}, {str(dtype).removeprefix('torch.')}"
     return [
-        {"group": group, "name": name, "median": timed(call, device, rounds), "rounds": rounds, "reference": copied}
+        {
+            "group": group,
+            "name": name,
+            "median": timed(call, device, rounds),
+            "rounds": rounds,
+            "reference": copied,
+        }
         for name, call in calls.items()
     ]
 
@@ -112,7 +123,9 @@ def main() -> None:
                     rows += unpack(size, dof, dtype, device, options.rounds)
     if time.monotonic() - begun < LIMIT * 0.8:
         rows += steps(device, options.batch, options.rounds)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
     identity = commit.stdout.strip() or "unknown"
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     machine = {"processor": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

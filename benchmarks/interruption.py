@@ -55,7 +55,12 @@ class Killed:
 
 
 def kill(
-    folder: Path, kills: int, epochs: int, seed: int = 0, longest: float = 8.0, from_checkpoint: bool = False
+    folder: Path,
+    kills: int,
+    epochs: int,
+    seed: int = 0,
+    longest: float = 8.0,
+    from_checkpoint: bool = False,
 ) -> Killed:
     """Train twice, the second time with interruptions; whether the two models are the same bytes.
 
@@ -81,7 +86,9 @@ def kill(
             process.wait()
             result.moments.append(round(moment, 2))
         else:
-            raise AssertionError(f"The training ended before it was killed {kills} times: give more epochs.")
+            raise AssertionError(
+                f"The training ended before it was killed {kills} times: give more epochs."
+            )
     models = [(folder / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     result.same = models[0] == models[1] and not list(out.glob(".*"))
     return result
@@ -127,10 +134,14 @@ def fill(folder: Path, epochs: int = 4) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--longest", type=float, default=8.0, help="Seconds from a start to a kill, at most.")
+    parser.add_argument(
+        "--longest", type=float, default=8.0, help="Seconds from a start to a kill, at most."
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         killed = kill(Path(folder), given.kills, given.epochs, longest=given.longest)
@@ -140,10 +151,21 @@ def main() -> None:
         ("kills by SIGKILL", len(killed.moments)),
         ("starts that went on from a checkpoint", killed.resumed),
         ("same model, byte for byte, as without interruption", "yes" if killed.same else "NO"),
-        ("full disk: the checkpoint before is whole, the training goes on to the same model", "yes"),
+        (
+            "full disk: the checkpoint before is whole, the training goes on to the same model",
+            "yes",
+        ),
         ("full disk: what is said", f"`{said}`"),
     ]
-    print(keep("interruption", "Interruptions", ("what", "found"), rows, {"kills": vars(killed), "full": said}))
+    print(
+        keep(
+            "interruption",
+            "Interruptions",
+            ("what", "found"),
+            rows,
+            {"kills": vars(killed), "full": said},
+        )
+    )
 
 
 if __name__ == "__main__":

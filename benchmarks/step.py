@@ -19,7 +19,7 @@ from torch import nn
 import lincon
 from lincon.recycling import keep_pages
 from lincon.tasks.classification.models import ResNet
-from lincon.tasks.experiments.body import body_weights
+from lincon.tasks.experiments.schemes.body import body_weights
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -33,13 +33,20 @@ def build(depth: int, mode: str, dof: float, device: str = "cpu") -> nn.Module:
     return model
 
 
-def stepper(model: nn.Module, optimizer: str, batch: int, dtype: torch.dtype = torch.float32) -> Callable[[], None]:
+def stepper(
+    model: nn.Module, optimizer: str, batch: int, dtype: torch.dtype = torch.float32
+) -> Callable[[], None]:
     """A function that does one training step on random images."""
     device = next(model.parameters()).device
-    images, labels = torch.randn(batch, 3, 32, 32, device=device), torch.randint(0, 100, (batch,), device=device)
+    images, labels = (
+        torch.randn(batch, 3, 32, 32, device=device),
+        torch.randint(0, 100, (batch,), device=device),
+    )
     made = {
         "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4),
-        "sgd-fused": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True),
+        "sgd-fused": lambda p: torch.optim.SGD(
+            p, lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True
+        ),
         "adam": lambda p: torch.optim.Adam(p, lr=1e-4),
         "adam-fused": lambda p: torch.optim.Adam(p, lr=1e-4, fused=True),
     }[optimizer](model.parameters())
@@ -69,8 +76,12 @@ def compare(steps: list[Callable[[], None]], repeats: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--depth", type=int, default=34)
-    parser.add_argument("--mode", nargs="+", default=["vanilla"], choices=["vanilla", "model", "layer"])
-    parser.add_argument("--optimizer", default="adam", choices=["sgd", "sgd-fused", "adam", "adam-fused"])
+    parser.add_argument(
+        "--mode", nargs="+", default=["vanilla"], choices=["vanilla", "model", "layer"]
+    )
+    parser.add_argument(
+        "--optimizer", default="adam", choices=["sgd", "sgd-fused", "adam", "adam-fused"]
+    )
     parser.add_argument("--dof", type=float, default=0.5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
@@ -79,11 +90,14 @@ def main() -> None:
     if options.keep_pages and not keep_pages():
         parser.error("this C library cannot be asked to keep pages")
     steps = [
-        stepper(build(options.depth, mode, options.dof), options.optimizer, options.batch) for mode in options.mode
+        stepper(build(options.depth, mode, options.dof), options.optimizer, options.batch)
+        for mode in options.mode
     ]
     seconds = compare(steps, options.steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": dict(zip(options.mode, seconds, strict=True)), "peak_bytes": peak}))
+    print(
+        json.dumps({"seconds": dict(zip(options.mode, seconds, strict=True)), "peak_bytes": peak})
+    )
 
 
 if __name__ == "__main__":

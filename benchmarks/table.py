@@ -32,7 +32,9 @@ def markdown(result: dict[str, Any]) -> str:
         lines += [f"**{group}**", "", "| what | milliseconds | multiple | |", "|:--|--:|--:|:--|"]
         for row in (r for r in result["rows"] if r["group"] == group):
             note = ", ".join(f"{k} {v}" for k, v in row.items() if k not in HIDDEN)
-            lines.append(f"| {row['name']} | {1e3 * row['median']:.2f} | {relative[row['name']]:.2f} | {note} |")
+            lines.append(
+                f"| {row['name']} | {1e3 * row['median']:.2f} | {relative[row['name']]:.2f} | {note} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -46,10 +48,14 @@ def picture(result: dict[str, Any], path: Path) -> None:
     groups = {g: r for g, r in ratios(result["rows"]).items() if g.startswith("unpack")}
     if not groups:
         return
-    figure, axes = plt.subplots(len(groups), 1, figsize=(9, 3.2 * len(groups)), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(groups), 1, figsize=(9, 3.2 * len(groups)), squeeze=False, layout="constrained"
+    )
     for axis, (group, relative) in zip(axes[:, 0], groups.items(), strict=True):
         names, values = list(relative)[::-1], list(relative.values())[::-1]
-        axis.barh(names, values, color=["#c44" if n.startswith("authors") else "#48a" for n in names])
+        axis.barh(
+            names, values, color=["#c44" if n.startswith("authors") else "#48a" for n in names]
+        )
         axis.set_xscale("log")
         axis.set_xlim(0.7, 3 * max(values))
         axis.set_title(group, fontsize=10, loc="left")

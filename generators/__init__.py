@@ -4,7 +4,9 @@ A new one is a file here and a line below; `lincon.testing.check_generator` chec
 """
 
 if __name__ != "lincon.generators":
-    raise ImportError("Import lincon.generators, never generators: a second copy would register everything twice.")
+    raise ImportError(
+        "Import lincon.generators, never generators: a second copy would register everything twice."
+    )
 
 from lincon.generators.codebook import Codebook
 from lincon.generators.dense import Dense
@@ -21,7 +23,7 @@ from lincon.generators.part import Part
 from lincon.generators.random import Random
 from lincon.generators.ring import Ring
 from lincon.generators.sparse import Sparse
-from lincon.registry import available, build, get, register
+from lincon.maps.registry import available, build, get, register
 
 __all__ = [
     "Codebook",

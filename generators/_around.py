@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator
-from lincon.registry import build
+from lincon.maps.registry import build
 
 _INNER = "inner_"
 
@@ -24,11 +24,18 @@ class Around(Generator):
     """What makes one, for a refusal."""
 
     def __init__(
-        self, rows: int, dof: int, seed: int, inner: Generator | dict[str, Any] | None, tables: dict[str, Tensor]
+        self,
+        rows: int,
+        dof: int,
+        seed: int,
+        inner: Generator | dict[str, Any] | None,
+        tables: dict[str, Tensor],
     ) -> None:
         super().__init__(rows, dof, seed)
         if inner is None:
-            raise LinconError(f"{self.name}: it is what {self.left_by} leaves; give inner=, or another name.")
+            raise LinconError(
+                f"{self.name}: it is what {self.left_by} leaves; give inner=, or another name."
+            )
         own = {name.removeprefix(_INNER): table for name, table in tables.items()}
         self.inner = inner if isinstance(inner, Generator) else build(inner, own)
         self.disjoint = self.inner.disjoint  # type: ignore[misc]
@@ -42,7 +49,9 @@ class Around(Generator):
         return {"inner": self.inner.spec()}
 
     def tables(self) -> dict[str, Tensor]:
-        return self.own_tables() | {_INNER + name: table for name, table in self.inner.tables().items()}
+        return self.own_tables() | {
+            _INNER + name: table for name, table in self.inner.tables().items()
+        }
 
     @property
     def spread_dof(self) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generators._single import Entries, Single
-from lincon.registry import register
+from lincon.maps.registry import register
 
 ITERATIONS = 1000
 BINS = 512
@@ -36,9 +36,13 @@ class Codebook(Single):
     def __init__(self, rows: int, dof: int, seed: int = 0, *, index: Tensor | None = None) -> None:
         super().__init__(rows, dof, seed)
         if index is None:
-            raise LinconError("codebook: give index=, or Codebook.fit(weights, dof) to cluster trained weights.")
+            raise LinconError(
+                "codebook: give index=, or Codebook.fit(weights, dof) to cluster trained weights."
+            )
         if index.shape != (rows,) or index.is_floating_point():
-            raise LinconError(f"codebook: index must be integers of shape ({rows},), got {tuple(index.shape)}.")
+            raise LinconError(
+                f"codebook: index must be integers of shape ({rows},), got {tuple(index.shape)}."
+            )
         if int(index.min()) < 0 or int(index.max()) > dof:
             raise LinconError(f"codebook: index holds values outside [0, {dof}].")
         self._pruned = int(index.max()) == dof
@@ -69,7 +73,11 @@ class Codebook(Single):
         if rows.device not in self._placed:
             self._placed[rows.device] = self._index.to(rows.device)
         index = self._placed[rows.device][rows].long()
-        return (index.clamp(max=self.dof - 1), (index < self.dof).to(torch.int8)) if self._pruned else (index, None)
+        return (
+            (index.clamp(max=self.dof - 1), (index < self.dof).to(torch.int8))
+            if self._pruned
+            else (index, None)
+        )
 
     def energy(self, start: int, stop: int) -> float:
         return float((self._index[start:stop].long() < self.dof).sum()) / max(1, stop - start)
@@ -114,8 +122,12 @@ def _kmeans(values: np.ndarray, k: int) -> Tensor:
     centres = np.full(k, line.mean())
     for _ in range(ITERATIONS):
         counts = np.diff(cuts)
-        centres = np.sort(np.where(counts > 0, np.diff(sums[cuts]) / np.maximum(counts, 1), centres))
-        new = np.concatenate([[0], np.searchsorted(line, (centres[1:] + centres[:-1]) / 2), [len(line)]])
+        centres = np.sort(
+            np.where(counts > 0, np.diff(sums[cuts]) / np.maximum(counts, 1), centres)
+        )
+        new = np.concatenate(
+            [[0], np.searchsorted(line, (centres[1:] + centres[:-1]) / 2), [len(line)]]
+        )
         if np.array_equal(new, cuts):
             break
         cuts = new

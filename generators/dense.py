@@ -16,7 +16,7 @@ from torch import Tensor
 from lincon.counter import bits, key, normals
 from lincon.errors import LinconError
 from lincon.generator import Generator, chunks
-from lincon.registry import register
+from lincon.maps.registry import register
 
 _STREAM = 1
 BLOCK = 1 << 20
@@ -63,7 +63,9 @@ class Dense(Generator):
         if self.rows * self.dof * 4 > CACHE_BYTES:
             return self._draw(start, stop, device)
         if device not in self._cache:
-            self._cache[device] = torch.cat([self._draw(a, b, device) for a, b in self._blocks(0, self.rows)])
+            self._cache[device] = torch.cat(
+                [self._draw(a, b, device) for a, b in self._blocks(0, self.rows)]
+            )
         return self._cache[device][start:stop]
 
     def _blocks(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -103,7 +105,10 @@ class Dense(Generator):
             return torch.ones(self.dof, dtype=torch.float64)
         total = torch.zeros(self.dof, dtype=torch.float64)
         for low, high in self._blocks(0, self.rows):
-            total += weights[low:high].double().cpu() @ self._block(low, high, total.device).double().square_()
+            total += (
+                weights[low:high].double().cpu()
+                @ self._block(low, high, total.device).double().square_()
+            )
         return total / self._norms**2
 
 

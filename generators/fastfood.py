@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lincon.counter import bits, key, normals, signs
 from lincon.generator import Generator, chunks
-from lincon.permutation import Permutation
-from lincon.registry import register
+from lincon.maps.permutation import Permutation
+from lincon.maps.registry import register
 
 _SIGN, _NORMAL, _PERMUTATION = 30, 31, 32
 CACHE_BYTES = 64 << 20
@@ -61,7 +61,9 @@ class Fastfood(Generator):
         permutation = Permutation(self.size, key(self.seed, _PERMUTATION, number))
         forward = torch.cat([permutation(own[low:high]) for low, high in chunks(0, self.size)])
         sign = signs(bits(key(self.seed, _SIGN), counter), torch.float32)
-        block = _Block(sign, normals(bits(key(self.seed, _NORMAL), counter)), forward, _inverse(forward))
+        block = _Block(
+            sign, normals(bits(key(self.seed, _NORMAL), counter)), forward, _inverse(forward)
+        )
         if self.rows * 24 <= CACHE_BYTES:
             self._cache[number, device] = block
         return block
@@ -73,7 +75,9 @@ class Fastfood(Generator):
             block = self._block(number, out.device)
             mixed = hadamard(padded * block.sign)[block.forward] * block.normal
             first = number * self.size
-            out[low - start : high - start] = hadamard(mixed)[low - first : high - first] * self.scale
+            out[low - start : high - start] = (
+                hadamard(mixed)[low - first : high - first] * self.scale
+            )
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         for number, low, high in self._ranges(start, start + len(grad)):
@@ -86,7 +90,10 @@ class Fastfood(Generator):
     def _ranges(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(block, low, high) of the blocks that rows [start, stop) cross."""
         first, last = start // self.size, -(-stop // self.size)
-        return [(b, max(start, b * self.size), min(stop, (b + 1) * self.size)) for b in range(first, last)]
+        return [
+            (b, max(start, b * self.size), min(stop, (b + 1) * self.size))
+            for b in range(first, last)
+        ]
 
 
 def hadamard(x: Tensor) -> Tensor:
@@ -97,7 +104,9 @@ def hadamard(x: Tensor) -> Tensor:
     n, done = len(x), 1
     while done < n:
         factor = min(128, n // done)
-        x = torch.einsum("ij,ajb->aib", _factor(factor, x.dtype, x.device), x.view(-1, factor, done)).reshape(-1)
+        x = torch.einsum(
+            "ij,ajb->aib", _factor(factor, x.dtype, x.device), x.view(-1, factor, done)
+        ).reshape(-1)
         done *= factor
     return x
 

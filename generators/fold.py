@@ -13,7 +13,7 @@ from torch import Tensor
 from lincon.counter import below, bits, key, signs
 from lincon.errors import LinconError
 from lincon.generators._single import Entries, Single
-from lincon.registry import register
+from lincon.maps.registry import register
 
 _STREAM = 20
 

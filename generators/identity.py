@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lincon.errors import DofError
 from lincon.generator import Generator
-from lincon.registry import register
+from lincon.maps.registry import register
 
 
 @register
@@ -26,7 +26,9 @@ class Identity(Generator):
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         super().__init__(rows, dof, seed)
         if rows != dof:
-            raise DofError(f"identity: dof={dof} must equal rows={rows}; give dof=1.0 or leave it out.")
+            raise DofError(
+                f"identity: dof={dof} must equal rows={rows}; give dof=1.0 or leave it out."
+            )
 
     @classmethod
     def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
@@ -39,4 +41,6 @@ class Identity(Generator):
         out[start : start + len(grad)] += grad
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
-        return torch.ones(self.dof, dtype=torch.float64) if weights is None else weights.double().cpu()
+        return (
+            torch.ones(self.dof, dtype=torch.float64) if weights is None else weights.double().cpu()
+        )

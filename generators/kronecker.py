@@ -18,8 +18,8 @@ from torch import Tensor
 
 from lincon.counter import bits, key, normals
 from lincon.generator import Generator, chunks
-from lincon.permutation import Permutation
-from lincon.registry import register
+from lincon.maps.permutation import Permutation
+from lincon.maps.registry import register
 
 _FACTOR, _PERMUTATION = 40, 41
 
@@ -62,10 +62,13 @@ class Kronecker(Generator):
     def _factor(self, number: int, rows: int, columns: int) -> Tensor:
         size = rows * columns
         drawn = [
-            normals(bits(key(self.seed, _FACTOR, number), torch.arange(a, b, device="cpu"))) for a, b in chunks(0, size)
+            normals(bits(key(self.seed, _FACTOR, number), torch.arange(a, b, device="cpu")))
+            for a, b in chunks(0, size)
         ]
         matrix = (
-            torch.cat(drawn).double().view(rows, columns) if size else torch.zeros(rows, columns, dtype=torch.float64)
+            torch.cat(drawn).double().view(rows, columns)
+            if size
+            else torch.zeros(rows, columns, dtype=torch.float64)
         )
         if not self.orthonormal or not size:
             return matrix / max(1, rows) ** 0.5
@@ -83,12 +86,17 @@ class Kronecker(Generator):
         """Of row i: its place in the unpermuted product, (rows,) int32."""
         if device not in self._order:
             permutation = Permutation(self.rows, key(self.seed, _PERMUTATION))
-            parts = [permutation(torch.arange(a, b, device=device)).int() for a, b in chunks(0, self.rows)]
+            parts = [
+                permutation(torch.arange(a, b, device=device)).int()
+                for a, b in chunks(0, self.rows)
+            ]
             self._order[device] = torch.cat(parts)
         return self._order[device]
 
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        free = free.double()  # two products in a row: in float32 their last bits would depend on where memory lies
+        free = (
+            free.double()
+        )  # two products in a row: in float32 their last bits would depend on where memory lies
         product = self._apply(self._on(free.device, free.dtype), free)
         out.copy_(product[self._permutation(out.device)[start : start + len(out)]])
 

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from lincon.errors import LinconError, TargetError
 from lincon.generators._single import Entries, Single
-from lincon.registry import register
+from lincon.maps.registry import register
 
 
 @register
@@ -38,7 +38,13 @@ class Lego(Single):
     name = "lego"
 
     def __init__(
-        self, rows: int, dof: int, seed: int = 0, *, select: Tensor | None = None, coefficient: Tensor | None = None
+        self,
+        rows: int,
+        dof: int,
+        seed: int = 0,
+        *,
+        select: Tensor | None = None,
+        coefficient: Tensor | None = None,
     ) -> None:
         super().__init__(rows, dof, seed)
         if select is None or coefficient is None:
@@ -47,9 +53,13 @@ class Lego(Single):
             )
         fan, left = divmod(rows, max(1, select.numel()))
         if select.shape != coefficient.shape or select.dim() != 2 or left or dof % fan:
-            raise LinconError(f"lego: select {tuple(select.shape)} does not fit {rows} rows and {dof} dof.")
+            raise LinconError(
+                f"lego: select {tuple(select.shape)} does not fit {rows} rows and {dof} dof."
+            )
         if select.is_floating_point() or int(select.min()) < 0 or int(select.max()) >= dof // fan:
-            raise LinconError(f"lego: select must be integers in [0, {dof // fan}), the number of legos.")
+            raise LinconError(
+                f"lego: select must be integers in [0, {dof // fan}), the number of legos."
+            )
         if not bool(coefficient.isfinite().all()):
             raise LinconError("lego: a coefficient is not finite.")
         self.splits, self.fan = select.shape[0], fan
@@ -79,13 +89,19 @@ class WarmUp(nn.Module):
             raise TargetError(f"{inputs} input channels cannot be cut into {splits} equal splits.")
         count, fan = max(1, round(legos * outputs)), weight[0].numel() // splits
         self.shape = weight.shape
-        self.legos = nn.Parameter(torch.randn(count, fan, device=weight.device) * weight.detach().std())
+        self.legos = nn.Parameter(
+            torch.randn(count, fan, device=weight.device) * weight.detach().std()
+        )
         self.logits = nn.Parameter(torch.randn(splits, outputs, count, device=weight.device))
         self.coefficient = nn.Parameter(torch.ones(splits, outputs, device=weight.device))
 
     def forward(self) -> Tensor:
-        chosen = nn.functional.one_hot(self.logits.argmax(-1), self.logits.shape[-1]).to(self.logits)
-        straight = chosen + self.logits - self.logits.detach()  # the value is one-hot, the gradient that of the logits
+        chosen = nn.functional.one_hot(self.logits.argmax(-1), self.logits.shape[-1]).to(
+            self.logits
+        )
+        straight = (
+            chosen + self.logits - self.logits.detach()
+        )  # the value is one-hot, the gradient that of the logits
         parts = torch.einsum("som,mf,so->osf", straight, self.legos, self.coefficient)
         return parts.reshape(self.shape)
 
@@ -94,12 +110,16 @@ class WarmUp(nn.Module):
 
     def imbalance(self) -> Tensor:
         """How far each lego's number of uses is outside of the floor and ceiling of the mean, (legos,)."""
-        uses = torch.bincount(self.logits.argmax(-1).reshape(-1), minlength=self.logits.shape[-1]).float()
+        uses = torch.bincount(
+            self.logits.argmax(-1).reshape(-1), minlength=self.logits.shape[-1]
+        ).float()
         mean = uses.mean()
         return (uses - mean.ceil()).clamp(min=0) - (mean.floor() - uses).clamp(min=0)
 
 
-def warm_up(model: nn.Module, *, splits: int = 2, legos: float = 0.5, where: list[str] | None = None) -> list[str]:
+def warm_up(
+    model: nn.Module, *, splits: int = 2, legos: float = 0.5, where: list[str] | None = None
+) -> list[str]:
     """Let the convolutions of a model learn which legos they are made of, in place.
 
     Args:
@@ -129,7 +149,9 @@ def balance(model: nn.Module, weight: float = 1e-4) -> Tensor:
 
 def freeze(model: nn.Module) -> Any:
     """End the warm-up: a constraint whose free vectors are the legos, a group for every layer; same outputs."""
-    from lincon.attach import constrain  # the attaching side knows the generators, not they it
+    from lincon.attaching.constrain import (
+        constrain,
+    )  # the attaching side knows the generators, not they it
 
     found = [
         (f"{name}.{attribute}" if name else attribute, module, attribute, steps[0])
@@ -149,12 +171,19 @@ def freeze(model: nn.Module) -> Any:
         module.__class__ = type(module).__bases__[0]
         module.register_parameter(attribute, nn.Parameter(weight))
         made.append(
-            Lego(weight.numel(), step.legos.numel(), select=step.logits.argmax(-1), coefficient=step.coefficient)
+            Lego(
+                weight.numel(),
+                step.legos.numel(),
+                select=step.logits.argmax(-1),
+                coefficient=step.coefficient,
+            )
         )
         values.append(step.legos.detach())
     each = iter(made)
     names = [name for name, *_ in found]
-    constraint = constrain(model, lambda rows, dof, seed: next(each), where=names, scope="tensor", scale=None)
+    constraint = constrain(
+        model, lambda rows, dof, seed: next(each), where=names, scope="tensor", scale=None
+    )
     with torch.no_grad():
         for free, legos in zip(constraint.free.values(), values, strict=True):
             free.copy_(legos.reshape(-1))
@@ -162,8 +191,14 @@ def freeze(model: nn.Module) -> Any:
 
 
 def _convolutions(model: nn.Module, splits: int) -> list[str]:
-    convolutions = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    return [f"{name}.weight" for name, m in convolutions[1:] if m.groups == 1 and m.in_channels % splits == 0]
+    convolutions = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
+    ]
+    return [
+        f"{name}.weight"
+        for name, m in convolutions[1:]
+        if m.groups == 1 and m.in_channels % splits == 0
+    ]
 
 
 def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -14,7 +14,7 @@ from lincon.errors import LinconError
 from lincon.generator import Generator, Segments
 from lincon.generators._around import Around
 from lincon.generators.part import Part
-from lincon.registry import register
+from lincon.maps.registry import register
 
 
 @register
@@ -49,9 +49,13 @@ class Mask(Around):
         if (self.inner.rows, self.inner.dof) != (rows, dof):
             raise LinconError(f"mask: {self.inner!r} has not {rows} rows and {dof} dof.")
         if not isinstance(shown, Tensor):
-            raise LinconError(f"mask: shown must be a tensor of bool, got a {type(shown).__name__}.")
+            raise LinconError(
+                f"mask: shown must be a tensor of bool, got a {type(shown).__name__}."
+            )
         if shown.shape != (rows,) or shown.dtype != torch.bool:
-            raise LinconError(f"mask: shown must be bool of shape ({rows},), got {tuple(shown.shape)} {shown.dtype}.")
+            raise LinconError(
+                f"mask: shown must be bool of shape ({rows},), got {tuple(shown.shape)} {shown.dtype}."
+            )
         self.shown = shown.detach().cpu()
         self.diagonal_gram = self.inner.disjoint
         self._placed: dict[torch.device, Tensor] = {}
@@ -85,7 +89,9 @@ class Mask(Around):
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         shown = self.shown.double()
-        return self.inner.gram_diagonal(shown if weights is None else shown * weights.double().cpu())
+        return self.inner.gram_diagonal(
+            shown if weights is None else shown * weights.double().cpu()
+        )
 
     def _as_bits(self, device: torch.device, start: int, length: int) -> Tensor:
         """Of rows that are shown all bits, (length,) int8: of a product, NaN times zero would be left."""
@@ -96,4 +102,6 @@ class Mask(Around):
 
 def _bits(values: Tensor) -> Tensor:
     """The same memory as integers."""
-    return values.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize])
+    return values.view(
+        {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize]
+    )

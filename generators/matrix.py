@@ -14,7 +14,7 @@ from torch import Tensor
 from lincon.errors import LinconError
 from lincon.generator import Generator
 from lincon.generators._single import add_at
-from lincon.registry import register
+from lincon.maps.registry import register
 
 Entries = Any  # Tensor | ndarray | scipy sparse array or matrix | LinearOperator; scipy.sparse is not imported yet
 
@@ -50,12 +50,18 @@ class Matrix(Generator):
         elif matrix is not None:
             self._tables = _tables(matrix, rows, dof)
         else:
-            raise LinconError("matrix: give matrix=, a tensor, array, scipy sparse matrix or LinearOperator.")
+            raise LinconError(
+                "matrix: give matrix=, a tensor, array, scipy sparse matrix or LinearOperator."
+            )
         self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     @classmethod
     def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
-        return int(np.shape(options["matrix"])[1]) if "matrix" in options else super().default_dof(rows, options)
+        return (
+            int(np.shape(options["matrix"])[1])
+            if "matrix" in options
+            else super().default_dof(rows, options)
+        )
 
     def tables(self) -> dict[str, Tensor]:
         return self._tables
@@ -121,17 +127,23 @@ def from_scipy(matrix: Any) -> dict[str, Tensor]:
     }
 
 
-def _check_csr(rows: int, dof: int, indptr: Tensor, indices: Tensor, values: Tensor) -> dict[str, Tensor]:
+def _check_csr(
+    rows: int, dof: int, indptr: Tensor, indices: Tensor, values: Tensor
+) -> dict[str, Tensor]:
     """The three arrays as tables, refused unless they are a valid (rows, dof) CSR matrix with finite values."""
     integer = indptr.dtype == indices.dtype == torch.int64
     shapes = indptr.shape == (rows + 1,) and indices.shape == values.shape == (values.numel(),)
     if not (integer and shapes and values.dtype in (torch.float32, torch.float64)):
-        raise LinconError(f"matrix: indptr, indices, values are not the CSR arrays of a {rows} x {dof} matrix.")
+        raise LinconError(
+            f"matrix: indptr, indices, values are not the CSR arrays of a {rows} x {dof} matrix."
+        )
     steps = indptr.diff()
     ordered = indptr[0] == 0 and indptr[-1] == len(indices) and bool((steps >= 0).all())
     within = not len(indices) or (int(indices.min()) >= 0 and int(indices.max()) < dof)
     if not (ordered and within and bool(values.isfinite().all())):
-        raise LinconError("matrix: the CSR arrays are inconsistent or hold a value that is not finite.")
+        raise LinconError(
+            "matrix: the CSR arrays are inconsistent or hold a value that is not finite."
+        )
     return {"indptr": indptr, "indices": indices, "values": values}
 
 
@@ -144,10 +156,14 @@ def _tables(matrix: Entries, rows: int, dof: int) -> dict[str, Tensor]:
             "(rows: the generated weights; dof: give the matrix's width)."
         )
     if isinstance(matrix, scipy.sparse.linalg.LinearOperator):
-        matrix = scipy.sparse.hstack([scipy.sparse.csc_array(matrix @ e[:, None]) for e in np.eye(dof)])
+        matrix = scipy.sparse.hstack(
+            [scipy.sparse.csc_array(matrix @ e[:, None]) for e in np.eye(dof)]
+        )
     if isinstance(matrix, Tensor) and matrix.layout != torch.strided:
         coo = matrix.detach().cpu().to_sparse_coo().coalesce()
-        matrix = scipy.sparse.coo_array((coo.values().numpy(), coo.indices().numpy()), shape=(rows, dof))
+        matrix = scipy.sparse.coo_array(
+            (coo.values().numpy(), coo.indices().numpy()), shape=(rows, dof)
+        )
     if scipy.sparse.issparse(matrix):
         tables = from_scipy(matrix)
         return _check_csr(rows, dof, **tables)

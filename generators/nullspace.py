@@ -18,9 +18,11 @@ from torch import Tensor
 from lincon.errors import DofError, LinconError
 from lincon.generator import Generator
 from lincon.generators.matrix import Matrix, from_scipy
-from lincon.registry import register
+from lincon.maps.registry import register
 
-Equalities = Any  # Tensor | ndarray | scipy sparse array or matrix; scipy.sparse is not imported yet
+Equalities = (
+    Any  # Tensor | ndarray | scipy sparse array or matrix; scipy.sparse is not imported yet
+)
 
 
 @register
@@ -58,18 +60,34 @@ class Nullspace(Generator):
             basis, origin = _solve(equalities, values, rows)
             tables = from_scipy(basis)
             width = basis.shape[1]
-        elif indptr is not None and indices is not None and entries is not None and origin is not None and dof:
+        elif (
+            indptr is not None
+            and indices is not None
+            and entries is not None
+            and origin is not None
+            and dof
+        ):
             tables = {"indptr": indptr, "indices": indices, "values": entries}
             width = dof
         else:
-            raise LinconError("nullspace: give equalities=A, (equations, rows), for A @ weights = values.")
+            raise LinconError(
+                "nullspace: give equalities=A, (equations, rows), for A @ weights = values."
+            )
         if width == 0:
-            raise DofError("nullspace: the equalities leave no degree of freedom; state fewer of them.")
+            raise DofError(
+                "nullspace: the equalities leave no degree of freedom; state fewer of them."
+            )
         if dof not in (None, width):
-            raise DofError(f"nullspace: the equalities leave {width} degrees of freedom, not {dof}; give dof=None.")
+            raise DofError(
+                f"nullspace: the equalities leave {width} degrees of freedom, not {dof}; give dof=None."
+            )
         super().__init__(rows, width, seed)
         self._basis = Matrix(rows, width, seed, **tables)
-        if origin.shape != (rows,) or origin.dtype != torch.float64 or not bool(origin.isfinite().all()):
+        if (
+            origin.shape != (rows,)
+            or origin.dtype != torch.float64
+            or not bool(origin.isfinite().all())
+        ):
             raise LinconError(f"nullspace: origin must be ({rows},) float64 and finite.")
         self._origin = origin
 
@@ -101,7 +119,9 @@ class Nullspace(Generator):
 
 def zero_sum(groups: int, size: int) -> "scipy.sparse.csr_array":
     """A for: each of ``groups`` consecutive runs of ``size`` weights sums to zero. (groups, groups * size)."""
-    return scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(groups), np.ones((1, size))))
+    return scipy.sparse.csr_array(
+        scipy.sparse.kron(scipy.sparse.eye_array(groups), np.ones((1, size)))
+    )
 
 
 def tied(groups: int, size: int) -> "scipy.sparse.csr_array":
@@ -117,12 +137,15 @@ def symmetric(groups: int, size: int) -> "scipy.sparse.csr_array":
     pair = np.arange(len(above))
     entries = np.concatenate([np.ones(len(pair)), -np.ones(len(pair))])
     square = scipy.sparse.coo_array(
-        (entries, (np.tile(pair, 2), np.concatenate([above, below]))), shape=(len(pair), size * size)
+        (entries, (np.tile(pair, 2), np.concatenate([above, below]))),
+        shape=(len(pair), size * size),
     )
     return scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(groups), square))
 
 
-def _solve(equalities: Equalities, values: Any, rows: int) -> "tuple[scipy.sparse.csr_array, Tensor]":
+def _solve(
+    equalities: Equalities, values: Any, rows: int
+) -> "tuple[scipy.sparse.csr_array, Tensor]":
     """The basis (rows, dof) and W₀ (rows,) of A w = b, component by component."""
     if isinstance(equalities, Tensor):
         equalities = equalities.detach().cpu().double().numpy()
@@ -147,7 +170,9 @@ def _solve(equalities: Equalities, values: Any, rows: int) -> "tuple[scipy.spars
         blocks.append((members, basis))
     residual = np.abs(a @ origin - b).max(initial=0.0)
     if residual > 1e-9 * max(1.0, np.abs(b).max(initial=0.0)):
-        raise LinconError(f"nullspace: no weights obey the equalities; the nearest miss by {residual:.3g}.")
+        raise LinconError(
+            f"nullspace: no weights obey the equalities; the nearest miss by {residual:.3g}."
+        )
     return _assemble(blocks, rows), torch.from_numpy(origin)
 
 

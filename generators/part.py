@@ -15,7 +15,7 @@ from torch import Tensor
 from lincon.errors import LinconError
 from lincon.generator import Generator, Segments
 from lincon.generators._around import Around
-from lincon.registry import register
+from lincon.maps.registry import register
 
 
 @register
@@ -52,7 +52,9 @@ class Part(Around):
         super().__init__(rows, dof, seed, inner, tables)
         self._columns = _mask("kept_columns", kept_columns, self.inner.dof, dof)
         self._rows_kept = _mask("kept_rows", kept_rows, self.inner.rows, rows)
-        self.diagonal_gram = self.inner.diagonal_gram if self._rows_kept is None else self.inner.disjoint
+        self.diagonal_gram = (
+            self.inner.diagonal_gram if self._rows_kept is None else self.inner.disjoint
+        )
         self._places: dict[tuple[str, torch.device], Tensor] = {}
 
     def own_tables(self) -> dict[str, Tensor]:
@@ -69,7 +71,9 @@ class Part(Around):
         return Part.of(self.inner, *outer)
 
     @classmethod
-    def of(cls, inner: Generator, columns: Tensor | None = None, rows: Tensor | None = None) -> "Part":
+    def of(
+        cls, inner: Generator, columns: Tensor | None = None, rows: Tensor | None = None
+    ) -> "Part":
         """The columns and rows of ``inner`` where the masks, (dof,) and (rows,) bool, are true; None for all.
 
         Raises LinconError where nothing would be left.
@@ -79,7 +83,9 @@ class Part(Around):
         height = inner.rows if rows is None else int(rows.sum())
         width = inner.dof if columns is None else int(columns.sum())
         if not (height and width):
-            raise LinconError(f"part: {height} rows and {width} columns of {inner!r} would be left; keep one or more.")
+            raise LinconError(
+                f"part: {height} rows and {width} columns of {inner!r} would be left; keep one or more."
+            )
         return cls(height, width, inner.seed, inner=inner, kept_columns=columns, kept_rows=rows)
 
     def masked(self, mask: Callable[[Generator, Tensor], Generator], shown: Tensor) -> "Part":
@@ -89,7 +95,14 @@ class Part(Around):
             rows = torch.ones(self.inner.rows, dtype=torch.bool)
             rows[self._rows_kept] = shown
         inner = mask(self.inner, rows)
-        return Part(self.rows, self.dof, self.seed, inner=inner, kept_columns=self._columns, kept_rows=self._rows_kept)
+        return Part(
+            self.rows,
+            self.dof,
+            self.seed,
+            inner=inner,
+            kept_columns=self._columns,
+            kept_rows=self._rows_kept,
+        )
 
     def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
         if self._rows_kept is None:
@@ -151,7 +164,9 @@ def _mask(name: str, mask: Tensor | None, length: int, kept: int) -> Tensor | No
     if not isinstance(mask, Tensor):
         raise LinconError(f"part: {name} must be a tensor of bool, got a {type(mask).__name__}.")
     if mask.shape != (length,) or mask.dtype != torch.bool or int(mask.sum()) != kept:
-        raise LinconError(f"part: {name} must be bool of shape ({length},) with {kept} true, got {tuple(mask.shape)}.")
+        raise LinconError(
+            f"part: {name} must be bool of shape ({length},) with {kept} true, got {tuple(mask.shape)}."
+        )
     return mask.detach().cpu()
 
 

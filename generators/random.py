@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lincon.counter import below, bits, key
 from lincon.generators._single import Entries, Single
-from lincon.registry import register
+from lincon.maps.registry import register
 
 _STREAM = 3
 

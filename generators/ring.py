@@ -36,8 +36,8 @@ from lincon.counter import below, bits, key, signs
 from lincon.errors import LinconError
 from lincon.generator import TABLE_BYTES, Segments, chunks, wide_enough
 from lincon.generators._single import Entries, Single
-from lincon.permutation import Permutation
-from lincon.registry import register
+from lincon.maps.permutation import Permutation
+from lincon.maps.registry import register
 
 _PERMUTATION, _EXCHANGE, _SIGN, _TURN, _TAIL, _DECK = range(10, 16)
 CYCLE = 16
@@ -84,7 +84,9 @@ class Ring(Single):
         if tile == "auto":
             tile = _auto_tile(dof) if order == "laps" else 1
         if not isinstance(tile, int) or isinstance(tile, bool) or not 1 <= tile <= dof:
-            raise LinconError(f"ring: tile={tile!r}; give 'auto' or an integer from 1 to dof={dof}.")
+            raise LinconError(
+                f"ring: tile={tile!r}; give 'auto' or an integer from 1 to dof={dof}."
+            )
         if order == "deck" and tile != 1:
             raise LinconError("ring: order='deck' has no tiles; leave tile out or give tile=1.")
         self.order, self.permute, self.sign, self.tile = order, bool(permute), bool(sign), tile
@@ -103,14 +105,18 @@ class Ring(Single):
         lap, position = rows // self.dof, rows % self.dof
         tile, u = position // self.tile, position % self.tile
         tail = tile == self.tiles
-        index = torch.where(tail, self._tail(lap, u), self._tile_entry(lap, tile.clamp(max=self.tiles - 1), u))
+        index = torch.where(
+            tail, self._tail(lap, u), self._tile_entry(lap, tile.clamp(max=self.tiles - 1), u)
+        )
         return index, self._signs(lap, position) if self.sign else None
 
     def _tile_entry(self, lap: Tensor, tile: Tensor, u: Tensor) -> Tensor:
         size = self.tile // self.pieces
         image, number = tile, u // size
         if self.permute:
-            image = (self._image(lap % CYCLE, tile) + self._turn(lap // CYCLE, self.tiles, 0)) % self.tiles
+            image = (
+                self._image(lap % CYCLE, tile) + self._turn(lap // CYCLE, self.tiles, 0)
+            ) % self.tiles
             number = number ^ self._exchange(lap % CYCLE, tile)
         return image * self.tile + number * size + u % size
 
@@ -168,14 +174,22 @@ class Ring(Single):
                 rows.copy_(_reflected(free[entry], sign, scale).view(-1))
 
     def _write_part(
-        self, out: Tensor, free: Tensor, source: Tensor, part: "_Part", scale: float, scratch: Tensor
+        self,
+        out: Tensor,
+        free: Tensor,
+        source: Tensor,
+        part: "_Part",
+        scale: float,
+        scratch: Tensor,
     ) -> None:
         """``out``: (laps, positions), the positions of whole tiles and, of whole laps, the tail."""
         cycle, width = self._cycle(out.device), part.tiles * self.tile
         target = out[:, :width]
         in_place = part.laps == 1 or width == out.shape[1]
         moved = target if in_place else scratch[: part.laps * width].view(part.laps, width)
-        index = cycle.index[part.lap % CYCLE :][: part.laps, part.tile * self.pieces :][:, : part.tiles * self.pieces]
+        index = cycle.index[part.lap % CYCLE :][: part.laps, part.tile * self.pieces :][
+            :, : part.tiles * self.pieces
+        ]
         pieces = source[self._turns(part.lap // CYCLE)[0] * self.pieces :]
         torch.index_select(pieces, 0, index.reshape(-1), out=moved.view(-1, *pieces.shape[1:]))
         self._reflect(moved, target, part, scale)
@@ -200,13 +214,19 @@ class Ring(Single):
                 self._accumulate_part(out, rows.view(part.laps, -1), part, scale, scratch)
             else:
                 entry, sign = self._edge(part, out.device)
-                out[entry[0]] += _reflected(rows.to(out.dtype), sign, scale).view(-1)  # no entry comes twice
+                out[entry[0]] += _reflected(rows.to(out.dtype), sign, scale).view(
+                    -1
+                )  # no entry comes twice
 
-    def _accumulate_part(self, out: Tensor, grad: Tensor, part: "_Part", scale: float, scratch: Tensor) -> None:
+    def _accumulate_part(
+        self, out: Tensor, grad: Tensor, part: "_Part", scale: float, scratch: Tensor
+    ) -> None:
         cycle, width = self._cycle(out.device), part.tiles * self.tile
         moved = scratch[: part.laps * width].view(part.laps, width)
         self._reflect(grad[:, :width], moved, part, scale)
-        index = cycle.index[part.lap % CYCLE :][: part.laps, part.tile * self.pieces :][:, : part.tiles * self.pieces]
+        index = cycle.index[part.lap % CYCLE :][: part.laps, part.tile * self.pieces :][
+            :, : part.tiles * self.pieces
+        ]
         whole = self._whole_pieces(out)
         pieces = moved.view(-1, *whole.shape[1:])
         turn = self._turns(part.lap // CYCLE)[0] * self.pieces
@@ -234,7 +254,9 @@ class Ring(Single):
             low = start
             while low < stop:  # within one lap of the deck no entry comes twice
                 high = min(stop, (low // self.dof + 1) * self.dof)
-                out[low % self.dof : low % self.dof + high - low] += values[low - start : high - start]
+                out[low % self.dof : low % self.dof + high - low] += values[
+                    low - start : high - start
+                ]
                 low = high
 
     def _tabulated(self, device: torch.device) -> bool:
@@ -250,7 +272,9 @@ class Ring(Single):
     def _two_turns(self, free: Tensor) -> Tensor:
         """The pieces of the ring, twice over where cycles start at other tiles than the first."""
         pieces = self._whole_pieces(free)
-        return torch.cat([pieces, pieces]) if self.rows > CYCLE * self.dof and self.permute else pieces
+        return (
+            torch.cat([pieces, pieces]) if self.rows > CYCLE * self.dof and self.permute else pieces
+        )
 
     def _turns(self, cycle: int) -> tuple[int, int]:
         """c and d of a cycle."""
@@ -277,7 +301,9 @@ class Ring(Single):
         even = source.shape[1] // period * period
         shape = part.laps, even // period, period
         if even:
-            torch.mul(source[:, :even].view(shape), patterns[:, None], out=target[:, :even].view(shape))
+            torch.mul(
+                source[:, :even].view(shape), patterns[:, None], out=target[:, :even].view(shape)
+            )
         if even < source.shape[1]:
             torch.mul(source[:, even:], patterns[:, : source.shape[1] - even], out=target[:, even:])
 
@@ -308,7 +334,11 @@ class Ring(Single):
 
         They are those of one tile, if the part has none, or those behind the last.
         """
-        width, (c, d), first = self.tiles * self.tile, self._turns(part.lap // CYCLE), part.lap % CYCLE
+        width, (c, d), first = (
+            self.tiles * self.tile,
+            self._turns(part.lap // CYCLE),
+            part.lap % CYCLE,
+        )
         low = width if part.tiles else part.start - part.lap * self.dof
         high = self.dof if part.tiles else low + part.stop - part.start
         position, cycle = torch.arange(low, high, device=device), self._cycle(device)
@@ -317,9 +347,13 @@ class Ring(Single):
             index = width + (position - width + turns) % (self.dof - width)
         else:
             size = self.tile // self.pieces
-            number = cycle.index[first : first + part.laps][:, position // size].long() + c * self.pieces
+            number = (
+                cycle.index[first : first + part.laps][:, position // size].long() + c * self.pieces
+            )
             index = number % (self.tiles * self.pieces) * size + position % size
-        return index, cycle.signs[first : first + part.laps][:, (position + d) % self.period] if self.sign else None
+        return index, cycle.signs[first : first + part.laps][
+            :, (position + d) % self.period
+        ] if self.sign else None
 
     def _tail_turns(self, cycle: int, device: torch.device) -> Tensor:
         """By how much the entries behind the last tile are turned in each lap of a cycle, (16,)."""
@@ -342,13 +376,23 @@ class Ring(Single):
             if end - position == self.dof <= BLOCK:
                 laps = min((stop - start) // self.dof, BLOCK // self.dof, CYCLE - lap % CYCLE)
                 part = _Part(start, start + laps * self.dof, lap, laps, 0, self.tiles)
-            elif position % self.tile == 0 and min(end // self.tile, self.tiles) > position // self.tile:
+            elif (
+                position % self.tile == 0
+                and min(end // self.tile, self.tiles) > position // self.tile
+            ):
                 first = position // self.tile
                 tiles = min(min(end // self.tile, self.tiles) - first, max(1, BLOCK // self.tile))
                 part = _Part(start, start + tiles * self.tile, lap, 1, first, tiles)
             else:
                 edge = -(-position // self.tile) * self.tile
-                part = _Part(start, start + (min(edge, end) if edge > position else end) - position, lap, 1, 0, 0)
+                part = _Part(
+                    start,
+                    start + (min(edge, end) if edge > position else end) - position,
+                    lap,
+                    1,
+                    0,
+                    0,
+                )
             yield part
             start = part.stop
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from lincon.counter import below, bits, key, signs
 from lincon.generator import CHUNK, Generator, chunks
 from lincon.generators._single import add_at
-from lincon.registry import register
+from lincon.maps.registry import register
 
 _STREAM = 4
 CACHE_BYTES = 64 << 20
@@ -66,7 +66,9 @@ class Sparse(Generator):
         return max(0, low - 1), min(self.strata, high + 1)
 
     def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        wide = torch.zeros(len(out), dtype=torch.promote_types(out.dtype, torch.float32), device=out.device)
+        wide = torch.zeros(
+            len(out), dtype=torch.promote_types(out.dtype, torch.float32), device=out.device
+        )
         scaled = free.to(wide.dtype) / self.strata**0.5
         for low, high in self._blocks(*self._touched(start, start + len(out))):
             rows, sign = self._nonzeros(low, high, out.device)

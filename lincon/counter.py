@@ -62,7 +62,9 @@ def bits(keys: int | Tensor, counter: Tensor) -> Tensor:
     ``keys`` is one key, or an int64 tensor of keys that broadcasts against ``counter``.
     """
     first = keys if isinstance(keys, Tensor) else _signed(keys)
-    second = _finish(first.clone()) if isinstance(first, Tensor) else _signed(_scramble(first & _MASK))
+    second = (
+        _finish(first.clone()) if isinstance(first, Tensor) else _signed(_scramble(first & _MASK))
+    )
     x = (counter * _signed(_GOLDEN)).bitwise_xor_(first)
     x.bitwise_xor_(shift_right(x, 33)).mul_(_signed(_C1))
     return _finish(x.bitwise_xor_(second))

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from lincon.binding import merge
-from lincon.constraint import constraints
+from lincon.attaching.binding import merge
+from lincon.attaching.constraint import constraints
 from lincon.errors import LinconError
-from lincon.writing import whole
+from lincon.files.atomic import whole
 
 TOLERANCE = 1e-4
 """Relative to the largest output: other kernels round otherwise."""
@@ -46,7 +46,9 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     more = torch.cat([example, example[:1]])  # another size than the one it is exported with
     expected = _outputs(merged, more)
     if any(bool(output.isnan().any()) for output in expected):
-        raise LinconError(f"{path.name}: outputs of the model are NaN: its training diverged; nothing was exported.")
+        raise LinconError(
+            f"{path.name}: outputs of the model are NaN: its training diverged; nothing was exported."
+        )
     write, limit = _WAYS[path.suffix]
     with whole(path) as temporary:
         place = temporary.with_name(temporary.name + path.suffix)  # torch looks at the ending
@@ -54,7 +56,9 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
             outputs = write(merged, place, example, more)
             gap = _gap(outputs, expected)
             if not gap <= limit:
-                raise LinconError(f"{path.name}: its outputs differ from the model's by {gap:.3g} of the largest.")
+                raise LinconError(
+                    f"{path.name}: its outputs differ from the model's by {gap:.3g} of the largest."
+                )
             os.replace(place, temporary)
         finally:
             place.unlink(missing_ok=True)
@@ -88,13 +92,20 @@ def _outputs(model: Callable[..., object], example: Tensor) -> list[Tensor]:
 
 
 def _gap(found: list[Tensor], expected: list[Tensor]) -> float:
-    if len(found) != len(expected) or any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
+    if len(found) != len(expected) or any(
+        a.shape != b.shape for a, b in zip(found, expected, strict=True)
+    ):
         return float("inf")
     pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True) if b.numel()]
     if any(not torch.equal(a.isnan(), b.isnan()) for a, b in pairs):
         return float("inf")
-    gaps = [torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(0, posinf=torch.inf).max() for a, b in pairs]
-    largest = max((float(b.abs().nan_to_num(0, posinf=0).max()) for _, b in pairs), default=0.0) or 1.0
+    gaps = [
+        torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(0, posinf=torch.inf).max()
+        for a, b in pairs
+    ]
+    largest = (
+        max((float(b.abs().nan_to_num(0, posinf=0).max()) for _, b in pairs), default=0.0) or 1.0
+    )
     return max(map(float, gaps), default=0.0) / largest
 
 

@@ -200,7 +200,9 @@ class Generator(ABC):
                 f"{self.name}: out has shape {tuple(out.shape)}; it must be contiguous ({stop - start},)."
             )
         if torch.is_grad_enabled() and free.requires_grad:
-            raise LinconError(f"{self.name}: unpack(out=...) is not differentiable; call it under torch.no_grad().")
+            raise LinconError(
+                f"{self.name}: unpack(out=...) is not differentiable; call it under torch.no_grad()."
+            )
         with torch.no_grad():
             self._write(out, self._spread(free.to(out.dtype)), start)
         return out
@@ -230,10 +232,16 @@ class Generator(ABC):
                 solution = self.adjoint(wanted) / gram.where(gram > 0, torch.ones_like(gram))
             elif self.rows * self.dof <= SMALL:
                 dense = self.dense().numpy()
-                solution = torch.from_numpy(scipy.linalg.lstsq(dense, wanted.cpu().numpy(), cond=1e-12)[0])
+                solution = torch.from_numpy(
+                    scipy.linalg.lstsq(dense, wanted.cpu().numpy(), cond=1e-12)[0]
+                )
             else:
                 answer = scipy.sparse.linalg.lsmr(
-                    self.operator(), wanted.cpu().numpy(), atol=1e-10, btol=1e-10, maxiter=4 * self.dof + 100
+                    self.operator(),
+                    wanted.cpu().numpy(),
+                    atol=1e-10,
+                    btol=1e-10,
+                    maxiter=4 * self.dof + 100,
                 )
                 solution = torch.from_numpy(answer[0])
             return solution.to(target)
@@ -298,10 +306,16 @@ class Generator(ABC):
 
     @cached_property
     def _fingerprint(self) -> str:
-        probe = below(bits(key(0, 101), torch.arange(self.dof, device="cpu")), 2001).sub_(1000).double()
-        starts = below(bits(key(0, 102), torch.arange(64, device="cpu")), min(self.rows, 1 << 31)).tolist()
+        probe = (
+            below(bits(key(0, 101), torch.arange(self.dof, device="cpu")), 2001).sub_(1000).double()
+        )
+        starts = below(
+            bits(key(0, 102), torch.arange(64, device="cpu")), min(self.rows, 1 << 31)
+        ).tolist()
         digest = hashlib.sha256(f"{self.rows}x{self.dof}".encode())
-        noise = 1e-9 * float(probe.abs().sum())  # sums that cancel are zero, whatever the order they were added in
+        noise = 1e-9 * float(
+            probe.abs().sum()
+        )  # sums that cancel are zero, whatever the order they were added in
         for start in sorted({0, *starts}):
             values = self.unpack(probe, start, min(start + 16, self.rows))
             values = torch.where(values.abs() < noise, 0.0, values)
@@ -312,7 +326,9 @@ class Generator(ABC):
         """G as a scipy LinearOperator, (rows, dof) float64 on the CPU."""
 
         def apply(function: Any, x: np.ndarray) -> np.ndarray:
-            return function(torch.from_numpy(np.ascontiguousarray(x.reshape(-1), np.float64))).numpy()
+            return function(
+                torch.from_numpy(np.ascontiguousarray(x.reshape(-1), np.float64))
+            ).numpy()
 
         return scipy.sparse.linalg.LinearOperator(
             (self.rows, self.dof),
@@ -324,7 +340,9 @@ class Generator(ABC):
     def dense(self) -> Tensor:
         """G itself, (rows, dof) float64. For small ones: refused above `COUNTED` entries."""
         if self.rows * self.dof > COUNTED:
-            raise LinconError(f"{self.name}: a dense G of {self.rows} x {self.dof} would not fit; use operator().")
+            raise LinconError(
+                f"{self.name}: a dense G of {self.rows} x {self.dof} would not fit; use operator()."
+            )
         return self._rows(0, self.rows)
 
     def sparse(self) -> "scipy.sparse.csr_array":
@@ -340,7 +358,9 @@ class Generator(ABC):
     def _rows(self, start: int, stop: int) -> Tensor:
         """G[start:stop], (stop - start, dof) float64, column by column or row by row, whichever is shorter."""
         if self.dof <= stop - start:
-            return torch.stack([self.unpack(e, start, stop) for e in torch.eye(self.dof, dtype=torch.float64)], 1)
+            return torch.stack(
+                [self.unpack(e, start, stop) for e in torch.eye(self.dof, dtype=torch.float64)], 1
+            )
         eye = torch.eye(stop - start, dtype=torch.float64)
         return torch.stack([self.adjoint(e, start, stop) for e in eye])
 
@@ -364,7 +384,13 @@ class Generator(ABC):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.rows, self.dof, self.seed, {**self.options(), **self.tables()})
+        return _rebuild, (
+            type(self),
+            self.rows,
+            self.dof,
+            self.seed,
+            {**self.options(), **self.tables()},
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Generator) and self.spec() == other.spec()
@@ -395,7 +421,9 @@ def as_seed(seed: Any) -> int:
         raise LinconError(f"seed={seed!r}; it must be an integer.") from None
 
 
-def _rebuild(cls: type[Generator], rows: int, dof: int, seed: int, options: dict[str, Any]) -> Generator:
+def _rebuild(
+    cls: type[Generator], rows: int, dof: int, seed: int, options: dict[str, Any]
+) -> Generator:
     return cls(rows=rows, dof=dof, seed=seed, **options)
 
 
@@ -429,7 +457,9 @@ def _(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -
     return grad.new_empty(_live[generator].dof, dtype=dtype)
 
 
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # newer than the oldest torch allowed
+_is_exporting = getattr(
+    torch.compiler, "is_exporting", lambda: False
+)  # newer than the oldest torch allowed
 
 
 class _Linear(torch.autograd.Function):

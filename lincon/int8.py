@@ -36,7 +36,9 @@ def to_int8(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     merged = merged_copy(model)
     dynamic = ({0: torch.export.Dim.AUTO},)
     program = torch.export.export(merged, (given[0],), dynamic_shapes=dynamic).module()
-    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    quantizer = x86.X86InductorQuantizer().set_global(
+        x86.get_default_x86_inductor_quantization_config()
+    )
     prepared: Any = prepare_pt2e(program, quantizer)
     with torch.no_grad():
         for batch in given:
@@ -47,7 +49,11 @@ def to_int8(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 def _without_unused(program: Any) -> nn.Module:
     """The program without the tensors that it does not read: the float weights that became integers."""
     read = {node.target for node in program.graph.nodes if node.op == "get_attr"}
-    for name in [name for name, _ in (*program.named_parameters(), *program.named_buffers()) if name not in read]:
+    for name in [
+        name
+        for name, _ in (*program.named_parameters(), *program.named_buffers())
+        if name not in read
+    ]:
         path, _, attribute = name.rpartition(".")
         delattr(program.get_submodule(path), attribute)
     kept: nn.Module = program
@@ -63,4 +69,7 @@ def compiled(model: nn.Module, example: Tensor) -> Any:
 
 def stored_bytes(model: nn.Module) -> int:
     """Bytes of the tensors of a module."""
-    return sum(t.numel() * t.element_size() for t in {id(t): t for t in model.state_dict().values()}.values())
+    return sum(
+        t.numel() * t.element_size()
+        for t in {id(t): t for t in model.state_dict().values()}.values()
+    )

@@ -8,17 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import check_changeable, warn_of_holders
-from lincon.constraint import Constraint, Group, constraints, owned
+from lincon.attaching.binding import check_changeable, warn_of_holders
+from lincon.attaching.constraint import Constraint, Group, constraints, owned
+from lincon.attaching.targets import count
 from lincon.errors import DofError, LinconError, LinconWarning, TargetError
-from lincon.registry import get
-from lincon.tensors import count
+from lincon.maps.registry import get
 
 LEVELS = "free", "weights"
 
 
 def prune(
-    model: nn.Module, keep: int | float, *, level: str = "free", scores: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    keep: int | float,
+    *,
+    level: str = "free",
+    scores: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Prune a constrained model in place, the least important of all its constraints together.
 
@@ -54,9 +58,13 @@ def prune(
     places = [(c, prefix, number) for prefix, c in placed for number in range(len(c.groups))]
     check_finite(found)
     unknown = dict(scores or {})
-    importance = [_importance(c, prefix, c.groups[number], level, unknown) for c, prefix, number in places]
+    importance = [
+        _importance(c, prefix, c.groups[number], level, unknown) for c, prefix, number in places
+    ]
     if unknown:
-        raise TargetError(f"Scores of {sorted(unknown)[0]!r}: there is nothing of this name on level={level!r}.")
+        raise TargetError(
+            f"Scores of {sorted(unknown)[0]!r}: there is nothing of this name on level={level!r}."
+        )
     masks = _largest(importance, _kept(keep, sum(int((each >= 0).sum()) for each in importance)))
     plans = [
         _pruned(c.groups[number], mask, worth, level)
@@ -73,7 +81,9 @@ def prune(
 def zeros(model: nn.Module) -> tuple[int, int]:
     """How many of a model's generated weights are zero, and how many there are: sparsity, which is not DoF."""
     made = [weight for constraint in constraints(model) for weight in constraint.weights().values()]
-    return sum(weight.numel() - int(weight.count_nonzero()) for weight in made), sum(w.numel() for w in made)
+    return sum(weight.numel() - int(weight.count_nonzero()) for weight in made), sum(
+        w.numel() for w in made
+    )
 
 
 def check_finite(found: list[Constraint]) -> None:
@@ -81,32 +91,47 @@ def check_finite(found: list[Constraint]) -> None:
     for constraint in found:
         for name, free in constraint.free.items():
             if not free.is_floating_point():
-                raise LinconError(f"{name!r} is quantised already: prune and quantise the model it was made from.")
+                raise LinconError(
+                    f"{name!r} is quantised already: prune and quantise the model it was made from."
+                )
             if not bool(free.isfinite().all()):
-                raise LinconError(f"{name!r} holds NaN or infinity: its training diverged; go back to an earlier one.")
+                raise LinconError(
+                    f"{name!r} holds NaN or infinity: its training diverged; go back to an earlier one."
+                )
 
 
 def _check_zeros(found: list[Constraint]) -> None:
     """Raise LinconError for weights that cannot be made zero by rows of G."""
     for group in (group for constraint in found for group in constraint.groups):
         if group.origin is not None:
-            raise LinconError(f"{group.free!r} has an offset, so its weights would not be zero; prune level='free'.")
+            raise LinconError(
+                f"{group.free!r} has an offset, so its weights would not be zero; prune level='free'."
+            )
         if group.isometric:
-            raise LinconError(f"{group.free!r} is isometric: zero rows would change its columns; prune level='free'.")
+            raise LinconError(
+                f"{group.free!r} is isometric: zero rows would change its columns; prune level='free'."
+            )
 
 
 def effect(constraint: Constraint, group: Group) -> Tensor:
     """How much each free number moves the weights: |W_j| times the norm of its column, (dof,) float64."""
-    return constraint._free(group).detach().double().cpu().abs() * group.map.gram_diagonal().cpu().sqrt()
+    return (
+        constraint._free(group).detach().double().cpu().abs()
+        * group.map.gram_diagonal().cpu().sqrt()
+    )
 
 
-def _importance(constraint: Constraint, prefix: str, group: Group, level: str, scores: dict[str, Tensor]) -> Tensor:
+def _importance(
+    constraint: Constraint, prefix: str, group: Group, level: str, scores: dict[str, Tensor]
+) -> Tensor:
     """Importance of what there is, (dof,) or (rows,) float64, -1 of weights that are zero already.
 
     What is found in ``scores`` is taken out of it.
     """
     if level == "free":
-        return _given(scores, [prefix + group.free], (group.generator.dof,), lambda: effect(constraint, group))
+        return _given(
+            scores, [prefix + group.free], (group.generator.dof,), lambda: effect(constraint, group)
+        )
     parts = []
     for entry, weight in zip(group.ledger, constraint._generate(group), strict=True):
         names, made = [prefix + name for name in entry.names], weight.detach()
@@ -116,12 +141,17 @@ def _importance(constraint: Constraint, prefix: str, group: Group, level: str, s
 
 
 def _given(
-    scores: dict[str, Tensor], names: list[str], shape: tuple[int, ...], default: Callable[[], Tensor]
+    scores: dict[str, Tensor],
+    names: list[str],
+    shape: tuple[int, ...],
+    default: Callable[[], Tensor],
 ) -> Tensor:
     given = [scores.pop(name) for name in names if name in scores]
     found = given[0] if given else default()
     if tuple(found.shape) != shape or not bool((found >= 0).all()):
-        raise LinconError(f"Scores of {names[0]!r} of shape {tuple(found.shape)}: give numbers from 0 on, {shape}.")
+        raise LinconError(
+            f"Scores of {names[0]!r} of shape {tuple(found.shape)}: give numbers from 0 on, {shape}."
+        )
     return found.detach().double().cpu().reshape(-1)
 
 
@@ -148,8 +178,12 @@ def _pruned(group: Group, mask: Tensor, worth: Tensor, level: str) -> tuple[Grou
     if level == "weights":
         generator = masked.of(generator, mask)
         mask = generator.gram_diagonal() > 0
-    if not bool(mask.any()):  # a group of which nothing is left keeps one number: its weights need something to read
-        warnings.warn(f"Nothing of {group.free!r} is left but one number.", LinconWarning, stacklevel=4)
+    if not bool(
+        mask.any()
+    ):  # a group of which nothing is left keeps one number: its weights need something to read
+        warnings.warn(
+            f"Nothing of {group.free!r} is left but one number.", LinconWarning, stacklevel=4
+        )
         mask = torch.arange(len(mask)) == (worth.argmax() if level == "free" else 0)
     if not bool(mask.all()):
         generator = part.of(generator, mask)

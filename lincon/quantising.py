@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lincon.binding import check_changeable, warn_of_holders
-from lincon.constraint import Constraint, constraints
+from lincon.attaching.binding import check_changeable, warn_of_holders
+from lincon.attaching.constraint import Constraint, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.pruning import check_finite
 
@@ -39,13 +39,19 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
     check_changeable(model)
     found = constraints(model)
     if not found:
-        raise TargetError(f"{type(model).__name__} has no constraint to quantise; constrain it first.")
+        raise TargetError(
+            f"{type(model).__name__} has no constraint to quantise; constrain it first."
+        )
     if isinstance(bits, bool) or bits not in range(2, 9):
         raise LinconError(f"bits={bits!r}; give an integer from 2 to 8.")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise LinconError(f"size={size!r}; give a positive integer, or None.")
     check_finite(found)
-    plans = [(c, n, *_integers(c._free(group), bits, size)) for c in found for n, group in enumerate(c.groups)]
+    plans = [
+        (c, n, *_integers(c._free(group), bits, size))
+        for c in found
+        for n, group in enumerate(c.groups)
+    ]
     warn_of_holders([_replace(*plan) for plan in plans])
     return found
 
@@ -61,7 +67,9 @@ def _integers(free: Tensor, bits: int, size: int | None) -> tuple[Tensor, Tensor
     return *to_integers(free.detach(), bits, together), together
 
 
-def _replace(constraint: Constraint, number: int, codes: Tensor, steps: Tensor, size: int) -> Tensor:
+def _replace(
+    constraint: Constraint, number: int, codes: Tensor, steps: Tensor, size: int
+) -> Tensor:
     """Put integers and steps in the place of a free vector; the old vector."""
     group, owner = constraint.groups[number], constraint.owner
     free, name = constraint._free(group), f"{group.free}_steps"
@@ -83,7 +91,9 @@ def to_integers(values: Tensor, bits: int, size: int) -> tuple[Tensor, Tensor]:
     padded = torch.nn.functional.pad(values.double(), (0, -len(values) % size)).view(-1, size)
     exact = padded.abs().amax(1) / most
     steps = exact.to(values.dtype)
-    steps = torch.where(steps.double() > exact, torch.nextafter(steps, torch.zeros_like(steps)), steps)
+    steps = torch.where(
+        steps.double() > exact, torch.nextafter(steps, torch.zeros_like(steps)), steps
+    )
     wide = steps.double().unsqueeze(1)
     codes = (padded / wide.where(wide > 0, 1)).round().clamp(-most, most) * (wide > 0)
     return codes.view(-1)[: len(values)].to(torch.int8), steps

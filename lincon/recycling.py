@@ -36,7 +36,11 @@ class Recycler:
         if device.type != "cpu" or wanted < LARGE:
             return torch.empty(size, dtype=dtype, device=device)
         with self._lock:
-            fitting = (kept for kept, holders in self._kept if _fits(kept, wanted) and _holders(kept) == holders)
+            fitting = (
+                kept
+                for kept, holders in self._kept
+                if _fits(kept, wanted) and _holders(kept) == holders
+            )
             buffer = next(fitting, None)
             if buffer is None:
                 buffer = torch.empty(wanted, dtype=torch.uint8)

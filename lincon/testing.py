@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lincon.counter import bits, key, shift_right
 from lincon.generator import Generator
-from lincon.registry import build
+from lincon.maps.registry import build
 
 TOLERANCE = 1e-9
 """Relative, in float64, where sums may be reordered."""
@@ -29,7 +29,9 @@ def check_generator(generator: Generator) -> None:
         np.random.seed(7)
         before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
         _check(generator)
-        assert torch.equal(torch.get_rng_state(), before[0]), "torch's global random state was moved"
+        assert torch.equal(torch.get_rng_state(), before[0]), (
+            "torch's global random state was moved"
+        )
         assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before[1]), (
             "NumPy's global random state was moved"
         )
@@ -41,14 +43,24 @@ def _check(g: Generator) -> None:
     grad = values(g.rows, 3)
     _same(g.unpack(free), dense @ free, "unpack is not G @ free")
     _same(g.adjoint(grad), dense.T @ grad, "adjoint is not G.T @ grad")
-    _same(g.unpack(2 * free - 3 * other), 2 * g.unpack(free) - 3 * g.unpack(other), "unpack is not linear")
-    _same((g.unpack(free) @ grad)[None], (free @ g.adjoint(grad))[None], "<G w, g> is not <w, Gᵀ g>")
+    _same(
+        g.unpack(2 * free - 3 * other),
+        2 * g.unpack(free) - 3 * g.unpack(other),
+        "unpack is not linear",
+    )
+    _same(
+        (g.unpack(free) @ grad)[None], (free @ g.adjoint(grad))[None], "<G w, g> is not <w, Gᵀ g>"
+    )
     _check_slices(g, free, grad)
     _check_autograd(g, dense, free, grad)
     _check_projection(g, dense, grad)
     _same(g.gram_diagonal(), (dense * dense).sum(0), "gram_diagonal is not diag(GᵀG)")
     weights = values(g.rows, 5).square()
-    _same(g.gram_diagonal(weights), (dense * dense * weights[:, None]).sum(0), "weighted gram_diagonal is wrong")
+    _same(
+        g.gram_diagonal(weights),
+        (dense * dense * weights[:, None]).sum(0),
+        "weighted gram_diagonal is wrong",
+    )
     _same(torch.from_numpy(g.sparse().toarray()), dense, "sparse() is not G")
     _check_value(g, free)
     narrow = g.unpack(free.float())
@@ -65,7 +77,9 @@ def _check_slices(g: Generator, free: Tensor, grad: Tensor) -> None:
         whole,
         "unpack of slices is not a slice of unpack",
     )
-    total = sum((g.adjoint(grad[a:b], a, b) for a, b in parts), torch.zeros(g.dof, dtype=torch.float64))
+    total = sum(
+        (g.adjoint(grad[a:b], a, b) for a, b in parts), torch.zeros(g.dof, dtype=torch.float64)
+    )
     _same(total, g.adjoint(grad), "adjoints of slices do not add up")
     there = values(g.spread_dof, 6)
     sums = there.clone()
@@ -81,7 +95,11 @@ def _check_slices(g: Generator, free: Tensor, grad: Tensor) -> None:
 def _check_autograd(g: Generator, dense: Tensor, free: Tensor, grad: Tensor) -> None:
     leaf = free.clone().requires_grad_()
     (first,) = torch.autograd.grad(g.unpack(leaf).square() @ grad, leaf, create_graph=True)
-    _same(first.detach(), dense.T @ (2 * (dense @ free) * grad), "the gradient of unpack is not its adjoint")
+    _same(
+        first.detach(),
+        dense.T @ (2 * (dense @ free) * grad),
+        "the gradient of unpack is not its adjoint",
+    )
     (second,) = torch.autograd.grad(first.sum(), leaf)
     expected = dense.T @ (2 * grad * (dense @ torch.ones_like(free)))
     _same(second, expected, "the second derivative of unpack is wrong")
@@ -94,7 +112,9 @@ def _check_projection(g: Generator, dense: Tensor, target: Tensor) -> None:
     solution = torch.linalg.lstsq(dense, (target - shift)[:, None], driver="gelsd").solution[:, 0]
     best = (dense @ solution - (target - shift)).norm()
     reached = (dense @ g.project(target) - (target - shift)).norm()
-    assert reached <= best * (1 + 1e-6) + 1e-6 * target.norm(), "project is not the least-squares fit"
+    assert reached <= best * (1 + 1e-6) + 1e-6 * target.norm(), (
+        "project is not the least-squares fit"
+    )
     if int(torch.linalg.matrix_rank(dense)) == g.dof:
         free = values(g.dof, 4)
         _same(g.project(dense @ free + shift), free, "project is not a left inverse", 1e-5)
@@ -104,9 +124,15 @@ def _check_value(g: Generator, free: Tensor) -> None:
     spec = json.loads(json.dumps(g.spec()))
     again = build(spec, g.tables()) if g.name != "scaled" else g
     for copy, how in ((again, "spec"), (pickle.loads(pickle.dumps(g)), "pickle")):
-        assert copy == g and hash(copy) == hash(g), f"a generator rebuilt from its {how} is not equal"
-        assert torch.equal(copy.unpack(free), g.unpack(free)), f"a generator rebuilt from its {how} is another map"
-        assert copy.fingerprint() == g.fingerprint(), f"a generator rebuilt from its {how} has another fingerprint"
+        assert copy == g and hash(copy) == hash(g), (
+            f"a generator rebuilt from its {how} is not equal"
+        )
+        assert torch.equal(copy.unpack(free), g.unpack(free)), (
+            f"a generator rebuilt from its {how} is another map"
+        )
+        assert copy.fingerprint() == g.fingerprint(), (
+            f"a generator rebuilt from its {how} has another fingerprint"
+        )
     assert deepcopy(g) is g, "a copy of a generator must be itself: it is a value"
 
 

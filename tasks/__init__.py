@@ -1,4 +1,6 @@
 """Tasks that lincon is tried on, a package each, plugged in on top of the core. Needs the extra `[tasks]`."""
 
 if __name__ != "lincon.tasks":
-    raise ImportError("import lincon.tasks, not tasks: a second copy would share nothing with the first")
+    raise ImportError(
+        "import lincon.tasks, not tasks: a second copy would share nothing with the first"
+    )

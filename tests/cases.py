@@ -52,15 +52,27 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
     if name == "lego":
         fan, legos = 1 + seed % 3, max(1, dof // 3)
         splits, outputs = 1 + seed % 2, -(-rows // (fan * (1 + seed % 2)))
-        select = (bits(key(7, seed % 97), torch.arange(splits * outputs)) % legos).abs().view(splits, outputs)
+        select = (
+            (bits(key(7, seed % 97), torch.arange(splits * outputs)) % legos)
+            .abs()
+            .view(splits, outputs)
+        )
         return Lego(
-            select.numel() * fan, legos * fan, select=select, coefficient=values(select.numel(), 3).view_as(select)
+            select.numel() * fan,
+            legos * fan,
+            select=select,
+            coefficient=values(select.numel(), 3).view_as(select),
         )
     if name == "nullspace":
         size = 1 + seed % 3
         groups = -(-rows // size)
         equalities = tied(groups, size)
-        return Nullspace(groups * size, None, equalities=equalities, values=values(equalities.shape[0], 7).numpy())
+        return Nullspace(
+            groups * size,
+            None,
+            equalities=equalities,
+            values=values(equalities.shape[0], 7).numpy(),
+        )
     if name == "mask":
         inner = make(str(options.get("of", "ring")), rows, dof, seed, {})
         return Mask.of(inner, _kept(inner.rows, seed % 7 % inner.rows))

@@ -26,7 +26,11 @@ def idx_bytes(array):
 
 def write_fashion(folder, compress, train=6, test=4):
     """The four files; the arrays written, in the order of `idx.FILES`."""
-    arrays = [some_bytes(train, 28, 28), some_bytes(train, seed=1) % 10, some_bytes(test, 28, 28, seed=2)]
+    arrays = [
+        some_bytes(train, 28, 28),
+        some_bytes(train, seed=1) % 10,
+        some_bytes(test, 28, 28, seed=2),
+    ]
     arrays.append(some_bytes(test, seed=3) % 10)
     for name, array in zip(idx.FILES, arrays, strict=True):
         if compress:
@@ -43,7 +47,9 @@ def cifar10_parts():
 
 
 def cifar100_parts():
-    return {name: (some_bytes(2, 3072, seed=i), [99, i]) for i, name in enumerate(("train", "test"))}
+    return {
+        name: (some_bytes(2, 3072, seed=i), [99, i]) for i, name in enumerate(("train", "test"))
+    }
 
 
 def write_binary(folder, parts, coarse=False):
@@ -51,7 +57,9 @@ def write_binary(folder, parts, coarse=False):
     for name, (rows, labels) in parts.items():
         prefix = [bytes([7, label]) if coarse else bytes([label]) for label in labels]
         records = zip(prefix, rows, strict=True)
-        (folder / f"{name}.bin").write_bytes(b"".join(before + row.tobytes() for before, row in records))
+        (folder / f"{name}.bin").write_bytes(
+            b"".join(before + row.tobytes() for before, row in records)
+        )
 
 
 def python2_pickle(entries):
@@ -67,8 +75,14 @@ def python2_pickle(entries):
         if isinstance(of, str):
             return text(of)
         if isinstance(of, list):
-            return b"](" + b"".join(text(one) if isinstance(one, str) else number(one) for one in of) + b"e"
-        made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85" + text("b") + b"\x87R"
+            return (
+                b"]("
+                + b"".join(text(one) if isinstance(one, str) else number(one) for one in of)
+                + b"e"
+            )
+        made = (
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85" + text("b") + b"\x87R"
+        )
         state = b"(K\x03" + text("|") + b"NNN" + number(-1) * 2 + b"K\0tb"
         dtype = b"cnumpy\ndtype\n" + text("u1") + b"K\0K\x01\x87R" + state
         shape = number(of.shape[0]) + number(of.shape[1]) + b"\x86"
@@ -91,7 +105,13 @@ def write_python(folder, parts, label_entry="labels", write=python2_pickle):
     for name, (rows, labels) in parts.items():
         extra = {"coarse_labels": [3] * len(labels)} if label_entry == "fine_labels" else {}
         names = ["a.png"] * len(labels)
-        entries = {"batch_label": name, label_entry: labels, **extra, "data": rows, "filenames": names}
+        entries = {
+            "batch_label": name,
+            label_entry: labels,
+            **extra,
+            "data": rows,
+            "filenames": names,
+        }
         (folder / name).write_bytes(write(entries))
 
 
@@ -101,7 +121,11 @@ def assert_read(data, parts):
         images, labels = split.tensors
         assert labels.tolist() == [label for _, of in written for label in of]
         assert images.numpy().tobytes() == b"".join(rows.tobytes() for rows, _ in written)
-        assert images.shape[1:] == (3, 32, 32) and images.dtype == torch.uint8 and labels.dtype == torch.int64
+        assert (
+            images.shape[1:] == (3, 32, 32)
+            and images.dtype == torch.uint8
+            and labels.dtype == torch.int64
+        )
 
 
 def write_image(path, pixels, format="PNG"):
@@ -113,8 +137,12 @@ def write_image(path, pixels, format="PNG"):
 def write_imagenet(root):
     """Two classes; the training and the test image of the second."""
     for wnid in ("n02", "n01"):
-        train = write_image(root / f"train/{wnid}/{wnid}_1.JPEG", some_bytes(256, 300, 3, seed=int(wnid[1:])))
-        test = write_image(root / f"val/{wnid}/ILSVRC2012_val_1.JPEG", some_bytes(300, 256, 3, seed=7))
+        train = write_image(
+            root / f"train/{wnid}/{wnid}_1.JPEG", some_bytes(256, 300, 3, seed=int(wnid[1:]))
+        )
+        test = write_image(
+            root / f"val/{wnid}/ILSVRC2012_val_1.JPEG", some_bytes(300, 256, 3, seed=7)
+        )
         if wnid == "n02":
             kept = train, test
     return kept

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import lincon
 from lincon import LinconError
-from lincon.header import seal
+from lincon.files.header import seal
 from lincon.tasks.classification.data import idx
 from lincon.tasks.classification.data.cifar import Cifar10, Cifar100
 from lincon.tasks.classification.data.idx import FashionMNIST
@@ -50,7 +50,22 @@ LIMIT = 10.0
 MEMORY = 256 << 20
 """Bytes of address space that reading a mutant may take: the seeds have at most 100 kB, and torch's threads some MB."""
 
-EXTREMES = (0, 1, -1, 2, 127, 255, 256, 65_535, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1)
+EXTREMES = (
+    0,
+    1,
+    -1,
+    2,
+    127,
+    255,
+    256,
+    65_535,
+    1 << 24,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 40,
+    (1 << 63) - 1,
+)
 
 
 # Mutations of bytes.
@@ -90,7 +105,11 @@ def _extend(content: bytes, draws: random.Random) -> bytes:
 def _overwrite(content: bytes, draws: random.Random) -> bytes:
     low, high = _span(content, draws)
     fill = draws.choice((b"\0", b"\xff", None))
-    return content[:low] + (draws.randbytes(high - low) if fill is None else fill * (high - low)) + content[high:]
+    return (
+        content[:low]
+        + (draws.randbytes(high - low) if fill is None else fill * (high - low))
+        + content[high:]
+    )
 
 
 def _delete(content: bytes, draws: random.Random) -> bytes:
@@ -113,7 +132,11 @@ def _swap(content: bytes, draws: random.Random) -> bytes:
 def _number(content: bytes, draws: random.Random) -> bytes:
     size, low = draws.choice((1, 2, 4, 8)), _span(content, draws)[0]
     value = draws.choice(EXTREMES) % (1 << 8 * size)
-    return content[:low] + value.to_bytes(size, draws.choice(("little", "big"))) + content[low + size :]
+    return (
+        content[:low]
+        + value.to_bytes(size, draws.choice(("little", "big")))
+        + content[low + size :]
+    )
 
 
 def _float(content: bytes, draws: random.Random) -> bytes:
@@ -149,7 +172,23 @@ def mutate_json(value: Any, draws: random.Random) -> Any:
 def _other(value: Any, draws: random.Random) -> Any:
     if isinstance(value, int) and draws.random() < 0.5:
         return value + draws.choice((-1, 1, 2, -value - 1, value))
-    return draws.choice((*EXTREMES, -(1 << 40), 0.5, float("nan"), 1e300, None, True, "", "ring", "../x", [], {}, [[]]))
+    return draws.choice(
+        (
+            *EXTREMES,
+            -(1 << 40),
+            0.5,
+            float("nan"),
+            1e300,
+            None,
+            True,
+            "",
+            "ring",
+            "../x",
+            [],
+            {},
+            [[]],
+        )
+    )
 
 
 # Kinds of files.
@@ -193,7 +232,11 @@ class Kind(ABC):
             outcome = self.check(seed, found, whole, mutant) or "loaded"
         except LinconError as error:
             lines = str(error).count("\n")
-            outcome = "refused" if not lines and not _of_memory(str(error)) else f"refused in other words: {error}"
+            outcome = (
+                "refused"
+                if not lines and not _of_memory(str(error))
+                else f"refused in other words: {error}"
+            )
         except Exception as error:
             outcome = f"{type(error).__name__}: {error}"
         finally:
@@ -223,7 +266,10 @@ def memory() -> Iterator[None]:
 
 def _of_memory(message: str) -> bool:
     """Whether a refusal came only when there was no memory left."""
-    return any(word in message for word in ("DefaultCPUAllocator", "bad_alloc", "Unable to allocate", "MemoryError"))
+    return any(
+        word in message
+        for word in ("DefaultCPUAllocator", "bad_alloc", "Unable to allocate", "MemoryError")
+    )
 
 
 class Lincon(Kind):
@@ -244,7 +290,12 @@ class Lincon(Kind):
     def write(self) -> list[Path]:
         paths: list[Path] = []
         for number, options in enumerate(self.VARIANTS):
-            for after in (None, lincon.quantize, lambda model: lincon.prune(model, 0.5), _pruned_and_quantised):
+            for after in (
+                None,
+                lincon.quantize,
+                lambda model: lincon.prune(model, 0.5),
+                _pruned_and_quantised,
+            ):
                 model = convnet()
                 lincon.constrain(model, seed=number, **options)
                 if after is not None:
@@ -261,7 +312,9 @@ class Lincon(Kind):
         if draws.random() < 0.4:
             text = header["__metadata__"]["lincon"]
             said = mutate_json(json.loads(text), draws)
-            header["__metadata__"]["lincon"] = _sealed(said, header, data) if draws.random() < self.SEALED else said
+            header["__metadata__"]["lincon"] = (
+                _sealed(said, header, data) if draws.random() < self.SEALED else said
+            )
             if not isinstance(header["__metadata__"]["lincon"], str):
                 header["__metadata__"]["lincon"] = json.dumps(said)
         elif draws.random() < 0.5:
@@ -287,8 +340,14 @@ class Lincon(Kind):
         (state, output), (expected, expected_output) = found, whole
         if seal_of(mutant) != seal_of(self._contents[seed]):
             return None
-        same = state.keys() == expected.keys() and all(_same(state[name], expected[name]) for name in state)
-        return None if same and _same(output, expected_output) else "loaded with other values under the old checksum"
+        same = state.keys() == expected.keys() and all(
+            _same(state[name], expected[name]) for name in state
+        )
+        return (
+            None
+            if same and _same(output, expected_output)
+            else "loaded with other values under the old checksum"
+        )
 
     def run(self, number: int) -> str:
         if not hasattr(self, "_contents"):
@@ -303,21 +362,31 @@ def seal_of(content: bytes) -> str:
 
 
 def _pruned_and_quantised(model: nn.Module) -> None:
-    moved = any(group.origin for constraint in lincon.constraints(model) for group in constraint.groups)
+    moved = any(
+        group.origin for constraint in lincon.constraints(model) for group in constraint.groups
+    )
     lincon.prune(model, 0.3, level="free" if moved else "weights")
     lincon.quantize(model, 4)
 
 
 def _sealed(said: Any, header: dict[str, Any], data: bytes) -> str:
     """The description with a checksum that fits; as it is, where the tensors cannot be made out."""
-    dtypes = {"F32": torch.float32, "I8": torch.int8, "U8": torch.uint8, "I64": torch.int64, "I32": torch.int32}
+    dtypes = {
+        "F32": torch.float32,
+        "I8": torch.int8,
+        "U8": torch.uint8,
+        "I64": torch.int64,
+        "I32": torch.int32,
+    }
     dtypes |= {"BOOL": torch.bool, "F64": torch.float64, "I16": torch.int16}
     try:
         tensors = {}
         for name, entry in header.items():
             if name != "__metadata__":
                 low, high = entry["data_offsets"]
-                part = torch.frombuffer(bytearray(data[low:high]), dtype=torch.uint8).view(dtypes[entry["dtype"]])
+                part = torch.frombuffer(bytearray(data[low:high]), dtype=torch.uint8).view(
+                    dtypes[entry["dtype"]]
+                )
                 tensors[name] = part.view(entry["shape"])
         return seal(said, tensors)
     except Exception:
@@ -327,7 +396,12 @@ def _sealed(said: Any, header: dict[str, Any], data: bytes) -> str:
 def _same(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    return a.contiguous().reshape(-1).view(torch.uint8).equal(b.contiguous().reshape(-1).view(torch.uint8))
+    return (
+        a.contiguous()
+        .reshape(-1)
+        .view(torch.uint8)
+        .equal(b.contiguous().reshape(-1).view(torch.uint8))
+    )
 
 
 class Labelled(Kind):
@@ -338,7 +412,10 @@ class Labelled(Kind):
             images, labels = part.tensors
             if images.dtype != torch.uint8 or images.dim() != 4 or len(images) != len(labels):
                 return f"loaded as {images.dtype} {tuple(images.shape)} with {len(labels)} labels"
-            if labels.dtype != torch.int64 or not 0 <= int(labels.min()) <= int(labels.max()) < found.classes:
+            if (
+                labels.dtype != torch.int64
+                or not 0 <= int(labels.min()) <= int(labels.max()) < found.classes
+            ):
                 return "loaded with labels of no class"
         return None
 
@@ -353,10 +430,16 @@ class Idx(Labelled):
 
     def check(self, seed: int, found: Any, whole: Any, mutant: bytes) -> str | None:
         """An IDX file says little: its numbers are the bytes behind the header."""
-        part = (found.train_set, found.train_set, found.test_set, found.test_set)[seed].tensors[seed % 2]
+        part = (found.train_set, found.train_set, found.test_set, found.test_set)[seed].tensors[
+            seed % 2
+        ]
         plain = np.frombuffer(mutant, np.uint8)[16 if seed % 2 == 0 else 8 :]
         same = np.array_equal(part.numpy().reshape(-1), plain)
-        return super().check(seed, found, whole, mutant) if same else "loaded with other numbers than its bytes"
+        return (
+            super().check(seed, found, whole, mutant)
+            if same
+            else "loaded with other numbers than its bytes"
+        )
 
 
 class IdxGz(Labelled):
@@ -381,15 +464,28 @@ class CifarBinary(Labelled):
         records = np.frombuffer(mutant, np.uint8).reshape(-1, 3073)
         part, start = (found.test_set, 0) if seed == 5 else (found.train_set, 2 * seed)
         images, labels = (tensor[start : start + len(records)].numpy() for tensor in part.tensors)
-        same = np.array_equal(images.reshape(-1, 3072), records[:, 1:]) and np.array_equal(labels, records[:, 0])
-        return super().check(seed, found, whole, mutant) if same else "loaded with other numbers than its bytes"
+        same = np.array_equal(images.reshape(-1, 3072), records[:, 1:]) and np.array_equal(
+            labels, records[:, 0]
+        )
+        return (
+            super().check(seed, found, whole, mutant)
+            if same
+            else "loaded with other numbers than its bytes"
+        )
 
 
 class CifarPickle(Labelled):
     def write(self) -> list[Path]:
-        pickles = {"train": classification_files.python2_pickle, "test": classification_files.python3_pickle(4)}
+        pickles = {
+            "train": classification_files.python2_pickle,
+            "test": classification_files.python3_pickle(4),
+        }
         for of, write in pickles.items():
-            parts = {name: part for name, part in classification_files.cifar100_parts().items() if name == of}
+            parts = {
+                name: part
+                for name, part in classification_files.cifar100_parts().items()
+                if name == of
+            }
             classification_files.write_python(self.folder, parts, "fine_labels", write)
         return [self.folder / "train", self.folder / "test"]
 
@@ -444,18 +540,29 @@ class Png(Kind):
 
     def check(self, seed: int, found: Any, whole: Any, mutant: bytes) -> str | None:
         for part, expected in zip(found, whole, strict=True):
-            if part.shape != expected.shape or part.dtype != expected.dtype or bool(part.isinf().any()):
+            if (
+                part.shape != expected.shape
+                or part.dtype != expected.dtype
+                or bool(part.isinf().any())
+            ):
                 return f"loaded as {part.dtype} {tuple(part.shape)}"
         return None
 
 
-KINDS = {kind.__name__: kind for kind in (Lincon, Idx, IdxGz, CifarBinary, CifarPickle, Mat, MatOfLsp, Png)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (Lincon, Idx, IdxGz, CifarBinary, CifarPickle, Mat, MatOfLsp, Png)
+}
 
 
 def run(kind: str, numbers: range) -> dict[int, str]:
     """The outcome of each mutant, in this process."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         files = KINDS[kind](Path(folder))
         for seed in range(len(files.seeds)):
@@ -482,10 +589,14 @@ def survey(kind: str, count: int, share: int = 500) -> tuple[Counter[str], dict[
 
 def _in_a_process(kind: str, numbers: range) -> dict[int, str]:
     """As `run`; where the process is ended by a mutant, each has one of its own."""
-    code = f"import json; from tests.hostile import run; print(json.dumps(run({kind!r}, {numbers!r})))"
+    code = (
+        f"import json; from tests.hostile import run; print(json.dumps(run({kind!r}, {numbers!r})))"
+    )
     limit = LIMIT * 6 + len(numbers)
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=limit
+        )
         if done.returncode == 0:
             return {int(number): outcome for number, outcome in json.loads(done.stdout).items()}
         ended = f"the process ended with {done.returncode}: {done.stderr[-200:]}"
@@ -500,7 +611,9 @@ def _in_a_process(kind: str, numbers: range) -> dict[int, str]:
 def main() -> None:
     from benchmarks.keeping import keep
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=10_000, help="Mutants of each kind.")
     parser.add_argument("--kinds", default=",".join(KINDS))
     given = parser.parse_args()
@@ -508,10 +621,26 @@ def main() -> None:
     for kind in given.kinds.split(","):
         begun = time.perf_counter()
         outcomes, wrong = survey(kind, given.count)
-        numbers[kind] = {"outcomes": dict(outcomes), "wrong": wrong, "seconds": time.perf_counter() - begun}
+        numbers[kind] = {
+            "outcomes": dict(outcomes),
+            "wrong": wrong,
+            "seconds": time.perf_counter() - begun,
+        }
         rows.append((kind, *(f"{outcomes[name]:,}" for name in ("loaded", "refused", "wrong"))))
-        print(*rows[-1], *(f"\n  {number}: {outcome}" for number, outcome in [*wrong.items()][:20]), flush=True)
-    print(keep("hostile-files", "Mutated files", ("kind", "loaded as they say", "refused", "wrong"), rows, numbers))
+        print(
+            *rows[-1],
+            *(f"\n  {number}: {outcome}" for number, outcome in [*wrong.items()][:20]),
+            flush=True,
+        )
+    print(
+        keep(
+            "hostile-files",
+            "Mutated files",
+            ("kind", "loaded as they say", "refused", "wrong"),
+            rows,
+            numbers,
+        )
+    )
     if any(found["wrong"] for found in numbers.values()):
         sys.exit(1)
 

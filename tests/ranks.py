@@ -17,8 +17,12 @@ multiprocessing.set_forkserver_preload(["tests.preloaded"])
 
 def on_ranks(world, work, folder, *arguments):
     """What ``work(rank, world, *arguments)`` returns on each of ``world`` ranks, by rank: tensors and plain values."""
-    mp.start_processes(_rank, (world, work, Path(folder), arguments), world, start_method="forkserver")
-    return [torch.load(Path(folder) / f"rank-{rank}.pt", weights_only=True) for rank in range(world)]
+    mp.start_processes(
+        _rank, (world, work, Path(folder), arguments), world, start_method="forkserver"
+    )
+    return [
+        torch.load(Path(folder) / f"rank-{rank}.pt", weights_only=True) for rank in range(world)
+    ]
 
 
 def _rank(rank, world, work, folder, arguments):
@@ -45,7 +49,7 @@ def _command(rank, world, words):
     from lightning.pytorch.utilities import rank_zero_only
     from typer.testing import CliRunner
 
-    from lincon.cli import app
+    from lincon.tasks.commands.cli import app
 
     from .unaugmented import unaugmented
 

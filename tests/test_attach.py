@@ -34,10 +34,16 @@ MODULES = {
     "linear": (lambda: nn.Linear(5, 4), (torch.randn(2, 5),)),
     "bilinear": (lambda: nn.Bilinear(5, 4, 3), (torch.randn(2, 5), torch.randn(2, 4))),
     "embedding": (lambda: nn.Embedding(10, 4), (torch.tensor([[1, 2, 3]]),)),
-    "attention": (lambda: nn.MultiheadAttention(8, 2, batch_first=True), (torch.randn(2, 5, 8),) * 3),
+    "attention": (
+        lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+        (torch.randn(2, 5, 8),) * 3,
+    ),
     "lstm": (lambda: nn.LSTM(4, 5, num_layers=2, bidirectional=True), (torch.randn(6, 2, 4),)),
     "gru": (lambda: nn.GRU(4, 5), (torch.randn(6, 2, 4),)),
-    "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), (torch.randn(2, 5, 8),)),
+    "transformer": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0),
+        (torch.randn(2, 5, 8),),
+    ),
     "raw": (Raw, (torch.randn(2, 5),)),
     "reads": (Reads, (torch.randn(2, 6),)),
     "tied": (Tied, (torch.tensor([[1, 2, 3]]),)),
@@ -149,7 +155,9 @@ def test_roots_that_iterate_over_their_children_keep_working():
     blocks = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
     constraint = lincon.constrain(blocks, "ring", dof=0.5)
     assert len(list(blocks)) == 3
-    blocks[1](torch.randn(2, 4)).sum().backward()  # the root's forward never runs: weights are made on demand
+    blocks[1](
+        torch.randn(2, 4)
+    ).sum().backward()  # the root's forward never runs: weights are made on demand
     assert blocks.free.grad is not None and constraint.rows == 48
 
 
@@ -270,14 +278,20 @@ def test_a_constant_tensor_is_named_and_left_out_unless_asked_for():
 def test_scopes():
     local = convnet()
     constraint = lincon.constrain(local, "hash", dof=0.5, scope="tensor")
-    assert [g.free for g in constraint.groups] == ["free_0_weight", "free_3_weight", "free_6_weight"]
+    assert [g.free for g in constraint.groups] == [
+        "free_0_weight",
+        "free_3_weight",
+        "free_6_weight",
+    ]
     assert [g.generator.dof for g in constraint.groups] == [36, 576, 2880]
     assert len({g.generator.seed for g in constraint.groups}) == 3
     blocks = lincon.constrain(convnet(), "ring", dof=1000, scope=["0", "3", "6"])
     assert blocks.dof == 1000 and len(blocks.groups) == 3
     budgets = lincon.constrain(convnet(), "ring", scope={"0": 10, "3": 0.5, "6": 100})
     assert [g.generator.dof for g in budgets.groups] == [10, 576, 100]
-    parity = lincon.constrain(convnet(), "ring", dof=0.1, scope=lambda name: "a" if name[0] in "03" else "b")
+    parity = lincon.constrain(
+        convnet(), "ring", dof=0.1, scope=lambda name: "a" if name[0] in "03" else "b"
+    )
     assert [len(g.ledger) for g in parity.groups] == [2, 1]
     step(local, images())
 
@@ -286,7 +300,9 @@ def test_any_generator_or_callable():
     from lincon.generators import Ring
 
     assert lincon.constrain(convnet(), Ring, dof=0.1, tile=4).groups[0].generator.tile == 4
-    made = lincon.constrain(convnet(), lambda rows, dof, seed: Ring(rows, dof, seed, order="deck"), dof=0.1)
+    made = lincon.constrain(
+        convnet(), lambda rows, dof, seed: Ring(rows, dof, seed, order="deck"), dof=0.1
+    )
     assert made.groups[0].generator.order == "deck"
 
 
@@ -303,9 +319,12 @@ def test_warm_start_is_the_least_squares_fit_and_says_how_far_it_is():
     plain, model = convnet(), convnet()
     constraint = lincon.constrain(model, "ring", dof=0.5, init="project")
     made, wanted = (
-        {e.name: f(e.name) for e in constraint.ledger} for f in (constraint.weights().get, plain.get_parameter)
+        {e.name: f(e.name) for e in constraint.ledger}
+        for f in (constraint.weights().get, plain.get_parameter)
     )
-    missed = sum((made[n] - wanted[n]).square().sum() for n in made) / sum(w.square().sum() for w in wanted.values())
+    missed = sum((made[n] - wanted[n]).square().sum() for n in made) / sum(
+        w.square().sum() for w in wanted.values()
+    )
     assert 0 < constraint.residual < 1
     torch.testing.assert_close(float(missed) ** 0.5, constraint.residual, rtol=1e-4, atol=0)
     full = lincon.constrain(convnet(), "ring", dof=1.0, init="project")

@@ -51,12 +51,20 @@ BAD = {
     "identity dof": (convnet, constrain(generator="identity"), "must equal rows"),
     "dof below groups": (convnet, constrain(dof=2, scope="tensor"), "at least 3"),
     "dof twice": (convnet, constrain(dof=5, scope={"": 3}), "exclude each other"),
-    "generator": (convnet, constrain(generator="vera"), "No generator 'vera'; there are: codebook, dense"),
+    "generator": (
+        convnet,
+        constrain(generator="vera"),
+        "No generator 'vera'; there are: codebook, dense",
+    ),
     "option": (convnet, constrain(tiles=3), "no option 'tiles'; there are: order"),
     "option value": (convnet, constrain(order="random"), "'laps' or 'deck'"),
     "tile": (convnet, constrain(tile=0), "tile=0"),
     "deck tile": (convnet, constrain(order="deck", tile=4), "no tiles"),
-    "pattern": (convnet, constrain(where="conv*"), r"'conv\*' matches no parameter; there are: 0\.weight"),
+    "pattern": (
+        convnet,
+        constrain(where="conv*"),
+        r"'conv\*' matches no parameter; there are: 0\.weight",
+    ),
     "one of two patterns": (convnet, constrain(where=["0.*", "conv*"]), r"'conv\*' matches no"),
     "predicate": (convnet, constrain(where=lambda n, p: False), "nothing to constrain"),
     "scope": (convnet, constrain(scope="block"), "'model', 'tensor'"),
@@ -70,7 +78,11 @@ BAD = {
         constrain(),
         r"0\.weight_orig.* already",
     ),
-    "twice": (constrained_already, constrain(where="0.weight"), r"'0\.weight' is constrained already"),
+    "twice": (
+        constrained_already,
+        constrain(where="0.weight"),
+        r"'0\.weight' is constrained already",
+    ),
     "twice by default": (constrained_already, constrain(), "constrained already"),
     "iterating root": (Iterating, constrain(), "'own' belongs to a Iterating"),
     "sparse embedding": (lambda: nn.Embedding(5, 3, sparse=True), constrain(), "sparse=True"),
@@ -84,7 +96,9 @@ BAD = {
     "no parameters": (nn.ReLU, constrain(), "nothing to constrain"),
     "callable options": (
         convnet,
-        lambda m: lincon.constrain(m, lambda r, d, s: lincon.generators.Ring(r, d, s), dof=0.5, tile=3),
+        lambda m: lincon.constrain(
+            m, lambda r, d, s: lincon.generators.Ring(r, d, s), dof=0.5, tile=3
+        ),
         "given with a callable",
     ),
     "callable shape": (
@@ -92,7 +106,11 @@ BAD = {
         lambda m: lincon.constrain(m, lambda r, d, s: lincon.generators.Ring(5, d, s), dof=0.5),
         "6984 rows",
     ),
-    "matrix shape": (convnet, lambda m: lincon.constrain(m, "matrix", matrix=torch.eye(3)), "has shape"),
+    "matrix shape": (
+        convnet,
+        lambda m: lincon.constrain(m, "matrix", matrix=torch.eye(3)),
+        "has shape",
+    ),
     "matrix missing": (convnet, lambda m: lincon.constrain(m, "matrix", dof=0.5), "give matrix="),
     "matrix nan": (
         lambda: nn.Linear(2, 2),
@@ -101,7 +119,9 @@ BAD = {
     ),
     "nullspace impossible": (
         lambda: nn.Linear(2, 1),
-        lambda m: lincon.constrain(m, "nullspace", equalities=[[1.0, 1.0], [1.0, 1.0]], values=[0.0, 1.0]),
+        lambda m: lincon.constrain(
+            m, "nullspace", equalities=[[1.0, 1.0], [1.0, 1.0]], values=[0.0, 1.0]
+        ),
         "no weights obey",
     ),
     "nullspace full": (
@@ -149,7 +169,10 @@ def test_index_generators_allow_more_dof_than_rows_and_report_the_unused():
         (lambda g: g.adjoint(torch.zeros(7)), "shape"),
         (lambda g: g.project(torch.zeros(7)), "shape"),
         (lambda g: g.unpack(torch.zeros(7), out=torch.zeros(49)), "out has shape"),
-        (lambda g: g.unpack(torch.zeros(7, requires_grad=True), out=torch.zeros(50)), "not differentiable"),
+        (
+            lambda g: g.unpack(torch.zeros(7, requires_grad=True), out=torch.zeros(50)),
+            "not differentiable",
+        ),
     ],
 )
 def test_a_generator_names_wrong_vectors(call, message):

@@ -13,14 +13,14 @@ from torch import nn
 import lincon
 from lincon.exporting import merged_copy
 from lincon.slicing import slice_tensors
-from lincon.tasks.classification.channels import costs, groups, importance, macs, slim
+from lincon.tasks.classification.compression.channels import costs, groups, importance, macs, slim
+from lincon.tasks.classification.compression.knapsack import SHARE, Distillation, chosen, fit, solve
+from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data.digits import Digits
-from lincon.tasks.classification.knapsack import SHARE, Distillation, chosen, fit, solve
 from lincon.tasks.classification.models import MODELS
-from lincon.tasks.classification.pruning import PRUNED
-from lincon.tasks.experiments.body import body_weights
-from lincon.tasks.experiments.recipe import Cell, Recipe
-from lincon.tasks.experiments.training import load, train
+from lincon.tasks.experiments.schemes.body import body_weights
+from lincon.tasks.experiments.training.recipe import Cell, Recipe
+from lincon.tasks.experiments.training.training import load, train
 from tests.models import Raw, Tied, convnet
 from tests.test_indoor import Killed, KillIn
 
@@ -85,10 +85,17 @@ def test_every_convolution_is_in_one_group_and_shortcuts_tie():
     network = MODELS["resnet18"](3, 10, 32)
     found = groups(network)
     written = [layer for group in found.values() for layer in group.written]
-    convolutions = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    convolutions = [
+        name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
+    ]
     assert sorted(written) == sorted(convolutions) and len(set(written)) == len(written)
     assert found["stream.0"].written == ("stem.0", "body.0.0.conv2", "body.0.1.conv2")
-    assert found["stream.0"].read == ("body.0.0.conv1", "body.0.1.conv1", "body.1.0.conv1", "body.1.0.shortcut.0")
+    assert found["stream.0"].read == (
+        "body.0.0.conv1",
+        "body.0.1.conv1",
+        "body.1.0.conv1",
+        "body.1.0.shortcut.0",
+    )
     assert found["stream.3"].read[-1] == "head" and found["body.2.1"].read == ("body.2.1.conv2",)
 
 
@@ -102,8 +109,12 @@ def test_multiply_adds_are_counted_by_hand():
     )
     assert macs(network, images()) == by_hand
     cost, found = costs(network, images()), groups(network)
-    sizes = {name: network.get_submodule(group.written[0]).out_channels for name, group in found.items()}
-    assert sum(cost[name] * sizes[name] for name in found) == by_hand - 200  # the head writes no channel
+    sizes = {
+        name: network.get_submodule(group.written[0]).out_channels for name, group in found.items()
+    }
+    assert (
+        sum(cost[name] * sizes[name] for name in found) == by_hand - 200
+    )  # the head writes no channel
 
 
 def test_importance_is_the_sum_of_weight_times_gradient():
@@ -119,7 +130,10 @@ def test_importance_is_the_sum_of_weight_times_gradient():
         torch.testing.assert_close(found[name].float(), by_hand.detach(), rtol=1e-4, atol=1e-6)
 
 
-@given(st.lists(st.tuples(st.floats(0, 10), st.integers(1, 50)), min_size=1, max_size=11), st.floats(0, 1.1))
+@given(
+    st.lists(st.tuples(st.floats(0, 10), st.integers(1, 50)), min_size=1, max_size=11),
+    st.floats(0, 1.1),
+)
 @settings(deadline=None, max_examples=60)
 def test_the_knapsack_is_solved_exactly(items, share):
     worth, cost = (np.array(each, dtype=float) for each in zip(*items, strict=True))
@@ -156,7 +170,9 @@ def test_distillation_of_a_network_that_lost_nothing_is_zero():
     with torch.no_grad():
         network.head.bias += 1
     network(images())
-    assert distillation.penalty().item() == pytest.approx(0.2 / 5, rel=1e-4)  # one of stem, three stages, head
+    assert distillation.penalty().item() == pytest.approx(
+        0.2 / 5, rel=1e-4
+    )  # one of stem, three stages, head
     distillation.remove()
 
 
@@ -202,7 +218,10 @@ def test_tensors_are_cut_along_every_dimension():
     slice_tensors(network, {"3.weight": [out, into], "0.bias": [into]})
     after = network[3].weight
     torch.testing.assert_close(after, before[out][:, into])
-    assert torch.equal(network[0].bias, bias[into]) and after.shape == constraint.ledger.entries[0].shape
+    assert (
+        torch.equal(network[0].bias, bias[into])
+        and after.shape == constraint.ledger.entries[0].shape
+    )
     assert lincon.constraints(network)[0].rows == after.numel()
 
 
@@ -221,7 +240,10 @@ def test_tied_weights_are_cut_together_by_either_name():
         ({"3.weight": [torch.ones(16)]}, "3.weight"),
         ({"3.weight": [None] * 5}, "3.weight"),
         ({"3.weight": [torch.zeros(16, dtype=torch.bool)]}, "would be left"),
-        ({"3.weight": [torch.arange(16) < 4], "0.bias": [torch.zeros(8, dtype=torch.bool)]}, r"0\.bias"),
+        (
+            {"3.weight": [torch.arange(16) < 4], "0.bias": [torch.zeros(8, dtype=torch.bool)]},
+            r"0\.bias",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_cut(kept, says):
@@ -230,7 +252,9 @@ def test_what_does_not_fit_is_named_and_nothing_is_cut(kept, says):
     with pytest.raises(lincon.TargetError, match=says):
         slice_tensors(network, kept)
     now = network.state_dict()
-    assert state.keys() == now.keys() and all(torch.equal(now[name], tensor) for name, tensor in state.items())
+    assert state.keys() == now.keys() and all(
+        torch.equal(now[name], tensor) for name, tensor in state.items()
+    )
 
 
 @pytest.mark.parametrize("how", [{"offset": True}, {"scale": "isometric"}])

@@ -63,12 +63,16 @@ def test_the_binary_release_is_preferred(tmp_path):
     assert_read(Cifar10(root=tmp_path), cifar10_parts())
 
 
-@pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"0", lambda content: b""])
+@pytest.mark.parametrize(
+    "change", [lambda content: content[:-1], lambda content: content + b"0", lambda content: b""]
+)
 def test_a_binary_file_of_a_broken_record_is_named(tmp_path, change):
     write_binary(tmp_path, cifar10_parts())
     path = tmp_path / "data_batch_3.bin"
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(LinconError, match=rf"data_batch_3\.bin has {path.stat().st_size} bytes.*3073"):
+    with pytest.raises(
+        LinconError, match=rf"data_batch_3\.bin has {path.stat().st_size} bytes.*3073"
+    ):
         Cifar10(root=tmp_path)
 
 
@@ -93,7 +97,9 @@ def test_missing_cifar_files_are_named(tmp_path, form, ending):
 @pytest.mark.parametrize("data", [Cifar10, Cifar100])
 def test_cifar_without_a_folder_says_what_it_wants(tmp_path, data):
     for root in (None, tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(LinconError, match=rf"{data.binary.folder} or {data.python.folder}.*--root FOLDER"):
+        with pytest.raises(
+            LinconError, match=rf"{data.binary.folder} or {data.python.folder}.*--root FOLDER"
+        ):
             data(root=root)
 
 
@@ -127,7 +133,13 @@ def test_a_pickle_that_calls_something_is_refused_and_does_not_run(tmp_path, pro
 
 @pytest.mark.parametrize(
     "function, arguments",
-    [(eval, ("1",)), (getattr, ("", "upper")), (np.load, ("x",)), (np.memmap, ("x",)), (np.uint8, (1,))],
+    [
+        (eval, ("1",)),
+        (getattr, ("", "upper")),
+        (np.load, ("x",)),
+        (np.memmap, ("x",)),
+        (np.uint8, (1,)),
+    ],
 )
 def test_a_pickle_may_not_ask_for_other_functions(tmp_path, function, arguments):
     content = pickle.dumps({b"data": Evil(function, *arguments), b"labels": [0]}, 2)
@@ -149,7 +161,11 @@ def test_an_array_with_a_forged_state_is_refused(tmp_path):
     rows, _ = cifar10_parts()["data_batch_1"]
     genuine = python2_pickle({"labels": [0, 1], "data": rows})
     shape = b"J" + struct.pack("<i", 3072) + b"\x86"
-    for forged in (b"J" + struct.pack("<i", 10**9) + b"\x86", b"J" + struct.pack("<i", -1) + b"\x86", b"N\x86"):
+    for forged in (
+        b"J" + struct.pack("<i", 10**9) + b"\x86",
+        b"J" + struct.pack("<i", -1) + b"\x86",
+        b"N\x86",
+    ):
         assert shape in genuine
         refuse_pickle(tmp_path, genuine.replace(shape, forged), "damaged|is needed")
 
@@ -166,7 +182,11 @@ def test_an_array_with_a_forged_state_is_refused(tmp_path):
     ],
 )
 def test_a_pickle_without_fitting_data_and_labels_is_refused(tmp_path, entries):
-    refuse_pickle(tmp_path, python2_pickle(entries), "no array 'data' or no list of numbers 'labels'|is needed")
+    refuse_pickle(
+        tmp_path,
+        python2_pickle(entries),
+        "no array 'data' or no list of numbers 'labels'|is needed",
+    )
 
 
 def test_a_damaged_pickle_is_named(tmp_path):
@@ -183,4 +203,6 @@ def test_crops_shift_up_to_the_padding_and_flip(data, padding):
     mirrored = data.size - 1 - 6
     assert len(rows) == 500 * data.channels
     assert set(rows.tolist()) == set(range(10 - padding, 11 + padding))
-    assert set(columns.tolist()) == {c + d for c in (6, mirrored) for d in range(-padding, padding + 1)}
+    assert set(columns.tolist()) == {
+        c + d for c in (6, mirrored) for d in range(-padding, padding + 1)
+    }

@@ -13,23 +13,32 @@ import pytest
 import torch
 
 import lincon
+from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.learner import Classifier, accuracy
 from lincon.tasks.classification.models import MODELS, body_weights, count
-from lincon.tasks.classification.pruning import PRUNED
 from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES
 from lincon.tasks.classification.task import PRESETS, TASK
-from lincon.tasks.experiments import compare as comparing
-from lincon.tasks.experiments.learner import schedule
-from lincon.tasks.experiments.recipe import Cell, Recipe, cells
-from lincon.tasks.experiments.report import header
-from lincon.tasks.experiments.scheme import degrees_of_freedom
-from lincon.tasks.experiments.schemes import nonzeros
-from lincon.tasks.experiments.sweep import Sweep
-from lincon.tasks.experiments.training import Run, build, load, reload, train, trainer_options
+from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
+from lincon.tasks.experiments.schemes.sharing import nonzeros
+from lincon.tasks.experiments.sweeps import compare as comparing
+from lincon.tasks.experiments.sweeps.report import header
+from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.training.learner import schedule
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, cells
+from lincon.tasks.experiments.training.training import (
+    Run,
+    build,
+    load,
+    reload,
+    train,
+    trainer_options,
+)
 
 SHARED = [name for name in SCHEMES if name not in PRUNED]
-CONSTRAINED = [name for name in SHARED if name not in ("vanilla", "small", "lego", "deep-compression")]
+CONSTRAINED = [
+    name for name in SHARED if name not in ("vanilla", "small", "lego", "deep-compression")
+]
 QUICK = Recipe(epochs=1)
 DIGITS = Digits()
 
@@ -79,7 +88,9 @@ def test_blocks_have_a_ring_for_every_stage():
     stages = [(8 * 8 * 2) * 9, (8 * 16 + 16 * 16) * 9 + 8 * 16, (16 * 20 + 20 * 20) * 9 + 16 * 20]
     rings = [len(free) for free in constraint.free.values()]
     assert sum(rings) == 3000
-    assert all(abs(ring - 3000 * stage / 11_536) <= 1 for ring, stage in zip(rings, stages, strict=True))
+    assert all(
+        abs(ring - 3000 * stage / 11_536) <= 1 for ring, stage in zip(rings, stages, strict=True)
+    )
 
 
 def test_blocks_of_four_stages_have_the_sizes_of_resnet18():
@@ -92,7 +103,9 @@ def test_blocks_of_four_stages_have_the_sizes_of_resnet18():
 
 
 def test_blocks_of_a_transformer_are_its_layers():
-    (constraint,) = lincon.constraints(build(cell("rpg-block", 0.3, model="vit-micro:depth=3"), DIGITS.shape))
+    (constraint,) = lincon.constraints(
+        build(cell("rpg-block", 0.3, model="vit-micro:depth=3"), DIGITS.shape)
+    )
     assert len(constraint.free) == 3
 
 
@@ -147,7 +160,9 @@ def test_fine_tuning_centroids_does_not_undo_the_training(tmp_path):
     """Test accuracy in the last phase stays near that of the pruned network (epochs 6 to 8 of 10)."""
     recipe = Recipe(epochs=10, images=600, batch=32)
     for seed in range(2):
-        _, run = train(recipe, cell("deep-compression", 0.5, seed, "resnet-medium"), tmp_path / str(seed))
+        _, run = train(
+            recipe, cell("deep-compression", 0.5, seed, "resnet-medium"), tmp_path / str(seed)
+        )
         assert min(run.curve[8:]) > run.curve[7] - 0.03
 
 
@@ -159,7 +174,10 @@ def test_phases_share_the_epochs():
 
 
 def test_schemes_start_from_the_same_stem_and_head():
-    states = [build(cell(scheme, seed=5), DIGITS.shape).state_dict() for scheme in ("vanilla", *CONSTRAINED)]
+    states = [
+        build(cell(scheme, seed=5), DIGITS.shape).state_dict()
+        for scheme in ("vanilla", *CONSTRAINED)
+    ]
     for name in ("stem.0.weight", "head.weight"):
         assert all(state[name].equal(states[0][name]) for state in states)
 
@@ -194,7 +212,17 @@ def test_equal_seeds_give_equal_runs(tmp_path):
 
 def test_accuracy_is_that_of_the_last_epoch():
     run = Run(
-        "m", "rpg", 1, 0, 1, 1, 1, [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], {"accuracy": [0.2, 0.9, 0.7]}, {"accuracy": 1.0}
+        "m",
+        "rpg",
+        1,
+        0,
+        1,
+        1,
+        1,
+        [1.0, 1.0, 1.0],
+        [1.0, 1.0, 1.0],
+        {"accuracy": [0.2, 0.9, 0.7]},
+        {"accuracy": 1.0},
     )
     assert run.score == 0.7
 
@@ -260,7 +288,9 @@ class KillAfter(lightning.Callback):
         self.left -= 1
 
 
-@pytest.mark.parametrize(("scheme", "after"), [("rpg", 1), ("rpg", 3), ("lego", 2), ("deep-compression", 3)])
+@pytest.mark.parametrize(
+    ("scheme", "after"), [("rpg", 1), ("rpg", 3), ("lego", 2), ("deep-compression", 3)]
+)
 def test_a_resumed_training_ends_with_the_same_bits(tmp_path, scheme, after):
     recipe = Recipe(epochs=5)
     whole, run = train(recipe, cell(scheme, 0.2), tmp_path / "whole")
@@ -282,7 +312,9 @@ def test_a_model_of_an_earlier_training_is_not_taken_for_that_of_one_that_was_cu
     with pytest.raises(Killed):
         train(Recipe(epochs=2), cell(seed=1), tmp_path, callbacks=[KillAfter(1)])
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    with pytest.raises(lincon.LinconError, match="holds a training that was cut: go on with lincon train --resume"):
+    with pytest.raises(
+        lincon.LinconError, match="holds a training that was cut: go on with lincon train --resume"
+    ):
         reload(tmp_path)
     train(Recipe(epochs=2), cell(seed=1), tmp_path, resume=True)
     assert reload(tmp_path)[1].seed == 1
@@ -321,9 +353,16 @@ def test_a_new_training_leaves_no_old_checkpoint(tmp_path):
 def test_a_sweep_goes_on_in_the_middle_of_a_training(tmp_path, monkeypatch):
     begun = sweep(["rpg"], 1, tmp_path, Recipe(epochs=3))
     with pytest.raises(Killed):
-        train(begun.recipe, begun.cells[0], begun.store.place(begun.cells[0]), callbacks=[KillAfter(2)])
+        train(
+            begun.recipe,
+            begun.cells[0],
+            begun.store.place(begun.cells[0]),
+            callbacks=[KillAfter(2)],
+        )
     seen = []
-    monkeypatch.setattr(Classifier, "on_train_epoch_start", lambda self: seen.append(self.current_epoch))
+    monkeypatch.setattr(
+        Classifier, "on_train_epoch_start", lambda self: seen.append(self.current_epoch)
+    )
     (run,) = begun.run()
     assert len(run.curve) == 3 and seen == [2]
 
@@ -386,7 +425,9 @@ def test_runs_with_other_flags_of_the_trainer_are_not_mixed(tmp_path):
     }
 
 
-@pytest.mark.parametrize("flag", [{"precision": "foo"}, {"strategy": "foo"}, {"devices": 0}, {"accelerator": "gpu"}])
+@pytest.mark.parametrize(
+    "flag", [{"precision": "foo"}, {"strategy": "foo"}, {"devices": 0}, {"accelerator": "gpu"}]
+)
 def test_what_the_trainer_refuses_is_said(tmp_path, flag):
     if flag == {"accelerator": "gpu"} and torch.cuda.is_available():
         pytest.skip("there is one")
@@ -425,9 +466,16 @@ def test_every_scheme_is_in_the_table_at_equal_dof(compared):
 
 def test_table_numbers_and_picture_are_written(compared):
     _, out = compared
-    assert sorted(path.name for path in out.iterdir()) == ["picture.png", "results.json", "runs", "table.md"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "picture.png",
+        "results.json",
+        "runs",
+        "table.md",
+    ]
     table = (out / "table.md").read_text()
-    assert f"| {' | '.join(header(TASK.measures))} |" in table and all(f"| {scheme} |" in table for scheme in SHARED)
+    assert f"| {' | '.join(header(TASK.measures))} |" in table and all(
+        f"| {scheme} |" in table for scheme in SHARED
+    )
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((out / "results.json").read_text())
     assert results["versions"]["torch"] == torch.__version__ and results["machine"]["cpus"]
@@ -455,10 +503,14 @@ def test_an_interrupted_comparison_continues(tmp_path, monkeypatch):
     assert runs[0].stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("other", [Recipe(epochs=2), Recipe(epochs=1, batch=32), Recipe(epochs=1, images=500)])
+@pytest.mark.parametrize(
+    "other", [Recipe(epochs=2), Recipe(epochs=1, batch=32), Recipe(epochs=1, images=500)]
+)
 def test_other_options_in_the_same_folder_are_refused(compared, other):
     _, out = compared
-    with pytest.raises(lincon.LinconError, match=r"runs.*other options.*(epochs|batch|images) is .* there"):
+    with pytest.raises(
+        lincon.LinconError, match=r"runs.*other options.*(epochs|batch|images) is .* there"
+    ):
         comparing.compare(sweep(["rpg"], 1, out, other))
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lincon
-from lincon.cli import app
+from lincon.tasks.commands.cli import app
 
 
 def call(*arguments):
@@ -18,14 +18,20 @@ def refused(*arguments):
     """The one line that a refused command says."""
     result = call(*arguments)
     assert result.exit_code == 2, result.output
-    assert result.stdout == "" and result.stderr.startswith("lincon: ") and result.stderr.count("\n") == 1
+    assert (
+        result.stdout == ""
+        and result.stderr.startswith("lincon: ")
+        and result.stderr.count("\n") == 1
+    )
     return result.stderr
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("trained")
-    return call("train", "--scheme", "rpg", "--epochs", 1, "--dof", "500", "--out", out), out / "model.safetensors"
+    return call(
+        "train", "--scheme", "rpg", "--epochs", 1, "--dof", "500", "--out", out
+    ), out / "model.safetensors"
 
 
 def test_train_prints_a_summary_and_saves_the_model(trained):
@@ -50,9 +56,13 @@ def test_inspect_says_what_a_file_holds(trained):
 
 
 def test_compare_prints_one_table(tmp_path):
-    result = call("compare", "--schemes", "vanilla,rpg,rpg", "--seeds", 1, "--epochs", 1, "--out", tmp_path)
+    result = call(
+        "compare", "--schemes", "vanilla,rpg,rpg", "--seeds", 1, "--epochs", 1, "--out", tmp_path
+    )
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("scheme") == 1 and "vanilla" in result.stdout and "rpg" in result.stdout
+    assert (
+        result.stdout.count("scheme") == 1 and "vanilla" in result.stdout and "rpg" in result.stdout
+    )
     assert (tmp_path / "table.md").exists()
 
 
@@ -116,7 +126,12 @@ def test_a_damaged_file_is_one_line(trained, tmp_path):
 
 
 def test_other_options_in_the_same_folder_are_one_line(tmp_path):
-    assert call("compare", "--schemes", "small", "--seeds", 1, "--epochs", 1, "--out", tmp_path).exit_code == 0
+    assert (
+        call(
+            "compare", "--schemes", "small", "--seeds", 1, "--epochs", 1, "--out", tmp_path
+        ).exit_code
+        == 0
+    )
     said = refused("compare", "--schemes", "small", "--seeds", 1, "--epochs", 2, "--out", tmp_path)
     assert str(tmp_path) in said and "epochs is 1 there and 2 here" in said
 
@@ -196,14 +211,18 @@ def test_every_experiment_runs_from_the_command_line(tmp_path):
     ):
         result = call(*command, *quick, "--out", tmp_path / command[0])
         assert result.exit_code == 0, result.output
-        assert {"table.md", "results.json", "picture.png"} <= {p.name for p in (tmp_path / command[0]).iterdir()}
+        assert {"table.md", "results.json", "picture.png"} <= {
+            p.name for p in (tmp_path / command[0]).iterdir()
+        }
 
 
 def test_flags_of_the_file_and_of_the_command_line_are_joined(tmp_path):
     import json
 
     file = tmp_path / "run.toml"
-    file.write_text("dof = [0.1, 0.2]\n[trainer]\ngradient_clip_val = 1.0\naccumulate_grad_batches = 2\n")
+    file.write_text(
+        "dof = [0.1, 0.2]\n[trainer]\ngradient_clip_val = 1.0\naccumulate_grad_batches = 2\n"
+    )
     result = call(
         "compare", "--config", file, "--trainer.gradient_clip_val", 2, "--schemes", "rpg", "--epochs", 1, "--seeds", 1,
         "--images", 200, "--out", tmp_path / "out",
@@ -222,7 +241,9 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize(("kind", "said"), [("counting", None), ("lazy", "lazy"), ("narrow", "logits")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [("counting", None), ("lazy", "lazy"), ("narrow", "logits")]
+)
 def test_odd_models_of_ones_own(tmp_path, monkeypatch, kind, said):
     (tmp_path / f"odd_{kind}.py").write_text(
         f"import torch\nfrom torch import nn\n\n\ndef net(classes):\n    {SOURCES[kind]}\n"
@@ -239,14 +260,20 @@ def test_odd_models_of_ones_own(tmp_path, monkeypatch, kind, said):
 def test_a_trained_model_is_not_replaced_and_has_nothing_to_resume(trained):
     _, path = trained
     before = path.read_bytes()
-    assert "holds a trained model: give another --out" in refused("train", "--epochs", 1, "--out", path.parent)
-    assert "has ended: there is nothing to resume" in refused("train", "--epochs", 1, "--resume", "--out", path.parent)
+    assert "holds a trained model: give another --out" in refused(
+        "train", "--epochs", 1, "--out", path.parent
+    )
+    assert "has ended: there is nothing to resume" in refused(
+        "train", "--epochs", 1, "--resume", "--out", path.parent
+    )
     assert path.read_bytes() == before
     assert call("inspect", path.parent).stdout == call("inspect", path).stdout
 
 
 def test_a_training_that_diverged_says_so_and_is_not_exported(tmp_path):
-    done = call("train", "--learning-rate", 1e9, "--images", 200, "--epochs", 3, "--out", tmp_path / "run")
+    done = call(
+        "train", "--learning-rate", 1e9, "--images", 200, "--epochs", 3, "--out", tmp_path / "run"
+    )
     assert done.exit_code == 2 and "the training diverged: 'free' holds NaN" in done.stderr
     said = refused("export", tmp_path / "run", tmp_path / "model.pt2")
     assert "outputs of the model are NaN" in said and not (tmp_path / "model.pt2").exists()

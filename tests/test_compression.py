@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import lincon
-from lincon.coding import LARGEST, PLENTY, USUAL, decode, encode, excess
+from lincon.files.coding import LARGEST, PLENTY, USUAL, decode, encode, excess
 from lincon.generators import Mask, Part, Ring
 from lincon.quantising import shared, to_integers
 from tests.models import Raw, convnet, images
@@ -35,10 +35,19 @@ def constrained(generator="ring", dof=0.3, **options):
 def entropy(mask):
     """Bytes that a mask of independent entries takes at least."""
     share = float(mask.double().mean())
-    return 0 if share in (0, 1) else -(share * math.log2(share) + (1 - share) * math.log2(1 - share)) * len(mask) / 8
+    return (
+        0
+        if share in (0, 1)
+        else -(share * math.log2(share) + (1 - share) * math.log2(1 - share)) * len(mask) / 8
+    )
 
 
-KINDS = {torch.bool: (0, 1), torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-300, 300)}
+KINDS = {
+    torch.bool: (0, 1),
+    torch.uint8: (0, 255),
+    torch.int8: (-128, 127),
+    torch.int16: (-300, 300),
+}
 
 
 @st.composite
@@ -77,7 +86,9 @@ def test_shapes_and_neighbouring_values_far_from_zero_are_kept():
     assert torch.equal(decode(payload, described), tensor) and len(payload) <= tensor.numel()
 
 
-@pytest.mark.parametrize("tensor", [torch.randn(50), torch.arange(1000), torch.zeros(0, dtype=torch.bool)])
+@pytest.mark.parametrize(
+    "tensor", [torch.randn(50), torch.arange(1000), torch.zeros(0, dtype=torch.bool)]
+)
 def test_what_is_not_small_integers_is_left_alone(tensor):
     assert encode(tensor) is None
 
@@ -106,7 +117,10 @@ def damaged():
     yield payload, {}
     yield payload[:5], described
     bomb = zlib.compress(bytes(10_000_000), 9)[2:-4]
-    yield torch.frombuffer(bytearray(bomb), dtype=torch.uint8), {**described, "way": "huffman", "shape": [4000]}
+    yield (
+        torch.frombuffer(bytearray(bomb), dtype=torch.uint8),
+        {**described, "way": "huffman", "shape": [4000]},
+    )
     yield torch.zeros(1, dtype=torch.uint8), {**described, "way": "bits", "shape": [LARGEST + 1]}
 
 
@@ -141,7 +155,9 @@ def test_what_is_dropped_has_the_least_effect_on_the_weights():
 @pytest.mark.parametrize("generator", ["ring", "hash", "dense", "kronecker", "identity"])
 @pytest.mark.parametrize("materialize", ["model", "layer"])
 def test_pruning_is_setting_free_numbers_to_zero_for_good(generator, materialize):
-    model = constrained(generator, dof=1.0 if generator == "identity" else 0.3, materialize=materialize)
+    model = constrained(
+        generator, dof=1.0 if generator == "identity" else 0.3, materialize=materialize
+    )
     (constraint,) = lincon.constraints(model)
     whole = model.free.detach().clone()
     mask = lincon.prune(model, 0.4)["free"]
@@ -167,7 +183,9 @@ def test_pruning_again_prunes_what_is_left():
     assert isinstance(generator, Part) and isinstance(generator.inner, Ring)
     both = first.clone()
     both[first] = second
-    assert torch.equal(generator.tables()["kept_columns"], both) and constraint.dof == int(both.sum())
+    assert torch.equal(generator.tables()["kept_columns"], both) and constraint.dof == int(
+        both.sum()
+    )
 
 
 def test_all_constraints_are_pruned_together():
@@ -178,7 +196,9 @@ def test_all_constraints_are_pruned_together():
     with pytest.warns(lincon.LinconWarning, match="but one number"):
         masks = lincon.prune(model, 0.5)
     kept = {name: int(mask.sum()) for name, mask in masks.items()}
-    assert sum(kept.values()) == round(0.5 * sum(before.values())) + 1  # the scaled-down one keeps a number
+    assert (
+        sum(kept.values()) == round(0.5 * sum(before.values())) + 1
+    )  # the scaled-down one keeps a number
     assert sorted(kept[n] / before[n] for n in kept)[0] < 0.1
 
 
@@ -187,7 +207,9 @@ def test_free_vectors_of_several_owners_go_by_their_full_names():
     for layer in model:
         lincon.constrain(layer, "ring", dof=10)
     with pytest.warns(lincon.LinconWarning, match="but one number"):
-        masks = lincon.prune(model, 7, scores={"0.free": torch.arange(1.0, 11), "1.free": torch.zeros(10)})
+        masks = lincon.prune(
+            model, 7, scores={"0.free": torch.arange(1.0, 11), "1.free": torch.zeros(10)}
+        )
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {"0.free": 7, "1.free": 1}
     assert len(model[0].free) == 7 and len(model[1].free) == 1
 
@@ -202,7 +224,11 @@ def test_weights_that_are_pruned_stay_zero_and_dof_fall_with_the_last_reader():
     model = constrained("hash", dof=0.8)
     (constraint,) = lincon.constraints(model)
     before, dof = constraint.weights(), constraint.dof
-    largest = torch.cat([w.detach().abs().flatten() for w in before.values()]).sort(descending=True).values
+    largest = (
+        torch.cat([w.detach().abs().flatten() for w in before.values()])
+        .sort(descending=True)
+        .values
+    )
     mask = lincon.prune(model, 0.25, level="weights")["free"]
     after = constraint.weights()
     for name, weight in after.items():
@@ -253,9 +279,15 @@ def poisoned(value):
         (lambda: lincon.prune(constrained(), 1.5), "above 1"),
         (lambda: lincon.prune(constrained(), 0.5, level="rows"), "'free', 'weights'"),
         (lambda: lincon.prune(poisoned(math.nan), 0.5), "'free' holds NaN"),
-        (lambda: lincon.prune(poisoned(math.inf), 0.5, level="weights"), "'free' holds NaN or infinity"),
+        (
+            lambda: lincon.prune(poisoned(math.inf), 0.5, level="weights"),
+            "'free' holds NaN or infinity",
+        ),
         (lambda: lincon.quantize(poisoned(-math.inf)), "'free' holds NaN or infinity"),
-        (lambda: lincon.prune(constrained(), 0.5, scores={"free": torch.ones(3)}), "Scores of 'free'"),
+        (
+            lambda: lincon.prune(constrained(), 0.5, scores={"free": torch.ones(3)}),
+            "Scores of 'free'",
+        ),
         (lambda: lincon.prune(constrained(offset=True), 0.5, level="weights"), "offset"),
         (lambda: lincon.prune(constrained(scale="isometric"), 0.5, level="weights"), "isometric"),
         (lambda: lincon.quantize(constrained(), 9), "2 to 8"),
@@ -265,7 +297,10 @@ def poisoned(value):
         (lambda: lincon.prune(lincon.quantize(constrained())[0].owner, 0.5), "quantised already"),
         (lambda: Part(3, 2), "lincon.prune"),
         (lambda: Mask(3, 2), "lincon.prune"),
-        (lambda: Part(9, 3, inner=Ring(9, 4), kept_columns=torch.ones(4, dtype=torch.bool)), "3 true"),
+        (
+            lambda: Part(9, 3, inner=Ring(9, 4), kept_columns=torch.ones(4, dtype=torch.bool)),
+            "3 true",
+        ),
     ],
 )
 def test_bad_input_is_refused_by_name(act, says):
@@ -280,7 +315,9 @@ def test_a_refusal_changes_nothing():
         with pytest.raises(lincon.LinconError):
             act()
     now = model.state_dict()
-    assert state.keys() == now.keys() and all(torch.equal(now[k], v) or "free" in k for k, v in state.items())
+    assert state.keys() == now.keys() and all(
+        torch.equal(now[k], v) or "free" in k for k, v in state.items()
+    )
 
 
 # Quantisation.
@@ -297,7 +334,11 @@ def test_integers_times_steps_are_within_half_a_step(values, bits, size):
     free = torch.tensor(values)
     codes, steps = to_integers(free, bits, size)
     most = 2 ** (bits - 1) - 1
-    assert codes.dtype == torch.int8 and codes.abs().max() <= most and len(steps) == -(-len(free) // size)
+    assert (
+        codes.dtype == torch.int8
+        and codes.abs().max() <= most
+        and len(steps) == -(-len(free) // size)
+    )
     made = codes.float() * steps.repeat_interleave(size)[: len(free)]
     assert made.isfinite().all()
     error = (made.double() - free.double()).abs()
@@ -313,7 +354,11 @@ def test_weights_are_generated_from_the_integers(bits, materialize):
     free = model.free.detach().clone()
     (constraint,) = lincon.quantize(model, bits, size=32)
     codes, steps = to_integers(free, bits, 32)
-    assert model.free.dtype == torch.int8 and not model.free.requires_grad and torch.equal(model.free, codes)
+    assert (
+        model.free.dtype == torch.int8
+        and not model.free.requires_grad
+        and torch.equal(model.free, codes)
+    )
     assert torch.equal(model.free_steps, steps)
     other = constrained()
     with torch.no_grad():
@@ -379,7 +424,9 @@ def test_a_file_gives_the_same_outputs_bit_for_bit(form, scope, code, tmp_path):
     assert fresh.state_dict().keys() == model.state_dict().keys()
     lincon.load(model, tmp_path / "m.safetensors")  # into one of the same form
     assert lincon.save(fresh, tmp_path / "again.safetensors", code=code) == size
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
+    assert (tmp_path / "again.safetensors").read_bytes() == (
+        tmp_path / "m.safetensors"
+    ).read_bytes()
     assert lincon.inspect(tmp_path / "m.safetensors").dof == lincon.summary(model).dof
     lincon.merge(fresh)
     assert torch.equal(fresh(images()), model(images()))
@@ -414,7 +461,9 @@ def test_a_file_takes_no_more_than_its_numbers(keep, bits, seed, kind, tmp_path_
     assert size <= int(mask.sum()) * bits / 8 + 1.04 * entropy(mask) + rest + 64 * KIB
     fresh = Large()
     lincon.load(fresh, path)
-    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(fresh.parameters(), model.parameters(), strict=True)
+    )
 
 
 def test_a_codebook_is_coded_too_and_its_zeros_cost_little(tmp_path):
@@ -431,7 +480,10 @@ def test_a_codebook_is_coded_too_and_its_zeros_cost_little(tmp_path):
     fresh = Large()
     lincon.load(fresh, tmp_path / "m.safetensors")
     for mine, theirs in zip(fresh.layers, model.layers, strict=True):
-        assert torch.equal(mine.weight, theirs.weight) and int((mine.weight == 0).sum()) >= 0.89 * mine.weight.numel()
+        assert (
+            torch.equal(mine.weight, theirs.weight)
+            and int((mine.weight == 0).sum()) >= 0.89 * mine.weight.numel()
+        )
 
 
 def test_a_plain_file_is_still_of_the_first_format(tmp_path):
@@ -454,8 +506,12 @@ def test_coded_tensors_of_a_file_have_one_allowance_together():
     with pytest.raises(lincon.FileError, match="values of 1 bits from"):
         decode(coded, described, plenty=beyond - 1)
     again = encode(values, plenty=beyond - 1)
-    assert again is not None and excess(values.nbytes, again[0].nbytes) < beyond  # in another way, a longer one
-    assert values.nbytes <= USUAL * again[0].nbytes and torch.equal(decode(*again, plenty=0), values)
+    assert (
+        again is not None and excess(values.nbytes, again[0].nbytes) < beyond
+    )  # in another way, a longer one
+    assert values.nbytes <= USUAL * again[0].nbytes and torch.equal(
+        decode(*again, plenty=0), values
+    )
 
 
 @pytest.mark.parametrize(
@@ -470,9 +526,13 @@ def test_coded_tensors_of_a_file_have_one_allowance_together():
         lambda h, t: h["coded"]["free"].update(shape=[10**12]),
         lambda h, t: h["coded"].update(nothing=h["coded"]["free"]),
         lambda h, t: h.update(coded=[1, 2]),
-        lambda h, t: t.update({"lincon.tables.free.kept_columns": torch.zeros(9, dtype=torch.uint8)}),
+        lambda h, t: t.update(
+            {"lincon.tables.free.kept_columns": torch.zeros(9, dtype=torch.uint8)}
+        ),
         lambda h, t: h["constraints"][0]["groups"][0]["generator"]["options"].update(inner={}),
-        lambda h, t: h["constraints"][0]["groups"][0]["generator"]["options"]["inner"].update(dof=3),
+        lambda h, t: h["constraints"][0]["groups"][0]["generator"]["options"]["inner"].update(
+            dof=3
+        ),
     ],
 )
 def test_a_forged_file_is_refused_and_changes_nothing(change, tmp_path):
@@ -521,7 +581,11 @@ def test_weights_are_pruned_of_those_that_are_left():
     for _ in range(3):
         lincon.prune(model, 0.5, level="weights")
         left.append(rows - lincon.zeros(model)[0])
-    assert left == [round(rows / 2), round(round(rows / 2) / 2), round(round(round(rows / 2) / 2) / 2)]
+    assert left == [
+        round(rows / 2),
+        round(round(rows / 2) / 2),
+        round(round(round(rows / 2) / 2) / 2),
+    ]
     with pytest.raises(lincon.DofError, match="only"):
         lincon.prune(model, left[-1] + 1, level="weights")
 
@@ -537,10 +601,14 @@ def test_a_loss_made_before_pruning_has_its_own_gradient(materialize, level):
     loss = model(images()).square().sum()
     lincon.prune(model, 0.5, level=level)
     loss.backward()
-    assert torch.equal(before.grad, expected) and model.free is not before and model.free.grad is None
+    assert (
+        torch.equal(before.grad, expected) and model.free is not before and model.free.grad is None
+    )
 
 
-@pytest.mark.parametrize("levels", [["weights"], ["free"], ["weights", "free"], ["free", "weights"]])
+@pytest.mark.parametrize(
+    "levels", [["weights"], ["free"], ["weights", "free"], ["free", "weights"]]
+)
 def test_pruning_over_and_over_nests_nothing(levels, tmp_path):
     model = constrained("identity", dof=None)
     for number in range(10):
@@ -591,7 +659,10 @@ def test_what_is_left_of_an_emptied_group_is_its_most_important():
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     for layer in model:
         lincon.constrain(layer, "ring", dof=10)
-    scores = {"0.free": torch.arange(1.0, 11), "1.free": torch.full((10,), 0.5).index_fill(0, torch.tensor(6), 0.9)}
+    scores = {
+        "0.free": torch.arange(1.0, 11),
+        "1.free": torch.full((10,), 0.5).index_fill(0, torch.tensor(6), 0.9),
+    }
     with pytest.warns(lincon.LinconWarning, match="but one number"):
         assert lincon.prune(model, 10, scores=scores)["1.free"].nonzero().item() == 6
 
@@ -617,8 +688,12 @@ def test_a_few_bytes_ask_for_little_memory():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda h, t: t.update({"lincon.tables.free.kept_columns": torch.zeros(24, dtype=torch.uint8)}),
-        lambda h, t: h["constraints"][0]["groups"][0]["generator"]["options"].update(kept_columns=[1]),
+        lambda h, t: t.update(
+            {"lincon.tables.free.kept_columns": torch.zeros(24, dtype=torch.uint8)}
+        ),
+        lambda h, t: h["constraints"][0]["groups"][0]["generator"]["options"].update(
+            kept_columns=[1]
+        ),
         lambda h, t: h.update(aliases={"zz": "qq"}),
         lambda h, t: h.update(aliases=[1]),
         lambda h, t: h["constraints"][0]["groups"][0].update(origin="zz"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lincon.counter import below, bits, key, signs
-from lincon.permutation import Permutation
+from lincon.maps.permutation import Permutation
 
 
 def test_the_first_words_never_change():
@@ -76,7 +76,9 @@ def test_the_same_bits_in_another_process_with_another_thread_count():
         "f = torch.arange(1, 4001, dtype=torch.float64);"
         "print(*(int(cls(90001, 4000, 3).unpack(f).long().sum()) for cls in (g.Ring, g.Hash)))"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     from lincon.generators import Hash, Ring
 
     free = torch.arange(1, 4001, dtype=torch.float64)

@@ -36,7 +36,9 @@ def test_prepared_training_images_have_mean_0_and_deviation_1():
 def test_bytes_are_prepared_by_channel():
     data = object.__new__(Cifar10)
     prepared = data.prepare(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
-    assert prepared.tolist() == pytest.approx([(1 - 0.4914) / 0.2470, (1 - 0.4822) / 0.2435, (1 - 0.4465) / 0.2616])
+    assert prepared.tolist() == pytest.approx(
+        [(1 - 0.4914) / 0.2470, (1 - 0.4822) / 0.2435, (1 - 0.4465) / 0.2616]
+    )
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
@@ -48,7 +50,9 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     kept = order(3, 5)
     torch.manual_seed(99)
     assert len(kept) == 1297 // 64 * 64 and order(3, 5).equal(kept)
-    assert not order(4, 5).equal(kept) and not order(3, 6).equal(kept) and not order(5, 3).equal(kept)
+    assert (
+        not order(4, 5).equal(kept) and not order(3, 6).equal(kept) and not order(5, 3).equal(kept)
+    )
 
 
 def test_a_loader_gives_the_same_order_each_time_and_leaves_the_random_state_alone():
@@ -117,7 +121,11 @@ def test_only_training_images_are_augmented(tmp_path):
     data = trainer.datamodule
     assert torch.cat(recorder.tested).equal(data.prepare(data.test_set.tensors[0]))
     as_they_are = {image.numpy().tobytes() for image in data.prepare(data.train_set.tensors[0])}
-    changed = [image.numpy().tobytes() not in as_they_are for _, images, _ in recorder.shown for image in images]
+    changed = [
+        image.numpy().tobytes() not in as_they_are
+        for _, images, _ in recorder.shown
+        for image in images
+    ]
     assert 0.7 < np.mean(changed) < 1  # eight shifts of nine change an image
 
 
@@ -147,7 +155,12 @@ def test_a_choice_from_unequal_classes_is_apportioned():
     labels = torch.tensor([0] * 60 + [2] * 30 + [3] * 10)
     assert labels[stratified(labels, 10)].bincount().tolist() == [6, 0, 3, 1]
     labels = torch.tensor([0] * 90 + [1] * 10)
-    assert [labels[stratified(labels, count)].sum().item() for count in (4, 6, 14, 16)] == [0, 1, 1, 2]
+    assert [labels[stratified(labels, count)].sum().item() for count in (4, 6, 14, 16)] == [
+        0,
+        1,
+        1,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1298])

@@ -12,19 +12,21 @@ from torch import nn
 import lincon
 from lincon.exporting import _gap, export, merged_copy
 from lincon.int8 import stored_bytes, to_int8
+from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data.digits import Digits
 from lincon.tasks.classification.models import MODELS
-from lincon.tasks.classification.pruning import PRUNED
 from lincon.tasks.classification.tables import TABLES
-from lincon.tasks.experiments.body import body_weights, count
-from lincon.tasks.experiments.deploying import images_of
-from lincon.tasks.experiments.recipe import Cell, Recipe
-from lincon.tasks.experiments.training import load, reload, train
-from lincon.tasks.experiments.tuning import measured
+from lincon.tasks.experiments.schemes.body import body_weights, count
+from lincon.tasks.experiments.trained.deploying import images_of
+from lincon.tasks.experiments.trained.tuning import measured
+from lincon.tasks.experiments.training.recipe import Cell, Recipe
+from lincon.tasks.experiments.training.training import load, reload, train
 from tests.models import Tied, convnet, images
 from tests.test_cli import call, refused
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
 
 
 def constrained():
@@ -144,7 +146,9 @@ def test_what_is_left_is_just_the_dof_and_comes_back_from_its_file(scheme, tmp_p
     again = load(cell, (1, 10, 8), tmp_path / "model.safetensors").eval()
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(again(x), model.eval()(x))
-    zeros = sum(int((w == 0).sum()) for c in lincon.constraints(model) for w in c.weights().values())
+    zeros = sum(
+        int((w == 0).sum()) for c in lincon.constraints(model) for w in c.weights().values()
+    )
     assert zeros == (11_236 if scheme.startswith("imp") else zeros)
 
 
@@ -197,7 +201,8 @@ def test_prune_quantize_and_export_go_from_folder_to_folder(trained, tmp_path):
     small = call("quantize", tmp_path / "pruned", "--bits", 4, "--out", tmp_path / "small")
     assert small.exit_code == 0, small.output
     sizes = [
-        (folder / "model.safetensors").stat().st_size for folder in (trained, tmp_path / "pruned", tmp_path / "small")
+        (folder / "model.safetensors").stat().st_size
+        for folder in (trained, tmp_path / "pruned", tmp_path / "small")
     ]
     assert sizes == sorted(sizes, reverse=True) and sizes[2] < sizes[1] < sizes[0]
     said = next(line for line in small.stdout.splitlines() if "accuracy" in line)
@@ -206,7 +211,9 @@ def test_prune_quantize_and_export_go_from_folder_to_folder(trained, tmp_path):
     assert "4" in call("inspect", tmp_path / "small/model.safetensors").stdout
     for name in ("m.safetensors", "m.pt2", "m.onnx"):
         result = call("export", tmp_path / "small", tmp_path / name)
-        assert result.exit_code == 0 and f"{(tmp_path / name).stat().st_size:,} bytes" in result.stdout, result.output
+        assert (
+            result.exit_code == 0 and f"{(tmp_path / name).stat().st_size:,} bytes" in result.stdout
+        ), result.output
 
 
 def test_an_eight_bit_export_says_what_it_costs(trained, tmp_path):
@@ -237,7 +244,11 @@ def test_bad_input_is_one_line(arguments, said, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     message = refused(*(str(trained) if word == "RUN" else word for word in arguments))
     assert all(word in message for word in said), message
-    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".safetensors", ".pt2", ".onnx", ".bin")]
+    assert not [
+        path
+        for path in tmp_path.rglob("*")
+        if path.suffix in (".safetensors", ".pt2", ".onnx", ".bin")
+    ]
 
 
 def test_the_folder_that_a_model_comes_from_is_left_alone(trained):
@@ -250,7 +261,9 @@ def test_the_folder_that_a_model_comes_from_is_left_alone(trained):
 
 
 def test_the_pruning_table_has_the_papers_rows_at_equal_dof(tmp_path):
-    result = call("reproduce", "pruning", "--epochs", 4, "--images", 128, "--seeds", 1, "--out", tmp_path)
+    result = call(
+        "reproduce", "pruning", "--epochs", 4, "--images", 128, "--seeds", 1, "--out", tmp_path
+    )
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "results.json").read_text())
     rows = results["table"]
@@ -263,7 +276,9 @@ def test_the_pruning_table_has_the_papers_rows_at_equal_dof(tmp_path):
     assert rows[0]["dof"] == rows[1]["dof"] == f"{round(0.025 * whole):,}"
     assert {r["dof"] for r in rows[2:-2]} == {f"{round(s * whole):,}" for s in (0.05, 0.1, 0.2)}
     work = [int(r["multiply-adds"].replace(",", "")) for r in rows]
-    assert len(set(work[:-2])) == 1 and all(0.5 * work[0] < slim <= 0.6 * work[0] for slim in work[-2:])
+    assert len(set(work[:-2])) == 1 and all(
+        0.5 * work[0] < slim <= 0.6 * work[0] for slim in work[-2:]
+    )
     assert [r["paper: after %"] for r in rows[-2:]] == ["69.35", "69.1"]
     imp = next(run for run in results["runs"] if run["scheme"] == "imp")
     assert rows[0]["before %"] == f"{100 * imp['test']['accuracy'][0]:.2f}"
@@ -277,8 +292,13 @@ def test_the_quantization_table_measures_what_it_says(tmp_path):
     assert [row["paper: drop"] for row in results["table"]] == ["0.3", "0.1"]
     for row, run in zip(results["table"], results["runs"], strict=True):
         assert row["before %"] == f"{100 * run['test']['accuracy'][-1]:.2f}"
-        assert float(row["drop"]) == pytest.approx(float(row["before %"]) - float(row["int8 %"]), abs=0.011)
-        numbers = [int(row[f"{what}bytes"].replace(",", "")) for what in ("file ", "W in 8 bits, ", "W in 4 bits, ")]
+        assert float(row["drop"]) == pytest.approx(
+            float(row["before %"]) - float(row["int8 %"]), abs=0.011
+        )
+        numbers = [
+            int(row[f"{what}bytes"].replace(",", ""))
+            for what in ("file ", "W in 8 bits, ", "W in 4 bits, ")
+        ]
         assert numbers == sorted(numbers, reverse=True)
         assert float(row["ms / 64, int8"]) > 0 and abs(float(row["drop"])) < 10
 
@@ -286,7 +306,12 @@ def test_the_quantization_table_measures_what_it_says(tmp_path):
 def test_every_row_of_the_new_tables_can_be_trained():
     for name in ("pruning", "quantization"):
         for paper_row in TABLES[name].rows:
-            assert paper_row.cell(["resnet18"], 0).scheme in (*PRUNED, "vanilla", "rpg", "deep-compression")
+            assert paper_row.cell(["resnet18"], 0).scheme in (
+                *PRUNED,
+                "vanilla",
+                "rpg",
+                "deep-compression",
+            )
     assert TABLES["pruning"].rows[0].cell(["resnet18"], 0).dof == 274_042
     assert TABLES["quantization"].rows[1].cell(["resnet18"], 0).dof == 5_578_752
 
@@ -300,7 +325,9 @@ def test_a_model_that_is_changed_after_its_last_epoch_is_measured_again(tmp_path
     assert found["accuracy"] == pytest.approx(run.score, abs=1e-6)
 
 
-@pytest.mark.parametrize(("scheme", "least"), [("imp", 4), ("rpg-imp", 4), ("imp-once", 2), ("rpg-knapsack", 2)])
+@pytest.mark.parametrize(
+    ("scheme", "least"), [("imp", 4), ("rpg-imp", 4), ("imp-once", 2), ("rpg-knapsack", 2)]
+)
 def test_a_training_too_short_for_its_rounds_is_refused_before_it_begins(scheme, least, tmp_path):
     said = refused("train", "--scheme", scheme, "--epochs", least - 1, "--out", tmp_path / "out")
     assert f"{least} epochs" in said and not (tmp_path / "out").exists()

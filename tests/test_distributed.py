@@ -38,10 +38,18 @@ class Block(nn.Module):
     def __init__(self, recompute):
         super().__init__()
         self.recompute = recompute
-        self.norm, self.a, self.b = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.norm, self.a, self.b = (
+            nn.LayerNorm(WIDTH),
+            nn.Linear(WIDTH, WIDTH),
+            nn.Linear(WIDTH, WIDTH),
+        )
 
     def forward(self, x):
-        return checkpoint(self._forward, x, use_reentrant=False) if self.recompute else self._forward(x)
+        return (
+            checkpoint(self._forward, x, use_reentrant=False)
+            if self.recompute
+            else self._forward(x)
+        )
 
     def _forward(self, x):
         return x + self.b(self.a(self.norm(x)).relu())
@@ -49,7 +57,9 @@ class Block(nn.Module):
 
 def network(recompute=False, **options):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, WIDTH), *(Block(recompute) for _ in range(3)), nn.Linear(WIDTH, 4))
+    model = nn.Sequential(
+        nn.Linear(8, WIDTH), *(Block(recompute) for _ in range(3)), nn.Linear(WIDTH, 4)
+    )
     lincon.constrain(model, "ring", **{"dof": 0.3, "seed": 3, **options})
     return model
 
@@ -206,11 +216,15 @@ def two(folder):
 
 @pytest.fixture(scope="module")
 def trained(two, tmp_path_factory):
-    return {2: [rank["trained"] for rank in two], 4: on_ranks(4, train_all, tmp_path_factory.mktemp("four"))}
+    return {
+        2: [rank["trained"] for rank in two],
+        4: on_ranks(4, train_all, tmp_path_factory.mktemp("four")),
+    }
 
 
 @pytest.mark.parametrize(
-    ("world", "name"), [(n, name) for name in CASES for n in (2, 4) if n == 2 or "compiled" not in name]
+    ("world", "name"),
+    [(n, name) for name in CASES for n in (2, 4) if n == 2 or "compiled" not in name],
 )
 def test_ranks_train_as_one_process_on_the_joined_batch(trained, world, name):
     case = CASES[name]
@@ -236,14 +250,22 @@ def resume(rank, world, folder, steps):
         model(batch).square().mean().backward()
         optimizer.step()
     if steps:
-        dcp.save(dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True)), checkpoint_id=folder)
-    return {"loaded": loaded, "trained": {name: whole(p).clone() for name, p in model.named_parameters()}}
+        dcp.save(
+            dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True)),
+            checkpoint_id=folder,
+        )
+    return {
+        "loaded": loaded,
+        "trained": {name: whole(p).clone() for name, p in model.named_parameters()},
+    }
 
 
 def dcp_load(model, optimizer, folder, **options):
     state = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
     dcp.load(state, checkpoint_id=folder, **options)
-    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    set_state_dict(
+        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+    )
 
 
 def test_a_checkpoint_of_four_ranks_goes_on_with_two_and_with_one(tmp_path):
@@ -251,18 +273,26 @@ def test_a_checkpoint_of_four_ranks_goes_on_with_two_and_with_one(tmp_path):
         (tmp_path / name).mkdir()
     four = on_ranks(4, resume, tmp_path / "four", tmp_path / "checkpoint", [0, 1])
     two = on_ranks(2, resume, tmp_path / "two", tmp_path / "checkpoint", [2])
-    assert all(torch.equal(two[0]["loaded"][name], tensor) for name, tensor in four[0]["trained"].items())
+    assert all(
+        torch.equal(two[0]["loaded"][name], tensor) for name, tensor in four[0]["trained"].items()
+    )
     model = network(offset=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     dcp_load(model, optimizer, tmp_path / "checkpoint", no_dist=True)
-    assert all(torch.equal(tensor, two[0]["trained"][name]) for name, tensor in model.named_parameters())
+    assert all(
+        torch.equal(tensor, two[0]["trained"][name]) for name, tensor in model.named_parameters()
+    )
     reference = network(offset=True)
     alone = torch.optim.AdamW(reference.parameters(), lr=0.01)
     for step in range(3):
         alone.zero_grad()
-        reference(torch.randn(16, 8, generator=torch.Generator().manual_seed(step))).square().mean().backward()
+        reference(
+            torch.randn(16, 8, generator=torch.Generator().manual_seed(step))
+        ).square().mean().backward()
         alone.step()
-    torch.testing.assert_close(optimizer.state_dict()["state"], alone.state_dict()["state"], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        optimizer.state_dict()["state"], alone.state_dict()["state"], rtol=1e-4, atol=1e-7
+    )
     for name, tensor in reference.named_parameters():
         torch.testing.assert_close(model.get_parameter(name), tensor, rtol=0, atol=1e-5)
 
@@ -276,7 +306,9 @@ def sharded_files(rank, world, folder):
         other.free.mul_(2)
     lincon.load(fsdp(other), folder / "sharded.safetensors")
     same = all(torch.equal(whole(p), expected[name]) for name, p in other.named_parameters())
-    wrapped = lincon.save(DistributedDataParallel(network()), folder / f"wrapped-{rank}.safetensors")
+    wrapped = lincon.save(
+        DistributedDataParallel(network()), folder / f"wrapped-{rank}.safetensors"
+    )
     refused = outcome(lincon.save, other, folder / "missing" / "file.safetensors")
     shared = lincon.save(torch_fully_shard(tied()), folder / "tied.safetensors")
     return {"bytes": bytes_, "same": same, "wrapped": wrapped, "refused": refused, "tied": shared}
@@ -296,11 +328,15 @@ def test_files_of_sharded_and_wrapped_models_are_those_of_the_plain_one(two, fol
     size = lincon.save(network(), plain)
     for rank, outcomes in enumerate(rank["files"] for rank in two):
         assert outcomes["bytes"] == outcomes["wrapped"] == size and outcomes["same"]
-        assert re.search("LinconError: .*not a folder", outcomes["refused"])  # on every rank, though one alone writes
+        assert re.search(
+            "LinconError: .*not a folder", outcomes["refused"]
+        )  # on every rank, though one alone writes
         assert outcomes["tied"] == lincon.save(tied(), folder / "whole-tied.safetensors")
         assert (folder / f"wrapped-{rank}.safetensors").read_bytes() == plain.read_bytes()
     assert (folder / "sharded.safetensors").read_bytes() == plain.read_bytes()
-    assert (folder / "tied.safetensors").read_bytes() == (folder / "whole-tied.safetensors").read_bytes()
+    assert (folder / "tied.safetensors").read_bytes() == (
+        folder / "whole-tied.safetensors"
+    ).read_bytes()
 
 
 def unconstrained():
@@ -312,8 +348,12 @@ def sharded():
 
 
 MISTAKES = {
-    "constrained late": lambda rank: lincon.constrain(torch_fully_shard(unconstrained()), "ring", dof=0.1),
-    "constrained in DDP": lambda rank: lincon.constrain(DistributedDataParallel(unconstrained()), "ring", dof=0.1),
+    "constrained late": lambda rank: lincon.constrain(
+        torch_fully_shard(unconstrained()), "ring", dof=0.1
+    ),
+    "constrained in DDP": lambda rank: lincon.constrain(
+        DistributedDataParallel(unconstrained()), "ring", dof=0.1
+    ),
     "read": lambda rank: sharded()[1].a.weight,
     "all read": lambda rank: lincon.constraints(sharded())[0].weights(),
     "merged": lambda rank: lincon.merge(sharded()),
@@ -412,7 +452,9 @@ def from_meta(rank, world, folder):
     lincon.fully_shard(model, [model[1]])
     model.to_empty(device="cpu")
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_model_state_dict(model, torch.load(folder / "whole.pt") if rank == 0 else {}, options=options)
+    set_model_state_dict(
+        model, torch.load(folder / "whole.pt") if rank == 0 else {}, options=options
+    )
     return {"output": model(torch.ones(2, 8)).detach()}
 
 
@@ -454,5 +496,7 @@ def test_a_ddp_made_before_is_warned_of():
     model = unconstrained()
     holder = object.__new__(DistributedDataParallel)
     holder.__dict__["_module_parameters"] = list(model.parameters())
-    with pytest.warns(lincon.LinconWarning, match="DistributedDataParallel made before still holds"):
+    with pytest.warns(
+        lincon.LinconWarning, match="DistributedDataParallel made before still holds"
+    ):
         lincon.constrain(model, "ring", dof=0.1)

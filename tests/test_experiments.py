@@ -6,17 +6,26 @@ import pytest
 import torch
 
 import lincon
-from lincon.tasks.classification import convergence, generalization, scaling
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.data.shifts import SHIFTS
+from lincon.tasks.classification.studies import convergence, generalization, scaling
 from lincon.tasks.classification.tables import TABLES
-from lincon.tasks.experiments import reproduce
-from lincon.tasks.experiments.recipe import Cell, Recipe, cells
-from lincon.tasks.experiments.sweep import Sweep
-from lincon.tasks.experiments.training import Run, load
+from lincon.tasks.experiments.sweeps import reproduce
+from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, cells
+from lincon.tasks.experiments.training.training import Run, load
 
 
-def run(scheme="rpg", asked=0.1, seed=0, dof=100, model="m", test=(0.5, 0.8, 0.9), loss=(2.0, 1.0, 0.5), train=0.95):
+def run(
+    scheme="rpg",
+    asked=0.1,
+    seed=0,
+    dof=100,
+    model="m",
+    test=(0.5, 0.8, 0.9),
+    loss=(2.0, 1.0, 0.5),
+    train=0.95,
+):
     return Run(
         model,
         scheme,
@@ -58,7 +67,9 @@ def test_the_table_of_convergence_by_hand():
 
 def test_convergence_without_vanilla_is_refused(tmp_path):
     with pytest.raises(lincon.LinconError, match="vanilla"):
-        convergence.convergence(Sweep(Recipe(epochs=1), cells(["resnet-small"], ["rpg"], [0.1], range(1)), tmp_path))
+        convergence.convergence(
+            Sweep(Recipe(epochs=1), cells(["resnet-small"], ["rpg"], [0.1], range(1)), tmp_path)
+        )
 
 
 # Generalization.
@@ -68,7 +79,9 @@ def test_convergence_without_vanilla_is_refused(tmp_path):
 def generalized(tmp_path_factory):
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("generalized")
-    sweep = Sweep(Recipe(epochs=3), cells(["resnet-small"], ["vanilla", "rpg"], [0.1], range(1)), out)
+    sweep = Sweep(
+        Recipe(epochs=3), cells(["resnet-small"], ["vanilla", "rpg"], [0.1], range(1)), out
+    )
     return generalization.generalization(sweep), sweep
 
 
@@ -120,7 +133,9 @@ def test_scaling_recovers_the_law_of_made_up_runs():
     assert fits["a"]["power"]["parameters"]["k"] == pytest.approx(0.5, abs=0.03)
     assert fits["b"]["power"]["parameters"]["k"] == pytest.approx(0.4, abs=0.03)
     assert any("Exponents of a and b" in note and "different" in note for note in result.notes)
-    assert any("a at 700 DoF" in note and f"{100 * law(700):.1f}"[:2] in note for note in result.notes)
+    assert any(
+        "a at 700 DoF" in note and f"{100 * law(700):.1f}"[:2] in note for note in result.notes
+    )
     json.dumps(result.numbers)
 
 
@@ -141,7 +156,10 @@ def test_too_few_dof_are_refused(tmp_path):
 
 def test_the_papers_setting_has_the_papers_dof():
     wanted = reproduce.cells(TABLES["baselines"], ["resnet18", "resnet34"], range(1))
-    assert Cell("resnet34", "rpg", 11_160_576, 0) in wanted and Cell("resnet18", "vanilla", None, 0) in wanted
+    assert (
+        Cell("resnet34", "rpg", 11_160_576, 0) in wanted
+        and Cell("resnet18", "vanilla", None, 0) in wanted
+    )
     wanted = reproduce.cells(TABLES["dof-accuracy"], ["resnet18", "resnet34"], range(1))
     assert {cell.dof for cell in wanted} == {2_359_296, None}
 
@@ -154,7 +172,9 @@ def test_smaller_models_have_the_same_shares():
     }
 
 
-@pytest.mark.parametrize("table", [name for name in TABLES if name not in ("pruning", "quantization")])
+@pytest.mark.parametrize(
+    "table", [name for name in TABLES if name not in ("pruning", "quantization")]
+)
 def test_a_table_has_the_papers_figures_beside_ours(table, tmp_path):
     models = ["resnet-small", "resnet-small"]
     sweep = Sweep(Recipe(epochs=1), reproduce.cells(TABLES[table], models, range(1)), tmp_path)

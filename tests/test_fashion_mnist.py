@@ -16,8 +16,12 @@ from .classification_files import idx_bytes, some_bytes, write_fashion
 def test_idx_files_are_read_to_the_pixel(tmp_path, compress):
     train, labels, test, test_labels = write_fashion(tmp_path, compress)
     data = FashionMNIST(root=tmp_path)
-    assert data.train_set.tensors[0].equal(train[:, None]) and data.train_set.tensors[1].equal(labels.long())
-    assert data.test_set.tensors[0].equal(test[:, None]) and data.test_set.tensors[1].equal(test_labels.long())
+    assert data.train_set.tensors[0].equal(train[:, None]) and data.train_set.tensors[1].equal(
+        labels.long()
+    )
+    assert data.test_set.tensors[0].equal(test[:, None]) and data.test_set.tensors[1].equal(
+        test_labels.long()
+    )
 
 
 def refuse_fashion(folder, match):

@@ -25,7 +25,9 @@ def test_gram_divides_by_the_squared_column_norms(name):
     expected = plain / gram.where(gram > 0, torch.ones_like(gram))
     for materialize in ("model", "layer"):
         _, scaled = gradients("gram", name, materialize)
-        torch.testing.assert_close(scaled, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            scaled, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+        )
 
 
 def test_gram_is_projected_gradient_descent_in_weight_space():
@@ -38,8 +40,16 @@ def test_gram_is_projected_gradient_descent_in_weight_space():
         m(images()).square().sum().backward()
         torch.optim.SGD(m.parameters(), lr=0.01).step()
     group = constraint.groups[0]
-    moved = torch.cat([(w - before[n]).flatten() for n, w in constraint.weights().items()]).double().detach()
-    step = torch.cat([(dense.get_parameter(n) - before[n]).flatten() for n in before]).double().detach()
+    moved = (
+        torch.cat([(w - before[n]).flatten() for n, w in constraint.weights().items()])
+        .double()
+        .detach()
+    )
+    step = (
+        torch.cat([(dense.get_parameter(n) - before[n]).flatten() for n in before])
+        .double()
+        .detach()
+    )
     projected = group.map.unpack(group.map.project(step))
     torch.testing.assert_close(moved, projected, rtol=1e-3, atol=1e-3 * float(step.abs().max()))
 

@@ -25,7 +25,11 @@ def test_sums_that_cancel_do_not_make_a_fingerprint_depend_on_their_order(monkey
     for seed in range(40):
         first = Dense(200, 100, seed).fingerprint()
         with monkeypatch.context() as patch:
-            patch.setattr(Dense, "_write", lambda g, out, free, start: original(g, out, free, start) or out.add_(1e-12))
+            patch.setattr(
+                Dense,
+                "_write",
+                lambda g, out, free, start: original(g, out, free, start) or out.add_(1e-12),
+            )
             assert Dense(200, 100, seed).fingerprint() == first
 
 
@@ -55,7 +59,9 @@ def test_a_module_replaced_after_it_was_constrained_is_named_when_saving(tmp_pat
     lincon.constrain(model, "ring", dof=0.5)
     model[2] = nn.Linear(8, 3)
     for act in (lambda: lincon.save(model, tmp_path / "m"), lambda: lincon.merge(model)):
-        with pytest.raises(lincon.TargetError, match=r"'2\.weight' is no longer what was constrained"):
+        with pytest.raises(
+            lincon.TargetError, match=r"'2\.weight' is no longer what was constrained"
+        ):
             act()
 
 
@@ -113,8 +119,12 @@ def test_groups_of_several_dtypes_keep_them(tmp_path):
     lincon.constrain(model, "ring", dof=0.5, scope="tensor")
     lincon.save(model, tmp_path / "m")
     lincon.load(fresh, tmp_path / "m")
-    assert {k: v.dtype for k, v in fresh.state_dict().items()} == {k: v.dtype for k, v in model.state_dict().items()}
-    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), model.parameters(), strict=True))
+    assert {k: v.dtype for k, v in fresh.state_dict().items()} == {
+        k: v.dtype for k, v in model.state_dict().items()
+    }
+    assert all(
+        torch.equal(a, b) for a, b in zip(fresh.parameters(), model.parameters(), strict=True)
+    )
 
 
 def test_devices_are_those_of_the_model_that_loads(tmp_path):
@@ -154,7 +164,11 @@ def test_versions_of_modules_survive_and_a_failing_one_leaves_the_model_as_it_wa
     weight = failing.w
     with pytest.raises(RuntimeError, match="mine"):
         lincon.load(failing, tmp_path / "m")
-    assert failing.w is weight and list(failing.state_dict()) == ["w", "b"] and not lincon.constraints(failing)
+    assert (
+        failing.w is weight
+        and list(failing.state_dict()) == ["w", "b"]
+        and not lincon.constraints(failing)
+    )
 
 
 def test_two_constraints_of_one_owner_are_loaded_into_the_same_and_into_a_fresh_one(tmp_path):
@@ -267,7 +281,9 @@ def test_tiny_and_outlying_tensors_do_not_set_the_scale():
         model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 2), nn.Linear(2, 1))
         largest = max(float(p.abs().max()) for n, p in model.named_parameters() if "weight" in n)
         constraint = lincon.constrain(model, "ring", dof=0.2, seed=seed)
-        assert max(float(w.detach().abs().max()) for w in constraint.weights().values()) < 8 * largest
+        assert (
+            max(float(w.detach().abs().max()) for w in constraint.weights().values()) < 8 * largest
+        )
     token = nn.Module()
     token.cls, token.body = nn.Parameter(torch.randn(1, 1, 64) * 1e-6), nn.Linear(64, 64)
     scales = {e.name: e.scale for e in lincon.constrain(token, "ring", dof=0.2).ledger}
@@ -279,7 +295,9 @@ def test_isometric_scales_are_not_rounded_to_bfloat16():
     lincon.constrain(model, "hash", dof=0.3, scale="isometric")
     exact = model.double().weight.detach().clone()
     narrow = model.bfloat16().weight.detach().double()
-    assert ((narrow - exact).abs() / exact.abs().clamp(min=1e-9)).max() < 2**-7  # of W and of the result, one each
+    assert (
+        (narrow - exact).abs() / exact.abs().clamp(min=1e-9)
+    ).max() < 2**-7  # of W and of the result, one each
 
 
 def test_export_of_a_constrained_model_is_refused_with_the_remedy():
@@ -319,13 +337,20 @@ def test_names_that_only_look_parametrized_and_complex_tensors_are_no_obstacle()
     for name in ("w_q", "w_k", "w_v", "w_g"):
         setattr(model, name, nn.Parameter(torch.randn(4, 4)))
     model.spectrum = nn.Parameter(torch.randn(4, 4, dtype=torch.complex64))
-    assert [e.name for e in lincon.constrain(model, "ring", dof=0.5).ledger] == ["w_q", "w_k", "w_v", "w_g"]
+    assert [e.name for e in lincon.constrain(model, "ring", dof=0.5).ledger] == [
+        "w_q",
+        "w_k",
+        "w_v",
+        "w_g",
+    ]
 
 
 def test_a_scope_that_names_nothing_is_refused():
     for scope in (["0", "2", "typo"], {"0": 5, "2": 5, "typo": 5}):
         with pytest.raises(lincon.TargetError, match="typo"):
-            lincon.constrain(pair(), "ring", dof=0.5 if isinstance(scope, list) else None, scope=scope)
+            lincon.constrain(
+                pair(), "ring", dof=0.5 if isinstance(scope, list) else None, scope=scope
+            )
 
 
 def test_a_compiled_model_is_refused_as_owner():
@@ -346,11 +371,15 @@ def test_weights_that_are_not_finite_are_not_fitted():
     constraint = lincon.constrain(model, "ring", dof=0.5)
     free = model.free.clone()
     with pytest.raises(lincon.TargetError, match=r"'0\.weight' hold a value that is not finite"):
-        constraint.project({"0.weight": torch.full((8, 8), float("nan")), "2.weight": torch.zeros(8, 8)})
+        constraint.project(
+            {"0.weight": torch.full((8, 8), float("nan")), "2.weight": torch.zeros(8, 8)}
+        )
     assert torch.equal(model.free, free)
 
 
-@pytest.mark.parametrize("options", [{"generator": "ring", "dof": 0.5, "init": "project"}, {"generator": "identity"}])
+@pytest.mark.parametrize(
+    "options", [{"generator": "ring", "dof": 0.5, "init": "project"}, {"generator": "identity"}]
+)
 def test_a_start_that_cannot_be_fitted_leaves_the_model_as_it_was(options):
     model = pair()
     with torch.no_grad():
@@ -359,7 +388,9 @@ def test_a_start_that_cannot_be_fitted_leaves_the_model_as_it_was(options):
     with pytest.raises(lincon.TargetError, match=r"'2\.weight' hold a value that is not finite"):
         lincon.constrain(model, **options)
     after = list(model.named_parameters())
-    assert [(n, id(p)) for n, p in after] == [(n, id(p)) for n, p in before] and not lincon.constraints(model)
+    assert [(n, id(p)) for n, p in after] == [
+        (n, id(p)) for n, p in before
+    ] and not lincon.constraints(model)
 
 
 def test_a_newer_file_of_another_structure_says_it_is_newer(tmp_path):

@@ -15,7 +15,7 @@ import lincon
 from lincon import LinconError
 from lincon.tasks.classification.data.cifar import Cifar100
 from lincon.tasks.classification.data.idx import FashionMNIST
-from lincon.tasks.experiments.pictures import opened
+from lincon.tasks.experiments.data.pictures import opened
 from lincon.tasks.pose.data import matlab
 
 from . import classification_files, test_indoor_data, test_pose_data
@@ -31,7 +31,9 @@ def test_mutants_are_loaded_as_they_say_or_refused(kind):
     threads = torch.get_num_threads()
     outcomes = run(kind, range(COUNT))
     torch.set_num_threads(threads)
-    assert {number: found for number, found in outcomes.items() if found not in ("loaded", "refused")} == {}
+    assert {
+        number: found for number, found in outcomes.items() if found not in ("loaded", "refused")
+    } == {}
     assert list(outcomes.values()).count("refused") > COUNT // 8
 
 
@@ -52,9 +54,18 @@ def at(header, *keys):
 
 
 CHANGES = {
-    "a scale beyond all numbers": (lambda h: at(h, *GROUP, "ledger", 0).__setitem__(2, 10**400), "is damaged"),
-    "a group twice": (lambda h: at(h, "constraints", 0, "groups").append(at(h, *GROUP)), "'free' is there twice"),
-    "a constraint twice": (lambda h: at(h, "constraints").append(at(h, "constraints", 0)), "'free' is there twice"),
+    "a scale beyond all numbers": (
+        lambda h: at(h, *GROUP, "ledger", 0).__setitem__(2, 10**400),
+        "is damaged",
+    ),
+    "a group twice": (
+        lambda h: at(h, "constraints", 0, "groups").append(at(h, *GROUP)),
+        "'free' is there twice",
+    ),
+    "a constraint twice": (
+        lambda h: at(h, "constraints").append(at(h, "constraints", 0)),
+        "'free' is there twice",
+    ),
     "rows beyond the model": (
         lambda h: (
             at(h, *GROUP, "generator").update(name="kronecker", rows=2**62, options={}),
@@ -71,11 +82,20 @@ CHANGES = {
     "no constraints": (lambda h: h.pop("constraints"), "there is no 'constraints'"),
     "an owner of none": (lambda h: at(h, "constraints", 0).update(owner=None), "owner is no str"),
     "dof is a text": (lambda h: at(h, *GROUP, "generator").update(dof="9"), "dof is no int"),
-    "rows are negative": (lambda h: at(h, *GROUP, "ledger", 0)[1].__setitem__(0, -8), "no entry of a ledger"),
-    "a scale of infinity": (lambda h: at(h, *GROUP, "ledger", 0).__setitem__(2, float("inf")), "no entry of a ledger"),
+    "rows are negative": (
+        lambda h: at(h, *GROUP, "ledger", 0)[1].__setitem__(0, -8),
+        "no entry of a ledger",
+    ),
+    "a scale of infinity": (
+        lambda h: at(h, *GROUP, "ledger", 0).__setitem__(2, float("inf")),
+        "no entry of a ledger",
+    ),
     "a part of an entry": (lambda h: at(h, *GROUP, "ledger", 0).pop(), "is damaged"),
     "coded by a text": (lambda h: h.update(coded={"free": "bits"}), r"coded\.free is no dict"),
-    "a free vector in a module": (lambda h: at(h, *GROUP).update(free="0.free"), "no name of a free vector"),
+    "a free vector in a module": (
+        lambda h: at(h, *GROUP).update(free="0.free"),
+        "no name of a free vector",
+    ),
 }
 
 
@@ -92,7 +112,9 @@ def test_a_description_that_is_none_is_refused_by_what_is_wrong(tmp_path, name):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 PLACES = [
@@ -101,10 +123,21 @@ PLACES = [
     ("constraints", 0),
     ("constraints", 0, "owner"),
     GROUP,
-    *((*GROUP, name) for name in ("free", "generator", "fingerprint", "isometric", "ledger", "origin", "steps")),
-    *((*GROUP, "generator", name) for name in ("name", "version", "rows", "dof", "seed", "options")),
+    *(
+        (*GROUP, name)
+        for name in ("free", "generator", "fingerprint", "isometric", "ledger", "origin", "steps")
+    ),
+    *(
+        (*GROUP, "generator", name)
+        for name in ("name", "version", "rows", "dof", "seed", "options")
+    ),
     *((*GROUP, "generator", "options", name) for name in ("tile", "order", "sign")),
-    *((*GROUP, "ledger", 0), (*GROUP, "ledger", 0, 0), (*GROUP, "ledger", 0, 1), (*GROUP, "ledger", 0, 2)),
+    *(
+        (*GROUP, "ledger", 0),
+        (*GROUP, "ledger", 0, 0),
+        (*GROUP, "ledger", 0, 1),
+        (*GROUP, "ledger", 0, 2),
+    ),
     ("aliases",),
     ("coded",),
 ]
@@ -115,7 +148,9 @@ def whole(tmp_path_factory):
     return saved(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.filterwarnings("ignore::lincon.LinconWarning")  # of options that this version does not know
+@pytest.mark.filterwarnings(
+    "ignore::lincon.LinconWarning"
+)  # of options that this version does not know
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_any_value_anywhere_in_a_description_is_loaded_or_refused(whole, tmp_path, place, value):
@@ -133,15 +168,21 @@ def test_any_value_anywhere_in_a_description_is_loaded_or_refused(whole, tmp_pat
 
 @pytest.mark.parametrize("operation", [b"r\xff\xff\xff\x7f", b"p2000000000\n"])
 def test_a_pickle_that_remembers_under_a_large_number_takes_no_memory(tmp_path, operation):
-    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
+    classification_files.write_python(
+        tmp_path, classification_files.cifar100_parts(), "fine_labels"
+    )
     content = (tmp_path / "train").read_bytes()
     (tmp_path / "train").write_bytes(content[:3] + operation + content[3:])
     with memory():
-        classification_files.assert_read(Cifar100(root=tmp_path), classification_files.cifar100_parts())
+        classification_files.assert_read(
+            Cifar100(root=tmp_path), classification_files.cifar100_parts()
+        )
 
 
 def refused_pickle(tmp_path, content, match):
-    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
+    classification_files.write_python(
+        tmp_path, classification_files.cifar100_parts(), "fine_labels"
+    )
     (tmp_path / "train").write_bytes(content)
     begun = time.perf_counter()
     with memory(), pytest.raises(LinconError, match=rf"train cannot be read \({match}") as refusal:
@@ -161,7 +202,9 @@ def test_a_key_of_tuples_within_tuples_is_not_hashed(tmp_path, again):
 def test_one_text_is_not_encoded_again_and_again(tmp_path):
     text = b"X" + struct.pack("<I", 1 << 16) + b"a" * (1 << 16) + b"q\x01"
     once = b"c_codecs\nencode\nh\x01X\x06\0\0\0latin1\x86R"
-    refused_pickle(tmp_path, b"\x80\x02]" + text + b"a(" + once * 3000 + b"e.", "it encodes one text")
+    refused_pickle(
+        tmp_path, b"\x80\x02]" + text + b"a(" + once * 3000 + b"e.", "it encodes one text"
+    )
 
 
 def test_more_dimensions_than_anything_has_are_refused_before_they_are_multiplied(tmp_path):
@@ -169,31 +212,46 @@ def test_more_dimensions_than_anything_has_are_refused_before_they_are_multiplie
     state = b"(K\x01(" + large + b"h\x01" * 100_000 + b"tcnumpy\ndtype\nU\x02u1\x85R\x89U\x00tb"
     array = b"cnumpy.core.multiarray\n_reconstruct\n)R" + state
     content = b"\x80\x02}(U\x04data" + array + b"U\x0bfine_labels]K\x01au."
-    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
+    classification_files.write_python(
+        tmp_path, classification_files.cifar100_parts(), "fine_labels"
+    )
     (tmp_path / "train").write_bytes(content)
     begun = time.perf_counter()
     with pytest.raises(LinconError, match=r"train.*more than four dimensions"):
         Cifar100(root=tmp_path)
     path = saved(tmp_path)
-    resealed(path, lambda header, tensors: at(header, *GROUP, "ledger", 0).__setitem__(1, [10**300] * 100_000))
+    resealed(
+        path,
+        lambda header, tensors: at(header, *GROUP, "ledger", 0).__setitem__(1, [10**300] * 100_000),
+    )
     with pytest.raises(lincon.FileError, match="no entry of a ledger"):
         lincon.load(convnet(), path)
     flags, sizes = struct.pack("<IIII", 6, 8, 6, 0), struct.pack("<100000i", *[2**31 - 1] * 100_000)
-    body = flags + struct.pack("<II", 5, len(sizes)) + sizes + struct.pack("<II", 1, 0) + struct.pack("<II", 9, 0)
+    body = (
+        flags
+        + struct.pack("<II", 5, len(sizes))
+        + sizes
+        + struct.pack("<II", 1, 0)
+        + struct.pack("<II", 9, 0)
+    )
     with pytest.raises(ValueError, match="dimensions of 400000 bytes"):
         matlab.check(b"x" * 124 + b"\0\1IM" + struct.pack("<II", 14, len(body)) + body)
     assert time.perf_counter() - begun < 5
 
 
 def test_a_pickle_that_claims_gigabytes_takes_none(tmp_path):
-    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
+    classification_files.write_python(
+        tmp_path, classification_files.cifar100_parts(), "fine_labels"
+    )
     (tmp_path / "train").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 33) + b"few")
     with memory(), pytest.raises(LinconError, match="train cannot be read"):
         Cifar100(root=tmp_path)
 
 
 def test_a_refusal_of_a_pickle_is_one_line(tmp_path):
-    classification_files.write_python(tmp_path, classification_files.cifar100_parts(), "fine_labels")
+    classification_files.write_python(
+        tmp_path, classification_files.cifar100_parts(), "fine_labels"
+    )
     (tmp_path / "train").write_bytes(b"\x80\x02P1\n.")
     with pytest.raises(LinconError) as refusal:
         Cifar100(root=tmp_path)
@@ -207,7 +265,12 @@ def test_a_png_that_claims_a_gigabyte_takes_none(tmp_path):
     content[place - 4] = 0x40
     frame[0].write_bytes(bytes(content))
     with memory():
-        assert test_indoor_data.alone(frame)[0].shape == (1, 3, 16, 16)  # PIL has all pixels before the chunk is cut
+        assert test_indoor_data.alone(frame)[0].shape == (
+            1,
+            3,
+            16,
+            16,
+        )  # PIL has all pixels before the chunk is cut
 
 
 def test_a_picture_of_more_pixels_than_its_bytes_justify_is_refused(tmp_path):
@@ -234,20 +297,38 @@ def a_mat(folder, **variables):
 
 
 def test_whole_matlab_files_are_read_as_scipy_reads_them(tmp_path):
-    struct_of = {"text": "words", "numbers": np.arange(6.0).reshape(2, 3), "inner": {"flag": True, "nothing": []}}
+    struct_of = {
+        "text": "words",
+        "numbers": np.arange(6.0).reshape(2, 3),
+        "inner": {"flag": True, "nothing": []},
+    }
     cells = np.array([1.0, "two", np.ones((2, 2), np.uint8)], dtype=object)
     for compress in (False, True):
-        savemat(tmp_path / "file.mat", {"a": struct_of, "c": cells, "z": np.ones(3) * 1j}, do_compression=compress)
+        savemat(
+            tmp_path / "file.mat",
+            {"a": struct_of, "c": cells, "z": np.ones(3) * 1j},
+            do_compression=compress,
+        )
         found = matlab.load(tmp_path / "file.mat", ("a", "c", "z"))
         assert found["a"].text == "words" and found["a"].numbers.tolist() == [[0, 1, 2], [3, 4, 5]]
-        assert found["a"].inner.flag == 1 and found["c"][1] == "two" and found["z"].tolist() == [1j] * 3
+        assert (
+            found["a"].inner.flag == 1
+            and found["c"][1] == "two"
+            and found["z"].tolist() == [1j] * 3
+        )
 
 
 LIES = {
     "more dimensions": (lambda c, at: struct.pack_into("<i", c, at + 32, 1 << 30), "bytes for"),
     "negative dimensions": (lambda c, at: struct.pack_into("<i", c, at + 32, -2), "dimensions"),
-    "a longer variable": (lambda c, at: struct.pack_into("<I", c, at + 4, 1 << 31), "bytes are claimed"),
-    "a shorter variable": (lambda c, at: struct.pack_into("<I", c, at + 4, 24), "cut|claimed|element"),
+    "a longer variable": (
+        lambda c, at: struct.pack_into("<I", c, at + 4, 1 << 31),
+        "bytes are claimed",
+    ),
+    "a shorter variable": (
+        lambda c, at: struct.pack_into("<I", c, at + 4, 24),
+        "cut|claimed|element",
+    ),
     "another class": (lambda c, at: c.__setitem__(at + 16, 5), "class 5"),
     "a complex one": (lambda c, at: c.__setitem__(at + 17, 8), "cut"),
     "another type": (lambda c, at: struct.pack_into("<I", c, at + 8, 99), "type 99"),
@@ -286,7 +367,9 @@ def test_what_is_no_array_of_numbers_text_cells_or_structs_is_refused(tmp_path):
 
 def test_arrays_of_equal_heads_may_differ_in_what_follows(tmp_path):
     """Their heads are looked up: the second of two equal ones must not be longer than what is there."""
-    path = a_mat(tmp_path, cells=np.array([np.ones(3), np.ones(3), np.ones(3), None], dtype=object)[:3])
+    path = a_mat(
+        tmp_path, cells=np.array([np.ones(3), np.ones(3), np.ones(3), None], dtype=object)[:3]
+    )
     content = path.read_bytes()
     matlab.check(content)
     for cut in range(8, 120, 8):
@@ -298,7 +381,11 @@ def test_arrays_of_equal_heads_may_differ_in_what_follows(tmp_path):
 
 def test_structs_without_a_field_are_not_made_by_the_million(tmp_path):
     flags, shape = struct.pack("<4I", 6, 8, 2, 0), struct.pack("<2I2i", 5, 8, 30_000_000, 1)
-    no_name, width, no_fields = struct.pack("<2I", 1, 0), struct.pack("<2HI", 5, 4, 32), struct.pack("<2I", 1, 0)
+    no_name, width, no_fields = (
+        struct.pack("<2I", 1, 0),
+        struct.pack("<2HI", 5, 4, 32),
+        struct.pack("<2I", 1, 0),
+    )
     inside = flags + shape + no_name + width + no_fields
     path = tmp_path / "file.mat"
     path.write_bytes(b"x" * 124 + b"\0\1IM" + struct.pack("<2I", 14, len(inside)) + inside)
@@ -317,7 +404,10 @@ def test_an_idx_file_is_inflated_as_far_as_its_header_says(tmp_path):
     path = next(tmp_path.glob("train-images*"))
     whole = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(whole + bytes(1 << 28)))
-    with memory(), pytest.raises(LinconError, match=r"has 4721 bytes or more where its header promises 4720"):
+    with (
+        memory(),
+        pytest.raises(LinconError, match=r"has 4721 bytes or more where its header promises 4720"),
+    ):
         FashionMNIST(root=tmp_path)
     path.write_bytes(gzip.compress(whole[:4] + b"\xff" * 12 + whole[16:]))
     with memory(), pytest.raises(LinconError, match="where its header promises"):

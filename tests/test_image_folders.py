@@ -18,13 +18,18 @@ def test_image_folders_are_read_to_the_pixel(tmp_path):
     train, test = write_imagenet(tmp_path)
     (tmp_path / "train/n01/.hidden").touch()
     data = ImageNet(root=tmp_path)
-    assert data.classes == 2 and data.train_set.labels.tolist() == data.test_set.labels.tolist() == [0, 1]
+    assert (
+        data.classes == 2
+        and data.train_set.labels.tolist() == data.test_set.labels.tolist() == [0, 1]
+    )
     images, labels = data.train_set[[1]]
     assert labels.tolist() == [1] and images[0].equal(train[:, 22:278].permute(2, 0, 1))
     images, _ = data.test_set[[1]]
     assert images[0].equal(test[38:262, 16:240].permute(2, 0, 1)) and images.dtype == torch.uint8
     images, _ = next(iter(data.evaluation_loader(train=True)))
-    assert images.shape == (2, 3, 224, 224) and images[1].equal(train[16:240, 38:262].permute(2, 0, 1))
+    assert images.shape == (2, 3, 224, 224) and images[1].equal(
+        train[16:240, 38:262].permute(2, 0, 1)
+    )
     assert data.augment(torch.rand(2, 3, 256, 256)).shape == (2, 3, 224, 224)
 
 
@@ -63,7 +68,9 @@ def test_a_truncated_or_false_image_is_named(tmp_path, monkeypatch, workers):
 def test_a_test_class_missing_in_training_is_named(tmp_path):
     write_imagenet(tmp_path)
     (tmp_path / "val/n02").rename(tmp_path / "val/n03")
-    with pytest.raises(LinconError, match="val/n03 is a class that the training images do not have"):
+    with pytest.raises(
+        LinconError, match="val/n03 is a class that the training images do not have"
+    ):
         ImageNet(root=tmp_path)
 
 

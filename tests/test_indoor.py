@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 import lincon
-from lincon.tasks.experiments.learner import evaluate
-from lincon.tasks.experiments.recipe import Cell, Recipe
-from lincon.tasks.experiments.scheme import degrees_of_freedom
-from lincon.tasks.experiments.training import build, load, reload, train
+from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
+from lincon.tasks.experiments.training.learner import evaluate
+from lincon.tasks.experiments.training.recipe import Cell, Recipe
+from lincon.tasks.experiments.training.training import build, load, reload, train
 from lincon.tasks.indoor import predict as predicting
 from lincon.tasks.indoor.baseline import baseline
 from lincon.tasks.indoor.data import DATA, sets
@@ -27,7 +27,9 @@ from tests.test_cli import call, refused
 
 TINY = "small:width=0.25"
 SIZE = (32,)
-RECIPE = Recipe("indoor", "rooms:size=32", epochs=1, batch=16, images=32, optimiser="adam", learning_rate=0.003)
+RECIPE = Recipe(
+    "indoor", "rooms:size=32", epochs=1, batch=16, images=32, optimiser="adam", learning_rate=0.003
+)
 ROWS = "vanilla", "shared-bn", "new-bn", "rpg"
 
 
@@ -48,7 +50,10 @@ def few():
 
 @pytest.mark.parametrize("model", [TINY, "small", "resnet18:width=0.1"])
 def test_all_rows_of_the_table_have_the_dof_of_one_sub_network(model):
-    dofs = {scheme: degrees_of_freedom(build(cell(scheme, model), SIZE)) for scheme in (*ROWS, "rpg-layer", "hash")}
+    dofs = {
+        scheme: degrees_of_freedom(build(cell(scheme, model), SIZE))
+        for scheme in (*ROWS, "rpg-layer", "hash")
+    }
     assert set(dofs.values()) == {dofs["vanilla"]}
     assert degrees_of_freedom(build(cell("none", model), SIZE)) == 2 * dofs["vanilla"]
 
@@ -66,11 +71,15 @@ def test_only_vanilla_has_no_cascade_and_only_shared_bn_shares_its_norms():
 def test_a_ring_a_layer_makes_all_copies_of_the_layer_of_one_ring():
     model = build(cell("rpg-layer"), SIZE)
     constraints = lincon.constraints(model)
-    assert len({entry.name for c in constraints for entry in c.ledger}) == sum(len(c.ledger) for c in constraints)
+    assert len({entry.name for c in constraints for entry in c.ledger}) == sum(
+        len(c.ledger) for c in constraints
+    )
     for constraint in constraints:
         free = constraint.dof * 2
         assert constraint.rows == free
-    first, second = (getattr(model.body[copy].encoder.parts[0][0], "0").weight.flatten() for copy in (0, 1))
+    first, second = (
+        getattr(model.body[copy].encoder.parts[0][0], "0").weight.flatten() for copy in (0, 1)
+    )
     ratio = (second.abs().sum() / first.abs().sum()).item()
     torch.testing.assert_close(second.abs().sort().values, ratio * first.abs().sort().values)
     assert not torch.allclose(second, ratio * first)
@@ -100,13 +109,17 @@ def test_what_is_mirrored_faces_the_other_way():
     """Depth and normals move with the image; only the first component of a normal changes its sign."""
     torch.manual_seed(0)
     place = torch.arange(32.0).expand(64, 32, 32)
-    normals = torch.nn.functional.normalize(torch.stack([place - 10, place * 0 + 3, place], 1), dim=1)
+    normals = torch.nn.functional.normalize(
+        torch.stack([place - 10, place * 0 + 3, place], 1), dim=1
+    )
     images = (place / 40 + 0.1).unsqueeze(1).expand(-1, 3, -1, -1)
     changed = Augment()(Batch(images, 1 + place, normals))
     mirrored = changed.depth[:, 0, 0] > 1.5
     assert 20 < mirrored.sum() < 44
     straight = ~mirrored
-    assert changed.depth[straight].equal((1 + place)[straight]) and changed.normals[straight].equal(normals[straight])
+    assert changed.depth[straight].equal((1 + place)[straight]) and changed.normals[straight].equal(
+        normals[straight]
+    )
     assert changed.depth[mirrored].equal((1 + place)[mirrored].flip(-1))
     turned = normals[mirrored].flip(-1) * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)
     torch.testing.assert_close(changed.normals[mirrored], turned)
@@ -119,7 +132,9 @@ def test_what_is_not_known_stays_so_when_changed():
     depth, normals = torch.ones(8, 32, 32), torch.ones(8, 3, 32, 32)
     depth[:, 4, 5], normals[:, :, 6, 7] = torch.nan, torch.nan
     changed = Augment()(Batch(torch.rand(8, 3, 32, 32), depth, normals))
-    assert (changed.depth.isnan().sum((1, 2)) == 1).all() and (changed.normals.isnan().sum((1, 2, 3)) == 3).all()
+    assert (changed.depth.isnan().sum((1, 2)) == 1).all() and (
+        changed.normals.isnan().sum((1, 2, 3)) == 3
+    ).all()
 
 
 def test_what_is_behind_the_mask_trains_nothing_and_is_not_measured():
@@ -153,7 +168,9 @@ def test_the_mean_is_predicted_without_looking():
     test = data.test_set[list(range(12))]
     mean = training.depth[~training.depth.isnan()].mean()
     known = test.depth[~test.depth.isnan()]
-    assert found["depth_rmse"] == pytest.approx(float((known - mean).square().mean().sqrt()), rel=1e-4)
+    assert found["depth_rmse"] == pytest.approx(
+        float((known - mean).square().mean().sqrt()), rel=1e-4
+    )
     assert 30 < found["angle_mean"] < 120
 
 
@@ -169,7 +186,18 @@ def test_a_written_folder_trains_as_the_rooms_it_was_written_from(tmp_path):
     assert read.images.equal(rooms.images[:15])
     assert (read.depth - rooms.depth[:15]).abs().nan_to_num(0).max() <= 1 / 1024
     assert read.depth.isnan().equal(rooms.depth[:15].isnan())
-    arguments = ["--data", "2d-3d-s:size=32", "--root", tmp_path, "--epochs", 1, "--batch", 4, "--model", TINY]
+    arguments = [
+        "--data",
+        "2d-3d-s:size=32",
+        "--root",
+        tmp_path,
+        "--epochs",
+        1,
+        "--batch",
+        4,
+        "--model",
+        TINY,
+    ]
     result = call("train", "indoor", *arguments, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "Fold 1: 6 views of areas 5a, 5b for the test" in result.stdout
@@ -190,7 +218,15 @@ class KillIn(lightning.Callback):
 
 
 def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
-    recipe = Recipe("indoor", "rooms:size=32", epochs=2, batch=16, images=32, optimiser="adam", learning_rate=1e-3)
+    recipe = Recipe(
+        "indoor",
+        "rooms:size=32",
+        epochs=2,
+        batch=16,
+        images=32,
+        optimiser="adam",
+        learning_rate=1e-3,
+    )
     whole, run = train(recipe, cell(), tmp_path / "whole")
     with pytest.raises(Killed):
         train(recipe, cell(), tmp_path / "cut", callbacks=[KillIn()])
@@ -221,15 +257,26 @@ def test_train_says_what_it_measured_and_evaluate_finds_it_again(trained):
     assert "flip" in refused("evaluate", out, "--flip")
 
 
-@pytest.mark.parametrize(("size", "name"), [((96, 64), "wide.jpg"), ((30, 41), "odd.png"), ((8, 300), "tall.png")])
+@pytest.mark.parametrize(
+    ("size", "name"), [((96, 64), "wide.jpg"), ((30, 41), "odd.png"), ((8, 300), "tall.png")]
+)
 def test_predict_writes_depth_and_normals_of_the_pictures_size(trained, tmp_path, size, name):
-    Image.fromarray(np.random.default_rng(0).integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(tmp_path / name)
-    result = call("predict", "indoor", tmp_path / name, "--run", trained[1], "--out", tmp_path / "out")
+    Image.fromarray(
+        np.random.default_rng(0).integers(256, size=(*size[::-1], 3), dtype=np.uint8)
+    ).save(tmp_path / name)
+    result = call(
+        "predict", "indoor", tmp_path / name, "--run", trained[1], "--out", tmp_path / "out"
+    )
     assert result.exit_code == 0, result.output
     stem = name.partition(".")[0]
     with Image.open(tmp_path / f"out/{stem}_depth.png") as depth:
         values = np.asarray(depth)
-        assert depth.size == size and depth.mode == "I;16" and (values > 0).all() and (values < 65535).all()
+        assert (
+            depth.size == size
+            and depth.mode == "I;16"
+            and (values > 0).all()
+            and (values < 65535).all()
+        )
     for kind in ("depth_view", "normals"):
         with Image.open(tmp_path / f"out/{stem}_{kind}.png") as picture:
             assert picture.size == size and picture.mode == "RGB"
@@ -245,7 +292,9 @@ def test_predicted_files_hold_what_the_model_found(trained, tmp_path, monkeypatc
     Image.new("RGB", (6, 4)).save(tmp_path / "a.png")
     predicting.predict([tmp_path / "a.png"], trained[1], tmp_path)
     with Image.open(tmp_path / "a_depth.png") as picture:
-        assert np.asarray(picture)[0, 0] == 65534 and (np.asarray(picture).flatten()[1:] == 1280).all()
+        assert (
+            np.asarray(picture)[0, 0] == 65534 and (np.asarray(picture).flatten()[1:] == 1280).all()
+        )
     with Image.open(tmp_path / "a_normals.png") as picture:
         values = np.asarray(picture).astype(int)
         assert (values[..., 2] == 255).all() and (abs(values[..., :2] - 127.5) < 1).all()
@@ -257,7 +306,9 @@ def test_a_picture_of_the_training_size_is_seen_as_it_is(trained):
     batch = data.test_set[[0]]
     with torch.inference_mode():
         depths, normals = model.eval()(data.prepared(batch, training=False).images)
-    depth, directions = predicting.seen(model, Image.fromarray(batch.images[0].permute(1, 2, 0).numpy()), 32)
+    depth, directions = predicting.seen(
+        model, Image.fromarray(batch.images[0].permute(1, 2, 0).numpy()), 32
+    )
     torch.testing.assert_close(depth, depths[0, -1])
     torch.testing.assert_close(directions, normals[0, -1])
 
@@ -290,11 +341,15 @@ def test_bad_input_is_one_line(arguments, said, trained, tmp_path):
 
 def test_a_run_of_another_task_predicts_no_depth(trained, tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    assert "indoor, not of pose" in refused("predict", "pose", tmp_path / "a.png", "--run", trained[1])
+    assert "indoor, not of pose" in refused(
+        "predict", "pose", tmp_path / "a.png", "--run", trained[1]
+    )
 
 
 def test_the_table_of_the_paper_has_its_four_rows(tmp_path):
-    result = call("reproduce", "multitask", "--model", TINY, *QUICK, "--seeds", 2, "--out", tmp_path)
+    result = call(
+        "reproduce", "multitask", "--model", TINY, *QUICK, "--seeds", 2, "--out", tmp_path
+    )
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "results.json").read_text())
     rows = results["table"]

@@ -18,7 +18,9 @@ def scene(n=3, seed=1, unknown=0.3, size=6):
     """Predicted depth and normals, and a truth of which a part is not known."""
     generator = torch.Generator().manual_seed(seed)
     depths = 0.5 + 4 * torch.rand(2, n, size, size, generator=generator)
-    normals = torch.nn.functional.normalize(torch.randn(2, n, 3, size, size, generator=generator), dim=2)
+    normals = torch.nn.functional.normalize(
+        torch.randn(2, n, 3, size, size, generator=generator), dim=2
+    )
     hidden = torch.rand(2, n, size, size, generator=generator) < unknown
     true_normals = normals[1].masked_fill(hidden[1].unsqueeze(1), NAN)
     return depths[0], normals[0], depths[1].masked_fill(hidden[0], NAN), true_normals
@@ -51,7 +53,9 @@ def test_the_reverse_huber_loss_by_hand():
 def test_the_reverse_huber_loss_of_logarithms_by_hand():
     e = math.e
     target = torch.tensor([1.0, 1.0, 1.0, 0.0, -1.0, INF, NAN])
-    value, gradient = value_and_gradient(log_berhu, torch.tensor([e**0.5, e**5, 1 / e**3, 7, 0, NAN, INF]), target)
+    value, gradient = value_and_gradient(
+        log_berhu, torch.tensor([e**0.5, e**5, 1 / e**3, 7, 0, NAN, INF]), target
+    )
     assert value.item() == pytest.approx((0.5 + 13 + 5) / 3)
     expected = [1 / e**0.5 / 3, 5 / e**5 / 3, -3 * e**3 / 3]
     assert gradient[:3].tolist() == pytest.approx(expected) and not gradient[3:].any()
@@ -60,15 +64,24 @@ def test_the_reverse_huber_loss_of_logarithms_by_hand():
 def test_predictions_of_nothing_have_a_finite_logarithm():
     value, gradient = value_and_gradient(log_berhu, torch.tensor([0.0, -2.0, 1.0]), torch.ones(3))
     c = math.log(1000) / 5
-    assert value.item() == pytest.approx(2 * (25 * c**2 + c**2) / (2 * c) / 3) and gradient.isfinite().all()
+    assert (
+        value.item() == pytest.approx(2 * (25 * c**2 + c**2) / (2 * c) / 3)
+        and gradient.isfinite().all()
+    )
 
 
 def test_one_minus_the_cosine_by_hand():
-    predicted = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0], [0.6, 0, 0.8], [0, 0, 1]]).T.reshape(1, 3, 1, 5)
-    target = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [NAN, 0, 1]]).T.reshape(1, 3, 1, 5)
+    predicted = torch.tensor(
+        [[1.0, 0, 0], [0, 0, 1], [0, -1, 0], [0.6, 0, 0.8], [0, 0, 1]]
+    ).T.reshape(1, 3, 1, 5)
+    target = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [NAN, 0, 1]]).T.reshape(
+        1, 3, 1, 5
+    )
     value, gradient = value_and_gradient(cosine, predicted, target)
     assert value.item() == pytest.approx((0 + 1 + 2 + 0.2) / 4)
-    assert gradient[..., :4].tolist() == (-target[..., :4] / 4).tolist() and not gradient[..., 4].any()
+    assert (
+        gradient[..., :4].tolist() == (-target[..., :4] / 4).tolist() and not gradient[..., 4].any()
+    )
 
 
 @LOSSES
@@ -104,7 +117,9 @@ def test_losses_are_means_over_what_is_known(loss):
     predicted, target = (t.double().numpy() for t in pair(loss))
     if loss is cosine:
         known = ~np.isnan(target).any(1)
-        expected = [1 - p @ t for p, t in zip(pixels(predicted, known), pixels(target, known), strict=True)]
+        expected = [
+            1 - p @ t for p, t in zip(pixels(predicted, known), pixels(target, known), strict=True)
+        ]
     else:
         p, t = predicted[~np.isnan(target)], target[~np.isnan(target)]
         errors = abs(np.log(p) - np.log(t)) if loss is log_berhu else abs(p - t)
@@ -144,7 +159,9 @@ NORMALS = row(*[[0.0, 0, 1]] * 4)
 
 
 def turned(*degrees):
-    return row(*([math.sin(math.radians(angle)), 0, math.cos(math.radians(angle))] for angle in degrees))
+    return row(
+        *([math.sin(math.radians(angle)), 0, math.cos(math.radians(angle))] for angle in degrees)
+    )
 
 
 def test_every_error_of_depth_by_hand():
@@ -154,7 +171,9 @@ def test_every_error_of_depth_by_hand():
     assert found["delta"] == pytest.approx(2 / 3)  # 4 / 3 is too much
 
 
-@pytest.mark.parametrize(("depth", "within"), [(1.25, 0), (1.249, 1), (0.8, 0), (0.801, 1), (-1, 0), (0, 0), (NAN, 0)])
+@pytest.mark.parametrize(
+    ("depth", "within"), [(1.25, 0), (1.249, 1), (0.8, 0), (0.801, 1), (-1, 0), (0, 0), (NAN, 0)]
+)
 def test_depths_within_a_quarter_count_and_the_bound_does_not(depth, within):
     depths = torch.full((1, 1, 4), depth, dtype=torch.float64)
     assert errors((depths, NORMALS, torch.ones(1, 1, 4), NORMALS))["delta"] == within
@@ -162,10 +181,17 @@ def test_depths_within_a_quarter_count_and_the_bound_does_not(depth, within):
 
 def test_every_error_of_normals_by_hand():
     found = errors(
-        (torch.ones(1, 1, 4), turned(60, 90, 180, 77), torch.ones(1, 1, 4), row(*[[0.0, 0, 1]] * 3, [0, NAN, 1]))
+        (
+            torch.ones(1, 1, 4),
+            turned(60, 90, 180, 77),
+            torch.ones(1, 1, 4),
+            row(*[[0.0, 0, 1]] * 3, [0, NAN, 1]),
+        )
     )
     assert found["angle_mean"] == pytest.approx(110) and found["angle_median"] == pytest.approx(90)
-    assert found["normal_rmse"] == pytest.approx(math.sqrt((1 + 2 + 4) / 3))  # chords of 60, 90 and 180 degrees
+    assert found["normal_rmse"] == pytest.approx(
+        math.sqrt((1 + 2 + 4) / 3)
+    )  # chords of 60, 90 and 180 degrees
 
 
 def test_the_median_of_an_even_number_lies_between_the_two_in_the_middle():
@@ -174,7 +200,9 @@ def test_the_median_of_an_even_number_lies_between_the_two_in_the_middle():
 
 
 def test_lengths_of_vectors_do_not_count():
-    found = errors((torch.ones(1, 1, 4), 7 * turned(60, 60, 60, 60), torch.ones(1, 1, 4), NORMALS / 3))
+    found = errors(
+        (torch.ones(1, 1, 4), 7 * turned(60, 60, 60, 60), torch.ones(1, 1, 4), NORMALS / 3)
+    )
     assert found["normal_rmse"] == pytest.approx(1) and found["angle_mean"] == pytest.approx(60)
 
 
@@ -269,7 +297,12 @@ def test_a_vector_without_a_direction_counts_as_wrong():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_of_nothing_there_is_no_error():
-    nothing = (torch.ones(2, 4, 4), torch.ones(2, 3, 4, 4), torch.full((2, 4, 4), NAN), torch.full((2, 3, 4, 4), NAN))
+    nothing = (
+        torch.ones(2, 4, 4),
+        torch.ones(2, 3, 4, 4),
+        torch.full((2, 4, 4), NAN),
+        torch.full((2, 3, 4, 4), NAN),
+    )
     for found in (errors(), errors(nothing), errors(tuple(tensor[:0] for tensor in nothing))):
         assert len(found) == 6 and all(map(math.isnan, found.values()))
 
@@ -285,15 +318,36 @@ UP = torch.ones(2, 3, 4, 4)
     ("act", "says"),
     [
         (lambda: berhu(ONES, UP), r"shape \(2, 4, 4\) for a target of shape \(2, 3, 4, 4\)"),
-        (lambda: log_berhu(ONES[:, None], ONES), r"\(2, 1, 4, 4\) for a target of shape \(2, 4, 4\)"),
+        (
+            lambda: log_berhu(ONES[:, None], ONES),
+            r"\(2, 1, 4, 4\) for a target of shape \(2, 4, 4\)",
+        ),
         (lambda: cosine(UP[:, None], UP), "one sub-network's output at a time"),
-        (lambda: Errors().update(ONES, UP, UP, UP), r"true_depth of shape \(2, 3, 4, 4\); it is \(n, height, width\)"),
-        (lambda: Errors().update(ONES[:1], UP, ONES, UP), r"depth of shape \(1, 4, 4\).*\(2, 4, 4\)"),
-        (lambda: Errors().update(ONES, ONES, ONES, UP), r"normals of shape \(2, 4, 4\).*\(2, 3, 4, 4\)"),
-        (lambda: Errors().update(ONES, UP, ONES, UP[:, :2]), r"true_normals of shape \(2, 2, 4, 4\)"),
-        (lambda: Errors().update(ONES, UP, 0 * ONES, UP), "true depth is not a positive finite.*by nan"),
+        (
+            lambda: Errors().update(ONES, UP, UP, UP),
+            r"true_depth of shape \(2, 3, 4, 4\); it is \(n, height, width\)",
+        ),
+        (
+            lambda: Errors().update(ONES[:1], UP, ONES, UP),
+            r"depth of shape \(1, 4, 4\).*\(2, 4, 4\)",
+        ),
+        (
+            lambda: Errors().update(ONES, ONES, ONES, UP),
+            r"normals of shape \(2, 4, 4\).*\(2, 3, 4, 4\)",
+        ),
+        (
+            lambda: Errors().update(ONES, UP, ONES, UP[:, :2]),
+            r"true_normals of shape \(2, 2, 4, 4\)",
+        ),
+        (
+            lambda: Errors().update(ONES, UP, 0 * ONES, UP),
+            "true depth is not a positive finite.*by nan",
+        ),
         (lambda: Errors().update(ONES, UP, INF * ONES, UP), "true depth is not a positive finite"),
-        (lambda: Errors().update(ONES, UP, ONES, 0 * UP), "true normal is zero or infinite: mark.*by nan"),
+        (
+            lambda: Errors().update(ONES, UP, ONES, 0 * UP),
+            "true normal is zero or infinite: mark.*by nan",
+        ),
     ],
 )
 def test_bad_input_is_refused_by_name(act, says):

@@ -9,7 +9,7 @@ from torch.nn.functional import batch_norm, conv2d, interpolate
 
 import lincon
 from lincon import LinconError
-from lincon.tasks.experiments.body import body_weights, count, nearest_width
+from lincon.tasks.experiments.schemes.body import body_weights, count, nearest_width
 from lincon.tasks.indoor.models.cascade import FORMS, REUSE, Cascade
 from lincon.tasks.indoor.models.network import unit
 
@@ -70,14 +70,18 @@ def decoder(channels, levels, convolutions, outputs):
     """Parameters: 3x3 convolutions without a bias, norms, and a last convolution with a bias."""
     total, inputs = 0, channels[0]
     for number, level in enumerate(levels, start=1):
-        total += 9 * inputs * level + 2 * level + (convolutions - 1) * (9 * level * level + 2 * level)
+        total += (
+            9 * inputs * level + 2 * level + (convolutions - 1) * (9 * level * level + 2 * level)
+        )
         inputs = level + (channels[number] if number < len(channels) else 0)
     return total + 9 * inputs * outputs + outputs
 
 
 def test_the_encoder_is_resnet_18_with_seven_input_channels():
     network = meta(Cascade, 256).body[0]
-    assert count(network.encoder) == 11_176_512 + 4 * 64 * 7 * 7  # He et al.'s without its last layer, read 3 channels
+    assert (
+        count(network.encoder) == 11_176_512 + 4 * 64 * 7 * 7
+    )  # He et al.'s without its last layer, read 3 channels
     assert sum(isinstance(m, nn.Conv2d) for m in network.encoder.modules()) == 1 + 16 + 3
     channels, levels = (512, 256, 128, 64, 64), (256, 128, 64, 64, 16)
     assert count(network.depth) == decoder(channels, levels, 2, 1)
@@ -104,7 +108,11 @@ def test_what_is_reused_counts_once(make):
         "weights": own + 3 * norms,
         "all": count(one),
     }
-    assert {reuse: len(model.body) for reuse, model in models.items()} == {"none": 3, "weights": 3, "all": 1}
+    assert {reuse: len(model.body) for reuse, model in models.items()} == {
+        "none": 3,
+        "weights": 3,
+        "all": 1,
+    }
 
 
 @ALL_REUSE
@@ -112,7 +120,9 @@ def test_nothing_is_outside_of_the_body_and_only_the_heads_have_biases(reuse):
     model = meta(SMALL, 64, copies=2, reuse=reuse)
     assert count(model) == count(model.body)
     biased = {
-        name.split(".", 2)[2] for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None
+        name.split(".", 2)[2]
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Conv2d) and m.bias is not None
     }
     assert biased == {"depth.out", "normals.out"}
 
@@ -129,7 +139,13 @@ def test_wider_is_larger_even_the_narrowest_works_and_the_nearest_is_found():
 
 @pytest.mark.parametrize(
     ("make", "size"),
-    [(Cascade, 64), (partial(Cascade, stride=2), 16), (partial(Cascade, stride=1), 8), (SMALL, 64), (SMALL, 40)],
+    [
+        (Cascade, 64),
+        (partial(Cascade, stride=2), 16),
+        (partial(Cascade, stride=1), 8),
+        (SMALL, 64),
+        (SMALL, 40),
+    ],
 )
 def test_every_sub_network_gives_depth_and_normals_at_the_size_of_the_image(make, size):
     depth, normals = make(size, copies=3, width=0.1)(images(2, size))
@@ -153,7 +169,11 @@ def test_a_vector_without_a_direction_is_a_unit_vector_without_a_gradient():
     assert units[0, :, 0].T.tolist() == [[0, 0, 1], pytest.approx([0.6, 0, -0.8]), [0, 0, 1]]
     units[:, :2].sum().backward()
     # d (x / |v|) = (1, 0, 0) / 5 - 3 v / 125, and d (y / |v|) = (0, 1, 0) / 5
-    assert vectors.grad[0, :, 0].T.tolist() == [[0] * 3, pytest.approx([0.2 - 9 / 125, 0.2, 12 / 125]), [0] * 3]
+    assert vectors.grad[0, :, 0].T.tolist() == [
+        [0] * 3,
+        pytest.approx([0.2 - 9 / 125, 0.2, 12 / 125]),
+        [0] * 3,
+    ]
 
 
 # Wiring.
@@ -170,7 +190,9 @@ def layer(module, features, stride=1, relu=True):
 def block(module, features, stride=1):
     hidden = layer(module.second, layer(module.first, features, stride), relu=False)
     straight = isinstance(module.shortcut, nn.Identity)
-    return (hidden + (features if straight else layer(module.shortcut, features, stride, relu=False))).clamp(min=0)
+    return (
+        hidden + (features if straight else layer(module.shortcut, features, stride, relu=False))
+    ).clamp(min=0)
 
 
 def test_a_sub_network_joins_what_it_makes_larger_to_what_it_had_there():
@@ -178,7 +200,11 @@ def test_a_sub_network_joins_what_it_makes_larger_to_what_it_had_there():
     options = {"stride": 4, "widths": (6, 8), "blocks": 1, "levels": (8, 5, 4), "convolutions": 2}
     network = trained(tiny(1, **options)).eval().body[0]
     inputs = torch.randn(2, 7, 16, 16)
-    stem, (pool, first), second = network.encoder.parts[0], network.encoder.parts[1], network.encoder.parts[2]
+    stem, (pool, first), second = (
+        network.encoder.parts[0],
+        network.encoder.parts[1],
+        network.encoder.parts[2],
+    )
     half = layer(stem, inputs, 2)
     padded = nn.functional.pad(half, (1, 1, 1, 1), value=-torch.inf)
     quarter = block(first[0], padded.unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5)))
@@ -188,24 +214,35 @@ def test_a_sub_network_joins_what_it_makes_larger_to_what_it_had_there():
     def decoded(module):
         hidden = eighth
         for level, skip in zip(module.levels, (quarter, half, None), strict=True):
-            hidden = interpolate(layer(level[1], layer(level[0], hidden)), scale_factor=2, mode="bilinear")
+            hidden = interpolate(
+                layer(level[1], layer(level[0], hidden)), scale_factor=2, mode="bilinear"
+            )
             hidden = hidden if skip is None else torch.cat([hidden, skip], 1)
         return conv2d(hidden, module.out.weight, module.out.bias, padding=1)
 
     depth, normals = network(inputs)
-    torch.testing.assert_close(depth, decoded(network.depth).exp().add(1).log(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        depth, decoded(network.depth).exp().add(1).log(), rtol=1e-4, atol=1e-5
+    )
     vectors = decoded(network.normals)
-    torch.testing.assert_close(normals, vectors / vectors.square().sum(1, keepdim=True).sqrt(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        normals, vectors / vectors.square().sum(1, keepdim=True).sqrt(), rtol=1e-4, atol=1e-5
+    )
 
 
 @ALL_REUSE
 def test_every_sub_network_sees_the_image_and_what_the_one_before_has_made_of_it(reuse):
     model, seen = tiny(3, reuse).eval(), []
-    hooks = [network.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for network in model.body]
+    hooks = [
+        network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        for network in model.body
+    ]
     depth, normals = model(images())
     for hook in hooks:
         hook.remove()
-    assert len(seen) == 3 and torch.equal(seen[0], torch.cat([images(), torch.zeros(2, 4, 16, 16)], 1))
+    assert len(seen) == 3 and torch.equal(
+        seen[0], torch.cat([images(), torch.zeros(2, 4, 16, 16)], 1)
+    )
     for k in range(3):
         own = model.body[0 if reuse == "all" else k](seen[k])
         assert torch.equal(own[0][:, 0], depth[:, k]) and torch.equal(own[1], normals[:, k])
@@ -213,14 +250,20 @@ def test_every_sub_network_sees_the_image_and_what_the_one_before_has_made_of_it
             assert torch.equal(seen[k + 1], torch.cat([images(), own[0], own[1]], 1))
 
 
-@pytest.mark.parametrize(("head", "first_changes"), [("body.0.depth.out.bias", True), ("body.1.depth.out.bias", False)])
-def test_another_output_of_the_first_changes_the_second_and_not_the_other_way_round(head, first_changes):
+@pytest.mark.parametrize(
+    ("head", "first_changes"), [("body.0.depth.out.bias", True), ("body.1.depth.out.bias", False)]
+)
+def test_another_output_of_the_first_changes_the_second_and_not_the_other_way_round(
+    head, first_changes
+):
     model = tiny().eval()
     before = model(images())
     model.get_parameter(head).data.add_(1)
     after = model(images())
     assert torch.equal(before[0][:, 0], after[0][:, 0]) != first_changes
-    assert torch.equal(before[1][:, 1], after[1][:, 1]) != first_changes  # normals, of which a depth is an input
+    assert (
+        torch.equal(before[1][:, 1], after[1][:, 1]) != first_changes
+    )  # normals, of which a depth is an input
 
 
 def test_gradients_flow_from_the_second_sub_network_into_the_first():
@@ -233,7 +276,9 @@ def test_gradients_flow_from_the_second_sub_network_into_the_first():
 def test_the_layout_in_memory_changes_no_result():
     model = tiny().eval()
     expected = model(images())
-    found = model.to(memory_format=torch.channels_last)(images().contiguous(memory_format=torch.channels_last))
+    found = model.to(memory_format=torch.channels_last)(
+        images().contiguous(memory_format=torch.channels_last)
+    )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -242,7 +287,9 @@ def test_the_layout_in_memory_changes_no_result():
 
 def test_shared_weights_are_those_of_two_and_more_dimensions_and_none_other():
     first, second = tiny(reuse="weights").body
-    for (name, mine), (other, theirs) in zip(first.named_parameters(), second.named_parameters(), strict=True):
+    for (name, mine), (other, theirs) in zip(
+        first.named_parameters(), second.named_parameters(), strict=True
+    ):
         assert name == other and (mine is theirs) == (mine.dim() > 1)
     buffers = zip(first.buffers(), second.buffers(), strict=True)
     assert all(mine is not theirs for mine, theirs in buffers)
@@ -254,7 +301,9 @@ def test_norms_of_shared_weights_go_their_own_ways():
     pairs = [pair for pair in norms if isinstance(pair[0], nn.BatchNorm2d)]
     assert len(pairs) == 1 + 2 + 3 + 2 * 2
     for mine, theirs in pairs:
-        assert not torch.equal(mine.running_var, theirs.running_var) and not torch.equal(mine.weight, theirs.weight)
+        assert not torch.equal(mine.running_var, theirs.running_var) and not torch.equal(
+            mine.weight, theirs.weight
+        )
 
 
 @pytest.mark.parametrize("reuse", ["weights", "all"])
@@ -286,12 +335,16 @@ def test_a_model_trains_and_comes_back_from_its_file_bit_for_bit(reuse, tmp_path
         assert torch.equal(mine, theirs)
     assert count(other) == count(model) == sum(p.numel() for p in other.parameters())
     floats = sum(b.numel() for b in model.buffers())
-    assert lincon.inspect(tmp_path / "model.safetensors").total == count(model) + floats  # tied ones once
+    assert (
+        lincon.inspect(tmp_path / "model.safetensors").total == count(model) + floats
+    )  # tied ones once
 
 
 def test_equal_seeds_make_equal_models():
     first, second = (torch.manual_seed(5) and tiny() for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
 
 
 # Under a constraint.
@@ -301,7 +354,9 @@ def test_equal_seeds_make_equal_models():
 def test_sub_networks_train_out_of_one_ring_of_the_size_of_one_and_come_back(materialize, tmp_path):
     model, before = tiny(), count(tiny())
     dof = weights_of_one(model)
-    constraint = lincon.constrain(model, "ring", dof=dof, where=body_weights(model), materialize=materialize)
+    constraint = lincon.constrain(
+        model, "ring", dof=dof, where=body_weights(model), materialize=materialize
+    )
     assert (constraint.dof, constraint.rows, count(model)) == (dof, 2 * dof, before - dof)
     start = model.free.detach().clone()
     first = loss_of(model(images()))
@@ -337,7 +392,11 @@ def test_reused_weights_can_be_generated_too(reuse, tmp_path):
 @pytest.mark.parametrize(
     ("size", "options", "message"),
     [
-        (60, {}, "60 x 60 pixels do not divide by 32, .*such as 64, a smaller stride, or fewer widths"),
+        (
+            60,
+            {},
+            "60 x 60 pixels do not divide by 32, .*such as 64, a smaller stride, or fewer widths",
+        ),
         (60, {"stride": 2, "widths": (4, 4, 4, 4)}, "do not divide by 16.*such as 64"),
         (0, {}, "size is 0; it must be positive"),
         (64, {"copies": 0}, "copies is 0"),

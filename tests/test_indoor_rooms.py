@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lincon import LinconError
-from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.indoor.data import casting
 from lincon.tasks.indoor.data.casting import CEILING, FLOOR, WALL, cast, shaded
 from lincon.tasks.indoor.data.furnishing import rooms as furnished
@@ -33,7 +33,9 @@ def scenes(n, size=SIZE, seed=0):
 
 
 def same(one, other):
-    return all(torch.equal(a.nan_to_num(-9), b.nan_to_num(-9)) for a, b in zip(one, other, strict=True))
+    return all(
+        torch.equal(a.nan_to_num(-9), b.nan_to_num(-9)) for a, b in zip(one, other, strict=True)
+    )
 
 
 def box(*, centre, half, degrees=0.0, material=3):
@@ -52,7 +54,11 @@ def looking(x=0.0, y=0.0, height=1.5, focal=64.0):
 def view(camera, boxes, extent=(6.0, 8.0, 3.0), size=32):
     rays = camera.rays(size)
     hits = cast(camera, rays, torch.tensor([extent]), boxes)
-    return hits.depth.view(size, size), camera.seen(hits.normal)[:, 0].view(3, size, size), hits.material.view(size, -1)
+    return (
+        hits.depth.view(size, size),
+        camera.seen(hits.normal)[:, 0].view(3, size, size),
+        hits.material.view(size, -1),
+    )
 
 
 def test_a_batch_is_what_it_says(batch):
@@ -60,7 +66,11 @@ def test_a_batch_is_what_it_says(batch):
     assert batch.depth.shape == (150, SIZE, SIZE) and batch.depth.dtype == torch.float32
     assert batch.normals.shape == (150, 3, SIZE, SIZE) and batch.normals.dtype == torch.float32
     assert all(of.is_contiguous() for of in batch)
-    assert [of.shape for of in Rooms(4, 0, 41)[[2]]] == [(1, 3, 41, 41), (1, 41, 41), (1, 3, 41, 41)]
+    assert [of.shape for of in Rooms(4, 0, 41)[[2]]] == [
+        (1, 3, 41, 41),
+        (1, 41, 41),
+        (1, 3, 41, 41),
+    ]
     assert [len(of) for of in Rooms(4, 0)[[]]] == [0, 0, 0]
 
 
@@ -107,7 +117,10 @@ def test_a_subset_is_those_views(batch):
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [({"count": 0}, "count=0: choose count from 1"), ({"size": 15}, "size=15: choose size from 16")],
+    [
+        ({"count": 0}, "count=0: choose count from 1"),
+        ({"size": 15}, "size=15: choose size from 16"),
+    ],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(LinconError, match=message):
@@ -143,7 +156,9 @@ def test_normals_are_of_unit_length_and_face_the_camera(batch):
     _, camera, _, rays, hits = scenes(60)
     seen, forward = camera.seen(hits.normal), camera.seen(rays)
     assert ((seen * forward).sum(0) < 0).all() and forward[2].allclose(torch.tensor(-1.0))
-    assert (seen[2] > 0).float().mean() > 0.8  # beside the optical axis a surface may face the pinhole and away from it
+    assert (
+        (seen[2] > 0).float().mean() > 0.8
+    )  # beside the optical axis a surface may face the pinhole and away from it
 
 
 def test_pictures_are_neither_dark_nor_pale(batch):
@@ -170,7 +185,9 @@ def test_a_wall_in_front_has_one_depth_and_floor_and_ceiling_are_where_they_are(
 
 
 def test_a_box_is_seen_where_it_projects():
-    depth, normals, material = view(looking(), box(centre=(0.5, 2.5, 1.25), half=(0.25, 0.5, 0.25), material=7))
+    depth, normals, material = view(
+        looking(), box(centre=(0.5, 2.5, 1.25), half=(0.25, 0.5, 0.25), material=7)
+    )
     seen = material == 7
     columns, rows = seen.any(0).nonzero()[:, 0], seen.any(1).nonzero()[:, 0]
     # Its front at 2 m begins 0.25 m to the right, 8 pixels, and its back at 3 m 5.3; it reaches from 0 to 0.5 m down.
@@ -181,7 +198,9 @@ def test_a_box_is_seen_where_it_projects():
 
 
 def test_a_turned_box_turns_its_edge_to_the_camera():
-    depth, normals, material = view(looking(), box(centre=(0.0, 2, 1.5), half=(0.5, 0.5, 2), degrees=45))
+    depth, normals, material = view(
+        looking(), box(centre=(0.0, 2, 1.5), half=(0.5, 0.5, 2), degrees=45)
+    )
     seen = material == 3
     at = math.sqrt(0.5)
     left, right = torch.tensor([-at, 0, at]), torch.tensor([at, 0, at])
@@ -200,16 +219,24 @@ def test_depth_agrees_with_marching_along_the_rays():
         theirs = boxes.at((boxes.room == room).nonzero()[:, 0])
         points = rays[:, room, ::5, None] * times + camera.place[room, :, None, None]
         half = extent[room] / 2
-        solid = (points[0].abs() > half[0]) | (points[1].abs() > half[1]) | ((points[2] - half[2]).abs() > half[2])
+        solid = (
+            (points[0].abs() > half[0])
+            | (points[1].abs() > half[1])
+            | ((points[2] - half[2]).abs() > half[2])
+        )
         for centre, reach, turn in zip(theirs.centre, theirs.half, theirs.turn, strict=True):
             angle = math.atan2(turn[1], turn[0])
             x, y, z = points - centre[:, None, None]
             apart = torch.complex(x, y) * complex(math.cos(angle), -math.sin(angle))
-            solid |= (apart.real.abs() < reach[0]) & (apart.imag.abs() < reach[1]) & (z.abs() < reach[2])
+            solid |= (
+                (apart.real.abs() < reach[0]) & (apart.imag.abs() < reach[1]) & (z.abs() < reach[2])
+            )
         marched = times[solid.int().argmax(1)]
         late = marched - hits.depth[room, ::5]
         assert late.min() > -1e-4  # never through what is solid
-        assert (late < step + 1e-4).float().mean() > 0.95  # less than a step after, but for what is thin
+        assert (
+            late < step + 1e-4
+        ).float().mean() > 0.95  # less than a step after, but for what is thin
 
 
 def test_no_box_reaches_beyond_the_rectangle_in_which_it_is_looked_for(monkeypatch):
@@ -226,15 +253,25 @@ def test_no_box_reaches_beyond_the_rectangle_in_which_it_is_looked_for(monkeypat
 def test_normals_agree_with_differences_of_the_points_seen(batch):
     """Depth, focal length and axes together: points on a surface are at right angles to its normal."""
     _, camera, _, _, hits = scenes(100)
-    depth, normals = hits.depth.view(-1, SIZE, SIZE), camera.seen(hits.normal).view(3, -1, SIZE, SIZE)
+    depth, normals = (
+        hits.depth.view(-1, SIZE, SIZE),
+        camera.seen(hits.normal).view(3, -1, SIZE, SIZE),
+    )
     place = (torch.arange(SIZE) - (SIZE - 1) / 2) / camera.focal[:, None]
-    points = torch.stack((depth * place[:, None], depth * place[:, :, None], -depth))  # right, down, to the camera
-    aside, below = points[..., :-1, 1:] - points[..., :-1, :-1], points[..., 1:, :-1] - points[..., :-1, :-1]
+    points = torch.stack(
+        (depth * place[:, None], depth * place[:, :, None], -depth)
+    )  # right, down, to the camera
+    aside, below = (
+        points[..., :-1, 1:] - points[..., :-1, :-1],
+        points[..., 1:, :-1] - points[..., :-1, :-1],
+    )
     normal = normals[..., :-1, :-1]
     smooth = (normals[..., :-1, 1:] == normal).all(0) & (normals[..., 1:, :-1] == normal).all(0)
     off = torch.maximum((aside * normal).sum(0).abs(), (below * normal).sum(0).abs())
     flat = off[smooth] < 0.01
-    assert smooth.float().mean() > 0.85 and flat.float().mean() > 0.95  # others are parallel: a door and its wall
+    assert (
+        smooth.float().mean() > 0.85 and flat.float().mean() > 0.95
+    )  # others are parallel: a door and its wall
     # With x right and y down and z to the camera, axes are left-handed, and right times down points away.
     measured = torch.linalg.cross(below, aside, dim=0)
     measured = measured / measured.norm(dim=0)
@@ -258,12 +295,18 @@ def test_pieces_overlap_neither_each_other_nor_the_camera():
     room = extent[pieces.boxes().room].T[..., None]
     assert (corners[2] > -1e-5).all() and (corners[2] < room[2]).all()
     assert (corners[:2].abs() < room[:2] / 2 + 0.1).all()  # handles may stick in a wall
-    inside = pieces.boxes().inside(camera.place[pieces.boxes().room].T).abs() - pieces.boxes().half.T
+    inside = (
+        pieces.boxes().inside(camera.place[pieces.boxes().room].T).abs() - pieces.boxes().half.T
+    )
     assert inside.amax(0).min() > 0.2
     for which in range(len(KINDS)):
         assert (pieces.kind[pieces.present] == which).sum() > 30
     assert pieces.present.sum(1).float().mean() > 4
-    first = pieces.present[:, :, None] & pieces.present[:, None] & ~torch.eye(pieces.kind.shape[1]).bool()
+    first = (
+        pieces.present[:, :, None]
+        & pieces.present[:, None]
+        & ~torch.eye(pieces.kind.shape[1]).bool()
+    )
     gap = (pieces.centre[:, :, None] - pieces.centre[:, None])[..., :2].norm(dim=-1)
     floor = (pieces.centre[..., 2] == 0)[:, :, None] & (pieces.centre[..., 2] == 0)[:, None]
     thinner = pieces.size[..., :2].amin(-1)
@@ -275,24 +318,40 @@ def test_shadows_agree_with_marching_to_the_lamp():
     points = torch.rand(3, 1, 500, generator=generator) * torch.tensor([4.0, 4, 0.5])[:, None, None]
     lamp = torch.tensor([[2.0, 2.0, 2.5]])
     angles, halves = (30.0, 0.0), ((0.5, 0.3, 0.1), (0.4, 0.4, 0.4))
-    both = [box(centre=(1.5 * k, 1.0 * k, 0.9), half=halves[k - 1], degrees=angles[k - 1]) for k in (1, 2)]
+    both = [
+        box(centre=(1.5 * k, 1.0 * k, 0.9), half=halves[k - 1], degrees=angles[k - 1])
+        for k in (1, 2)
+    ]
     casters = Boxes(*(torch.cat(of) for of in zip(*both, strict=True)))
     way = points + (lamp.T[..., None] - points) * torch.linspace(0.002, 1, 1500)[:, None]
     inside = []
     for each, degrees in enumerate(angles):
         x, y, z = way - casters.centre[each, :, None, None]
-        back = torch.complex(x, y) * complex(math.cos(math.radians(degrees)), -math.sin(math.radians(degrees)))
+        back = torch.complex(x, y) * complex(
+            math.cos(math.radians(degrees)), -math.sin(math.radians(degrees))
+        )
         away = torch.stack((back.real, back.imag, z)).abs()
         inside.append((away < casters.half[each, :, None, None]).all(0).any(0))
     for there in ([True, True], [False, True], [True, False], [False, False]):
         dark = shaded(points, lamp, casters, torch.tensor([there]))[0]
         marched = (inside[0] & there[0]) | (inside[1] & there[1])
-        assert (marched == dark).float().mean() > 0.99 and (dark.float().mean() > 0.05) == any(there)
+        assert (marched == dark).float().mean() > 0.99 and (dark.float().mean() > 0.05) == any(
+            there
+        )
 
 
 def surface(**given):
     """One material that is grey and plain but for what is given."""
-    plain = {"width": 1000, "height": 1000, "joint": 0, "alternate": 0, "shift": 0, "tone": 0, "cloud": 0, "salt": 0}
+    plain = {
+        "width": 1000,
+        "height": 1000,
+        "joint": 0,
+        "alternate": 0,
+        "shift": 0,
+        "tone": 0,
+        "cloud": 0,
+        "salt": 0,
+    }
     values = {**plain, "glow": 0, **given}
     pair = torch.tensor([[[[0.5]]] * 3, [[[0.1]]] * 3])
     return Materials(*pair, *(torch.tensor([[float(of)]]) for of in values.values()))
@@ -308,7 +367,9 @@ def test_patterns_have_their_size_in_metres():
     steps = (torch.arange(400) * 0.01 - 1.9953).tolist()
     stripes = colours(at(steps, [0.3] * 400), surface(width=0.25, alternate=1), fine)[0, 0]
     assert stripes.unique().tolist() == pytest.approx([0.1, 0.5])
-    assert (stripes.diff() != 0).nonzero()[:, 0].diff().float().mean().item() == pytest.approx(25, abs=0.1)
+    assert (stripes.diff() != 0).nonzero()[:, 0].diff().float().mean().item() == pytest.approx(
+        25, abs=0.1
+    )
     upwards = colours(at([0.3] * 400, steps), surface(width=0.25, alternate=1), fine)
     assert (upwards == upwards[..., :1]).all()
     tiles = colours(at(steps, [0.0] * 400), surface(width=0.5, height=0.5, joint=0.05), fine)[0, 0]
@@ -317,7 +378,9 @@ def test_patterns_have_their_size_in_metres():
 
 def test_patterns_finer_than_a_pixel_are_even():
     steps = (torch.arange(99) * 0.0137).tolist()
-    grey = colours(at(steps, steps), surface(width=0.02, height=0.02, alternate=1, tone=1), torch.tensor(0.2))
+    grey = colours(
+        at(steps, steps), surface(width=0.02, height=0.02, alternate=1, tone=1), torch.tensor(0.2)
+    )
     assert grey.allclose(torch.tensor(0.3))
 
 
@@ -327,7 +390,10 @@ def test_exposure_undoes_the_strength_of_the_light_but_not_glass():
     glow = torch.zeros(5, 400)
     glow[:, 1:13] = 1
     keys = torch.arange(5)
-    pictures = [exposed(reflected * (1 + (glow == 0) * more), glow, Draws(keys), keys).int() for more in (0, 7)]
+    pictures = [
+        exposed(reflected * (1 + (glow == 0) * more), glow, Draws(keys), keys).int()
+        for more in (0, 7)
+    ]
     assert (pictures[0] - pictures[1]).abs()[..., 13:].max() <= 1
     assert pictures[0][..., 1:13].equal(pictures[1][..., 1:13])
     middle = pictures[0][:, 1, 13:].float().median(1).values

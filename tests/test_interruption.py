@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 
 import lincon
 from benchmarks import interruption
-from lincon.writing import remove_partial
+from lincon.files.atomic import remove_partial
 
 from .models import convnet
 
 WRITER = """
 import sys
 from pathlib import Path
-from lincon.writing import whole
+from lincon.files.atomic import whole
 for byte in (number % 256 for number in range(10**9)):
     with whole(Path(sys.argv[1])) as part:
         part.write_bytes(bytes([byte]) * 3_000_000)
@@ -62,7 +62,9 @@ def test_save_on_a_full_disk_leaves_the_file_before_whole(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
     try:
-        with pytest.raises(lincon.FileError, match=r"model.safetensors could not be written .*as it was"):
+        with pytest.raises(
+            lincon.FileError, match=r"model.safetensors could not be written .*as it was"
+        ):
             lincon.save(large, tmp_path / "model.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -92,7 +94,9 @@ def test_the_file_is_whole_as_soon_as_it_has_its_name(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "fsync", lambda handle: seen.append("synced"))
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda old, new: (seen.append((old.parent, new.name)), replace(old, new)))
+    monkeypatch.setattr(
+        os, "replace", lambda old, new: (seen.append((old.parent, new.name)), replace(old, new))
+    )
     lincon.save(ring(), tmp_path / "model.safetensors")
     assert seen == ["synced", (tmp_path, "model.safetensors")]
     assert "free" in load_file(tmp_path / "model.safetensors")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lincon.generators import available, get
 from lincon.generators._single import Single
-from lincon.scaled import Scaled
+from lincon.maps.scaled import Scaled
 from lincon.testing import check_generator
 from tests.cases import OPTIONS, examples, generators, make
 
@@ -29,7 +29,9 @@ def test_laws(name):
 @pytest.mark.parametrize("isometric", [False, True])
 def test_laws_hold_for_scaled_generators(generator, isometric):
     third = generator.rows // 3
-    check_generator(Scaled(generator, [third, third, generator.rows - 2 * third], [1.0, 2.5, 0.5], isometric))
+    check_generator(
+        Scaled(generator, [third, third, generator.rows - 2 * third], [1.0, 2.5, 0.5], isometric)
+    )
 
 
 @pytest.mark.parametrize("generator", examples(), ids=repr)
@@ -44,7 +46,9 @@ def test_isometric_columns_have_unit_norm(generator):
 def test_projections_have_unit_norm_columns(name, rows, dof, seed):
     for options in OPTIONS[name]:
         dense = make(name, rows, dof, seed, options).dense()
-        torch.testing.assert_close(dense.norm(dim=0), torch.ones(dense.shape[1], dtype=torch.float64))
+        torch.testing.assert_close(
+            dense.norm(dim=0), torch.ones(dense.shape[1], dtype=torch.float64)
+        )
 
 
 def test_sparse_density_is_one_over_root_rows():
@@ -81,10 +85,14 @@ def test_sparse_larger_than_its_cache_is_the_same_map(monkeypatch):
 @pytest.mark.parametrize("generator", examples(), ids=repr)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gradients_are_accumulated_in_float32(generator, dtype):
-    grad = torch.full((generator.rows,), 1.0009765625 if dtype == torch.float16 else 1.0078125, dtype=dtype)
+    grad = torch.full(
+        (generator.rows,), 1.0009765625 if dtype == torch.float16 else 1.0078125, dtype=dtype
+    )
     expected = generator.adjoint(grad.double())
     got = generator.adjoint(grad).double()
-    torch.testing.assert_close(got, expected.to(dtype).double(), rtol=2 * torch.finfo(dtype).eps, atol=1e-2)
+    torch.testing.assert_close(
+        got, expected.to(dtype).double(), rtol=2 * torch.finfo(dtype).eps, atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("generator", examples(), ids=repr)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lincon import LinconError
-from lincon.tasks.classification import laws
-from lincon.tasks.classification.law_picture import picture
+from lincon.tasks.classification.studies import laws
+from lincon.tasks.classification.studies.law_picture import picture
 
 IMAGES = 10_000
 TRUTH = {
@@ -66,7 +66,9 @@ def test_the_saturating_law_finds_the_best_of_a_fine_grid(noise, seed):
     found = laws.fit("saturating", dof, accuracy, IMAGES, bootstrap=1)
     log_error = np.log(1 - accuracy)
     floor, k, c = np.meshgrid(
-        np.linspace(0, np.exp(log_error.min()), 40), np.linspace(0.05, 2, 60), np.geomspace(0.1, 1e5, 120)
+        np.linspace(0, np.exp(log_error.min()), 40),
+        np.linspace(0.05, 2, 60),
+        np.geomspace(0.1, 1e5, 120),
     )
     grid = np.stack([floor.ravel(), c.ravel(), k.ravel()])[..., None]
     squares = ((laws.LAWS["saturating"].value(grid, dof) - log_error) ** 2).sum(1)
@@ -109,7 +111,9 @@ def test_extrapolation_is_refused_naming_the_range(dof):
 
 def test_equal_seeds_give_equal_fits_and_leave_the_global_state_alone():
     before = np.random.get_state()[1].copy()
-    one, two, other = (laws.fit("power", *points("power"), IMAGES, bootstrap=50, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (
+        laws.fit("power", *points("power"), IMAGES, bootstrap=50, seed=seed) for seed in (0, 0, 1)
+    )
     assert one == two
     assert np.array_equal(one.samples, two.samples)
     assert one.parameters == other.parameters
@@ -129,15 +133,24 @@ def test_equal_and_unequal_exponents_are_told_apart():
     assert (back.low, back.high) == pytest.approx((-difference.high, -difference.low))
 
 
-@pytest.mark.parametrize(("one", "other"), [("power", "log-linear"), ("log-linear",) * 2, ("power", "saturating")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("power", "log-linear"), ("log-linear",) * 2, ("power", "saturating")]
+)
 def test_only_exponents_of_one_law_are_compared(one, other):
     with pytest.raises(LinconError, match="between two power laws"):
         laws.compare_exponents(fitted(one, bootstrap=2), fitted(other, bootstrap=2))
 
 
 def finite(found):
-    numbers = [*found.parameters.values(), *np.ravel(list(found.intervals.values())), found.residual, found.aic]
-    return np.all(np.isfinite(numbers)) and np.all(np.isfinite(found.curve(np.array([found.low, found.high]))))
+    numbers = [
+        *found.parameters.values(),
+        *np.ravel(list(found.intervals.values())),
+        found.residual,
+        found.aic,
+    ]
+    return np.all(np.isfinite(numbers)) and np.all(
+        np.isfinite(found.curve(np.array([found.low, found.high])))
+    )
 
 
 @pytest.mark.parametrize("law", laws.LAWS)
@@ -154,7 +167,9 @@ def test_zero_errors_stay_finite_and_count_half_an_image(law, runs):
 @pytest.mark.parametrize("law", laws.LAWS)
 @pytest.mark.parametrize("accuracy", [0.0, 0.9, 1.0])
 def test_a_constant_accuracy_is_a_flat_law(law, accuracy):
-    found = laws.fit(law, np.array([10.0, 100.0, 1e3, 1e4]), np.full(4, accuracy), 100, bootstrap=50)
+    found = laws.fit(
+        law, np.array([10.0, 100.0, 1e3, 1e4]), np.full(4, accuracy), 100, bootstrap=50
+    )
     assert finite(found)
     assert found.predict(500) == pytest.approx((accuracy,) * 3, abs=0.006)
 
@@ -191,7 +206,10 @@ def test_bad_points_are_refused(change, message):
 @pytest.mark.parametrize("law", laws.LAWS)
 def test_the_best_law_is_the_one_that_made_the_points(law):
     dof, accuracy = points(law)
-    assert laws.best([laws.fit(each, dof, accuracy, IMAGES, bootstrap=2) for each in laws.LAWS]).law == law
+    assert (
+        laws.best([laws.fit(each, dof, accuracy, IMAGES, bootstrap=2) for each in laws.LAWS]).law
+        == law
+    )
 
 
 @pytest.mark.parametrize("law", laws.LAWS)
@@ -240,4 +258,6 @@ def test_the_picture_shows_points_and_laws():
 def test_the_picture_has_a_place_for_zero_errors(accuracy):
     runs = np.array([1e3, 1e4, 1e5]), np.array(accuracy)
     for law in ("log-linear", "power"):
-        assert drawn(picture({"ring": runs}, {"ring": laws.fit(law, *runs, 100, bootstrap=20)}, "")).any()
+        assert drawn(
+            picture({"ring": runs}, {"ring": laws.fit(law, *runs, 100, bootstrap=20)}, "")
+        ).any()

@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint_sequential
 from torch.utils.flop_counter import FlopCounterMode
 
 import lincon
-from lincon import later
 from lincon.recycling import Recycler
-from lincon.tape import LayerTape
+from lincon.step import later
+from lincon.step.tape import LayerTape
 from tests.models import Raw, Reads, Tied, convnet, images
 
 
@@ -21,7 +21,11 @@ def pair(build, **kwargs):
     for materialize in ("model", "layer"):
         model = build()
         lincon.constrain(
-            model, kwargs.get("generator", "ring"), dof=0.3, materialize=materialize, scope=kwargs.get("scope", "model")
+            model,
+            kwargs.get("generator", "ring"),
+            dof=0.3,
+            materialize=materialize,
+            scope=kwargs.get("scope", "model"),
         )
         models.append(model)
     return models
@@ -33,7 +37,10 @@ CASES = {
     "tied": (Tied, torch.tensor([[1, 2, 3]])),
     "raw": (Raw, torch.randn(2, 5)),
     "lstm": (lambda: nn.LSTM(4, 5), torch.randn(6, 2, 4)),
-    "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), torch.randn(2, 5, 8)),
+    "transformer": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0),
+        torch.randn(2, 5, 8),
+    ),
 }
 
 
@@ -65,10 +72,16 @@ def test_the_whole_of_the_weights_never_exists_at_once(monkeypatch):
     lincon.constrain(model, "ring", dof=0.5, materialize="layer", scale=None)
     made, buffers = [], []
     empty, buffer = Recycler.empty, LayerTape.buffer
-    monkeypatch.setattr(Recycler, "empty", lambda self, size, *args: made.append(size) or empty(self, size, *args))
-    monkeypatch.setattr(LayerTape, "buffer", lambda self, g, *args: buffers.append(g.dof) or buffer(self, g, *args))
+    monkeypatch.setattr(
+        Recycler, "empty", lambda self, size, *args: made.append(size) or empty(self, size, *args)
+    )
+    monkeypatch.setattr(
+        LayerTape, "buffer", lambda self, g, *args: buffers.append(g.dof) or buffer(self, g, *args)
+    )
     model(torch.randn(3, 50)).square().sum().backward()
-    assert made.count(2500) == 15  # eight forward; the first layer's input needs no gradient, so seven again
+    assert (
+        made.count(2500) == 15
+    )  # eight forward; the first layer's input needs no gradient, so seven again
     assert set(made) == {2500} and buffers == [10_000]
 
 
@@ -124,12 +137,16 @@ def test_it_goes_with_the_rest():
     with torch.no_grad():
         assert torch.equal(model(images()), expected)
     twin = copy.deepcopy(model)
-    assert lincon.constraints(twin)[0].materialize == "layer" and torch.equal(twin(images()), expected)
+    assert lincon.constraints(twin)[0].materialize == "layer" and torch.equal(
+        twin(images()), expected
+    )
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images()), expected)
     state = {k: v.detach() for k, v in model.named_parameters()}
     x = images()
-    gradient = torch.func.grad(lambda f: torch.func.functional_call(model, {**state, "free": f}, (x,)).square().sum())
+    gradient = torch.func.grad(
+        lambda f: torch.func.functional_call(model, {**state, "free": f}, (x,)).square().sum()
+    )
     model(x).square().sum().backward()
     torch.testing.assert_close(gradient(state["free"]), model.free.grad, rtol=1e-4, atol=1e-4)
     constraint.materialize = "model"
@@ -185,7 +202,9 @@ def test_gradients_that_wait_come_to_the_same_bits(scope, monkeypatch):
     lincon.constrain(model, "ring", dof=0.5, materialize="layer", scope=scope)
     waited = []
     worth = LayerTape._worth_waiting
-    monkeypatch.setattr(LayerTape, "_worth_waiting", lambda tape, n: waited.append(worth(tape, n)) or waited[-1])
+    monkeypatch.setattr(
+        LayerTape, "_worth_waiting", lambda tape, n: waited.append(worth(tape, n)) or waited[-1]
+    )
     x = torch.randn(80, 24)
     model(x).square().sum().backward()
     late = [p.grad.clone() for p in model.parameters()]
@@ -193,7 +212,9 @@ def test_gradients_that_wait_come_to_the_same_bits(scope, monkeypatch):
     monkeypatch.setattr(LayerTape, "_worth_waiting", lambda *_: False)
     model.zero_grad()
     model(x).square().sum().backward()
-    assert all(torch.equal(p.grad, other) for p, other in zip(model.parameters(), late, strict=True))
+    assert all(
+        torch.equal(p.grad, other) for p, other in zip(model.parameters(), late, strict=True)
+    )
 
 
 def test_gradients_wait_only_where_activations_are_most_of_the_memory(monkeypatch):
@@ -201,7 +222,9 @@ def test_gradients_wait_only_where_activations_are_most_of_the_memory(monkeypatc
     lincon.constrain(model, "ring", dof=0.5, materialize="layer")
     most = []
     add = LayerTape.add
-    monkeypatch.setattr(LayerTape, "add", lambda tape, *args: add(tape, *args) or most.append(len(tape.waiting)))
+    monkeypatch.setattr(
+        LayerTape, "add", lambda tape, *args: add(tape, *args) or most.append(len(tape.waiting))
+    )
     model(torch.randn(8, 24)).square().sum().backward()
     assert max(most) == 0
     model(torch.randn(80, 24)).square().sum().backward()
@@ -211,7 +234,9 @@ def test_gradients_wait_only_where_activations_are_most_of_the_memory(monkeypatc
 def test_the_buffer_of_the_gradient_is_not_kept_from_step_to_step():
     """What is recycled would be there in every forward: a whole free vector more at the peak."""
     model = nn.Sequential(nn.Linear(2100, 2000, bias=False), nn.Linear(2000, 2100, bias=False))
-    lincon.constrain(model, "random", dof=8_400_000, materialize="layer", scale=None)  # 33.6 MB: large
+    lincon.constrain(
+        model, "random", dof=8_400_000, materialize="layer", scale=None
+    )  # 33.6 MB: large
     for _ in range(2):
         model.zero_grad()
         model(torch.randn(1, 2100)).sum().backward()
@@ -244,7 +269,9 @@ def convolve(model, x):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-@pytest.mark.parametrize("dof", [0.1, 1.0])  # a free vector with less room than a weight takes, and with more
+@pytest.mark.parametrize(
+    "dof", [0.1, 1.0]
+)  # a free vector with less room than a weight takes, and with more
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_convolution_in_two_halves_comes_to_the_same_bits(name, dof, frozen, monkeypatch):
     build, shape = CONVOLUTIONS[name]
@@ -254,10 +281,12 @@ def test_a_convolution_in_two_halves_comes_to_the_same_bits(name, dof, frozen, m
     x = torch.randn(shape, dtype=model.free.dtype)
     asked = later.asked_by_convolution
     taken = []
-    monkeypatch.setattr(lincon.tape, "asked_by_convolution", lambda: taken.append(asked()) or taken[-1])
+    monkeypatch.setattr(
+        lincon.step.tape, "asked_by_convolution", lambda: taken.append(asked()) or taken[-1]
+    )
     halves = convolve(model, x)
     assert taken == [True]
-    monkeypatch.setattr(lincon.tape, "asked_by_convolution", lambda: False)
+    monkeypatch.setattr(lincon.step.tape, "asked_by_convolution", lambda: False)
     assert all(torch.equal(*pair) for pair in zip(halves, convolve(model, x), strict=True))
 
 
@@ -283,7 +312,11 @@ def test_a_convolution_has_no_weight_beside_the_gradient_of_it(monkeypatch):
     monkeypatch.setattr(later, "_kernel", recorded_backward)
     out.backward()
     assert len(made) == 1  # that of the second layer, whose input has a gradient
-    assert calls == [([True, False, False], 1), ([False, True, False], 0), ([False, True, False], 0)]
+    assert calls == [
+        ([True, False, False], 1),
+        ([False, True, False], 0),
+        ([False, True, False], 0),
+    ]
 
 
 def test_a_free_vector_that_cannot_lend_its_memory_keeps_the_convolution_whole():
@@ -313,12 +346,16 @@ def test_a_weight_that_is_convolved_itself_gets_its_gradient():
 
     class Smoothed(nn.Conv2d):
         def forward(self, x):
-            smooth = nn.functional.conv2d(self.weight.flatten(0, 1)[:, None], torch.ones(1, 1, 3, 3), padding=1)
+            smooth = nn.functional.conv2d(
+                self.weight.flatten(0, 1)[:, None], torch.ones(1, 1, 3, 3), padding=1
+            )
             own = nn.functional.conv2d(self.weight, self.weight).mean()
             return nn.functional.conv2d(x, smooth.view_as(self.weight)) * own
 
     grads = []
-    for model in pair(lambda: torch.manual_seed(0) and nn.Sequential(Smoothed(1, 4, 3), Smoothed(4, 4, 3))):
+    for model in pair(
+        lambda: torch.manual_seed(0) and nn.Sequential(Smoothed(1, 4, 3), Smoothed(4, 4, 3))
+    ):
         model(images()).square().sum().backward()
         grads.append(model.free.grad)
     torch.testing.assert_close(*grads)

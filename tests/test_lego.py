@@ -42,11 +42,16 @@ def test_the_selection_is_learned_and_freezing_changes_no_output(tmp_path):
     first = train(net, 1)
     assert train(net, 30, penalty=True) < first
     after = [m.logits.argmax(-1) for m in net.modules() if isinstance(m, lego.WarmUp)]
-    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)), "no selection moved"
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)), (
+        "no selection moved"
+    )
     expected = net(X)
     constraint = lego.freeze(net)
     torch.testing.assert_close(net(X), expected, rtol=1e-4, atol=1e-5)
-    assert [g.generator.dof for g in constraint.groups] == [8 * 36, 4 * 8]  # n_lego / splits of the dense weights
+    assert [g.generator.dof for g in constraint.groups] == [
+        8 * 36,
+        4 * 8,
+    ]  # n_lego / splits of the dense weights
     assert isinstance(net[2], nn.Conv2d) and train(net, 10) < first
     lincon.save(net, tmp_path / "m")
     fresh = model()
@@ -58,7 +63,9 @@ def test_the_selection_is_learned_and_freezing_changes_no_output(tmp_path):
 def test_the_weight_is_its_legos_by_hand():
     select, coefficient = torch.tensor([[0, 1], [1, 1]]), torch.tensor([[1.0, 2.0], [-1.0, 0.5]])
     generator = lincon.generators.Lego(8, 4, select=select, coefficient=coefficient)
-    weights = generator.unpack(torch.tensor([1.0, 2.0, 10.0, 20.0])).view(2, 2, 2)  # out, splits, fan
+    weights = generator.unpack(torch.tensor([1.0, 2.0, 10.0, 20.0])).view(
+        2, 2, 2
+    )  # out, splits, fan
     assert weights.tolist() == [[[1, 2], [-10, -20]], [[20, 40], [5, 10]]]
 
 

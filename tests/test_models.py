@@ -10,7 +10,14 @@ from torch import nn
 
 import lincon
 from lincon import LinconError
-from lincon.tasks.classification.models import MODELS, ResNet, architecture, body_weights, count, nearest_width
+from lincon.tasks.classification.models import (
+    MODELS,
+    ResNet,
+    architecture,
+    body_weights,
+    count,
+    nearest_width,
+)
 
 
 def meta(name, *arguments, **options):
@@ -21,7 +28,9 @@ def meta(name, *arguments, **options):
 def part(model, kernel):
     """Weights of the body's convolutions of one kernel size."""
     return sum(
-        m.weight.numel() for m in model.body.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (kernel,) * 2
+        m.weight.numel()
+        for m in model.body.modules()
+        if isinstance(m, nn.Conv2d) and m.kernel_size == (kernel,) * 2
     )
 
 
@@ -32,7 +41,14 @@ def part(model, kernel):
     ("name", "layers", "stages", "norms", "cifar100", "imagenet"),
     [
         ("resnet18", 19, [147_456, 524_288, 2_097_152, 8_388_608], 9_600, 11_220_132, 11_689_512),
-        ("resnet34", 35, [221_184, 1_114_112, 6_815_744, 13_107_200], 17_024, 21_328_292, 21_797_672),
+        (
+            "resnet34",
+            35,
+            [221_184, 1_114_112, 6_815_744, 13_107_200],
+            17_024,
+            21_328_292,
+            21_797_672,
+        ),
     ],
 )
 def test_resnets_have_the_published_parameters(name, layers, stages, norms, cifar100, imagenet):
@@ -42,7 +58,9 @@ def test_resnets_have_the_published_parameters(name, layers, stages, norms, cifa
     ):
         names = body_weights(model)
         assert len(names) == layers
-        assert [count(model, [n for n in names if n.startswith(f"body.{i}.")]) for i in range(4)] == stages
+        assert [
+            count(model, [n for n in names if n.startswith(f"body.{i}.")]) for i in range(4)
+        ] == stages
         assert part(model, 1) == 172_032 and part(model, 3) + part(model, 1) == sum(stages)
         assert model.stem[0].weight.numel() == stem and count(model.head) == head
         assert sum(count(m) for m in model.modules() if isinstance(m, nn.BatchNorm2d)) == norms
@@ -59,7 +77,9 @@ def test_resnet20_has_the_parameters_of_the_cifar_network_with_convolutional_sho
 
 
 @pytest.mark.parametrize(
-    ("name", "dim", "deit"), [("vit-tiny", 192, 5_717_416), ("vit-small", 384, 22_050_664)], ids=["tiny", "small"]
+    ("name", "dim", "deit"),
+    [("vit-tiny", 192, 5_717_416), ("vit-small", 384, 22_050_664)],
+    ids=["tiny", "small"],
 )
 def test_vits_have_the_parameters_of_deit(name, dim, deit):
     patches = 3 * 16 * 16 * dim + dim
@@ -90,10 +110,17 @@ def test_every_model_maps_images_to_logits_in_every_width(name):
 @pytest.mark.parametrize(("name", "side"), [("resnet34-imagenet", 7), ("resnet34", 28)])
 def test_the_imagenet_form_halves_the_image_five_times(name, side):
     model = meta(name, 3, 1000, 224)
-    assert model.body(model.stem(torch.randn(1, 3, 224, 224, device="meta"))).shape == (1, 512, side, side)
+    assert model.body(model.stem(torch.randn(1, 3, 224, 224, device="meta"))).shape == (
+        1,
+        512,
+        side,
+        side,
+    )
 
 
-@pytest.mark.parametrize(("size", "patch"), [(8, 2), (28, 4), (32, 4), (64, 8), (128, 16), (224, 16)])
+@pytest.mark.parametrize(
+    ("size", "patch"), [(8, 2), (28, 4), (32, 4), (64, 8), (128, 16), (224, 16)]
+)
 def test_patches_grow_with_the_image(size, patch):
     model = meta("vit-micro", 1, 10, size)
     assert model.stem.kernel_size == model.stem.stride == (patch, patch)
@@ -136,7 +163,9 @@ def test_the_layers_of_a_vit_start_different_and_as_wide_as_deits():
 
 
 @pytest.mark.parametrize("materialize", ["model", "layer"])
-@pytest.mark.parametrize("name", ["vit-micro", "vit-micro:dim=33,heads=3"], ids=["even heads", "odd heads"])
+@pytest.mark.parametrize(
+    "name", ["vit-micro", "vit-micro:dim=33,heads=3"], ids=["even heads", "odd heads"]
+)
 def test_a_constrained_vit_gives_equal_outputs_in_training_evaluation_and_merged(name, materialize):
     """Without gradients torch evaluates layers of an even number of heads by one fused kernel."""
     torch.manual_seed(0)
@@ -163,7 +192,12 @@ def test_a_constrained_vit_gives_equal_outputs_in_training_evaluation_and_merged
 
 def test_of_a_foreign_model_all_but_the_first_and_the_last_layer_may_be_constrained():
     model = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 3)
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 4, 3),
+        nn.Flatten(),
+        nn.Linear(64, 8),
+        nn.Linear(8, 3),
     )
     assert body_weights(model) == ["2.weight", "4.weight"]
     model[2].weight.requires_grad = False
@@ -189,7 +223,9 @@ def test_a_layer_tied_to_the_last_is_the_last():
     assert body_weights(model) == ["2.weight"]
 
 
-@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), nn.ReLU()], ids=["two", "none"])
+@pytest.mark.parametrize(
+    "model", [nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), nn.ReLU()], ids=["two", "none"]
+)
 def test_a_foreign_model_without_layers_between_is_refused(model):
     with pytest.raises(LinconError, match="called body"):
         body_weights(model)
@@ -202,7 +238,9 @@ def test_options_follow_the_name():
     model = meta("vit-tiny:patch=2,depth=3, mlp_ratio=1.5", 3, 10, 32)
     assert model.stem.kernel_size == (2, 2) and len(model.body.layers) == 3
     assert model.body.layers[0].linear1.out_features == 288
-    assert count(meta("resnet18:width=0.5", 3, 10, 32)) == count(meta("resnet18", 3, 10, 32, width=0.5))
+    assert count(meta("resnet18:width=0.5", 3, 10, 32)) == count(
+        meta("resnet18", 3, 10, 32, width=0.5)
+    )
 
 
 def test_another_width_may_be_asked_for_beside_options():
@@ -216,7 +254,9 @@ def test_every_model_names_its_options(name):
         architecture(f"{name}:colour=3")
 
 
-@pytest.mark.parametrize("text", ["patch=2.5", "patch=", "patch", "patch=two", "patch=0", "width=nan", "width=-1"])
+@pytest.mark.parametrize(
+    "text", ["patch=2.5", "patch=", "patch", "patch=two", "patch=0", "width=nan", "width=-1"]
+)
 def test_an_option_without_a_proper_value_is_refused(text):
     with pytest.raises(LinconError, match=f"Option {text[:5]} .*positive"):
         architecture(f"vit-tiny:{text}")
@@ -318,7 +358,9 @@ def test_a_function_from_elsewhere_that_takes_a_width_can_be_made_narrower(elsew
 
 
 def test_a_function_from_elsewhere_without_a_width_cannot(elsewhere):
-    with pytest.raises(LinconError, match=r"elsewhere.models:named takes no argument `width`; the scheme small"):
+    with pytest.raises(
+        LinconError, match=r"elsewhere.models:named takes no argument `width`; the scheme small"
+    ):
         nearest_width(partial(architecture("elsewhere.models:named"), 3, 7, 9), 10)
 
 

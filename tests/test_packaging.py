@@ -50,4 +50,8 @@ def test_the_benchmarks_can_be_imported():
     """They run rarely, and would break unseen."""
     names = [path.stem for path in (ROOT / "benchmarks").glob("*.py")]
     assert "bench_step" in names
-    run("import importlib; " + "; ".join(f"importlib.import_module('benchmarks.{name}')" for name in names), cwd=ROOT)
+    run(
+        "import importlib; "
+        + "; ".join(f"importlib.import_module('benchmarks.{name}')" for name in names),
+        cwd=ROOT,
+    )

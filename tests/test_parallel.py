@@ -7,12 +7,24 @@ import pytest
 from typer.testing import CliRunner
 
 from lincon import LinconError
-from lincon.cli import app
-from lincon.tasks.experiments.parallel import side_by_side
+from lincon.tasks.commands.cli import app
+from lincon.tasks.experiments.sweeps.parallel import side_by_side
 
 
 def compare(out, *options):
-    words = ("compare", "--schemes", "vanilla,rpg,hash", "--dof", "0.1", "--seeds", 1, "--epochs", 2, "--images", 256)
+    words = (
+        "compare",
+        "--schemes",
+        "vanilla,rpg,hash",
+        "--dof",
+        "0.1",
+        "--seeds",
+        1,
+        "--epochs",
+        2,
+        "--images",
+        256,
+    )
     return CliRunner().invoke(app, [*map(str, words), *map(str, options), "--out", str(out)])
 
 
@@ -31,7 +43,9 @@ def test_models_are_the_same_bytes_and_runs_the_same_numbers(both):
     for path in one.glob("runs/*/model.safetensors"):
         assert path.read_bytes() == (two / path.relative_to(one)).read_bytes()
     for path in one.glob("runs/*/run.json"):
-        runs = [json.loads(there.read_text())["run"] for there in (path, two / path.relative_to(one))]
+        runs = [
+            json.loads(there.read_text())["run"] for there in (path, two / path.relative_to(one))
+        ]
         for run in runs:
             del run["epoch_seconds"]
         assert runs[0] == runs[1]
@@ -65,15 +79,20 @@ def ends_on_two(number):
 
 
 def test_a_process_that_is_ended_is_said_and_no_process_is_started_for_nothing(monkeypatch):
-    with pytest.raises(LinconError, match=r"A process of --parallel 1 has ended .*fewer take less memory"):
+    with pytest.raises(
+        LinconError, match=r"A process of --parallel 1 has ended .*fewer take less memory"
+    ):
         list(side_by_side(ends_on_two, [2], 1))
-    monkeypatch.setattr("lincon.tasks.experiments.parallel._connect", fails_on_two)
+    monkeypatch.setattr("lincon.tasks.experiments.sweeps.parallel._connect", fails_on_two)
     assert list(side_by_side(ends_on_two, [], 2)) == []
 
 
 def test_a_training_that_is_refused_says_which_it_was(tmp_path):
     done = compare(tmp_path, "--trainer.precision", "64-mixed")
-    assert done.exit_code == 2 and "resnet-small-vanilla-0: Lightning's Trainer refuses its flags" in done.stderr
+    assert (
+        done.exit_code == 2
+        and "resnet-small-vanilla-0: Lightning's Trainer refuses its flags" in done.stderr
+    )
 
 
 def test_under_torchrun_there_are_processes_already(tmp_path, monkeypatch):
@@ -84,6 +103,9 @@ def test_under_torchrun_there_are_processes_already(tmp_path, monkeypatch):
 
 def test_each_training_is_one_process(tmp_path):
     done = compare(tmp_path, "--parallel", 2, "--trainer.devices", 2)
-    assert done.exit_code == 2 and "--parallel 2 and --trainer.devices exclude each other" in done.stderr
+    assert (
+        done.exit_code == 2
+        and "--parallel 2 and --trainer.devices exclude each other" in done.stderr
+    )
     done = CliRunner().invoke(app, ["train", "--parallel", "2"])
     assert done.exit_code == 2 and "--parallel" in done.stderr

@@ -10,13 +10,13 @@ from PIL import Image
 from torch.nn.functional import mse_loss
 
 import lincon
-from lincon.tasks.experiments import reproduce
-from lincon.tasks.experiments.body import body_weights, count, one_sub_network
-from lincon.tasks.experiments.learner import evaluate
-from lincon.tasks.experiments.recipe import Cell, Recipe
-from lincon.tasks.experiments.remembered import Remembered
-from lincon.tasks.experiments.scheme import degrees_of_freedom
-from lincon.tasks.experiments.training import build, load, reload, train
+from lincon.tasks.experiments.data.cached import Remembered
+from lincon.tasks.experiments.schemes.body import body_weights, count, one_sub_network
+from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
+from lincon.tasks.experiments.sweeps import reproduce
+from lincon.tasks.experiments.training.learner import evaluate
+from lincon.tasks.experiments.training.recipe import Cell, Recipe
+from lincon.tasks.experiments.training.training import build, load, reload, train
 from lincon.tasks.pose import predict as predicting
 from lincon.tasks.pose.data import DATA, sets
 from lincon.tasks.pose.data.augment import Augment
@@ -33,7 +33,9 @@ from tests.test_pose_data import pictures_of, write_mpii
 
 TINY = "hourglass-small:channels=8,depth=1"
 SIZE = (32,)
-RECIPE = Recipe("pose", "figures:size=32", epochs=1, batch=16, images=32, optimiser="adam", learning_rate=0.003)
+RECIPE = Recipe(
+    "pose", "figures:size=32", epochs=1, batch=16, images=32, optimiser="adam", learning_rate=0.003
+)
 
 
 EXACT = [name for name in SCHEMES if name not in ("small", "lego", "deep-compression")]
@@ -59,7 +61,9 @@ def test_sharing_keeps_the_dof_of_one_and_copies_have_their_own(model):
     """The issue's line: 2x and 4x of `rpg` and `shared` have the DoF of 1x, `none` has 2x and 4x."""
     one = degrees_of_freedom(build(cell("none", 1, model), SIZE))
     for stacks in (1, 2, 4):
-        dofs = {scheme: degrees_of_freedom(build(cell(scheme, stacks, model), SIZE)) for scheme in EXACT}
+        dofs = {
+            scheme: degrees_of_freedom(build(cell(scheme, stacks, model), SIZE)) for scheme in EXACT
+        }
         assert dofs.pop("none") == stacks * one
         assert set(dofs.values()) == {one}, dofs
 
@@ -70,7 +74,9 @@ def test_the_full_size_has_the_dof_of_one_sub_network():
         nets = {n: architecture(f"hourglass:stacks={n}")(256) for n in (1, 2, 4)}
     biases = sum(p.numel() for name, p in nets[1].body[0].named_parameters() if p.dim() == 1)
     assert one_sub_network(nets[1]) == 3_073_808 - biases
-    assert [count(net, body_weights(net)) for net in nets.values()] == [n * one_sub_network(nets[1]) for n in (1, 2, 4)]
+    assert [count(net, body_weights(net)) for net in nets.values()] == [
+        n * one_sub_network(nets[1]) for n in (1, 2, 4)
+    ]
     with torch.device("meta"):
         machine = architecture("cpm")(368)
     assert count(machine, body_weights(machine)) == 5 * one_sub_network(machine)
@@ -81,7 +87,13 @@ def test_the_copies_of_a_ring_are_permutations_of_each_other_and_differ():
     (constraint,) = lincon.constraints(model)
     scales = {entry.name: entry.scale for entry in constraint.ledger}
     laps = [
-        torch.cat([(w / scales[n]).flatten() for n, w in constraint.weights().items() if n.startswith(f"body.{k}.")])
+        torch.cat(
+            [
+                (w / scales[n]).flatten()
+                for n, w in constraint.weights().items()
+                if n.startswith(f"body.{k}.")
+            ]
+        )
         for k in range(3)
     ]
     for lap in laps[1:]:
@@ -92,7 +104,9 @@ def test_the_copies_of_a_ring_are_permutations_of_each_other_and_differ():
 def test_plain_copies_have_the_same_weights_and_norms_of_their_own():
     model = build(cell("rpg-plain", 2), SIZE)
     first, second = model.body
-    ratio = first.scores.weight / second.scores.weight  # scales are matched to each tensor's own initialisation
+    ratio = (
+        first.scores.weight / second.scores.weight
+    )  # scales are matched to each tensor's own initialisation
     torch.testing.assert_close(ratio, ratio.flatten()[0].expand_as(ratio))
     assert 0.8 < ratio.flatten()[0] < 1.25
     assert first.features[3].weight is not second.features[3].weight
@@ -152,11 +166,20 @@ def test_joints_move_with_the_picture():
     joints = torch.randint(20, 44, (64, 1, 16, 2)).float()
     batch = Batch(dots(joints, 64), joints, torch.ones(64, 1, 16, dtype=torch.bool), torch.ones(64))
     changed = Augment()(batch)
-    light = (changed.images.mean(1) - changed.images.mean(1).amin((1, 2), keepdim=True) - 0.3).clamp(min=0)
+    light = (
+        changed.images.mean(1) - changed.images.mean(1).amin((1, 2), keepdim=True) - 0.3
+    ).clamp(min=0)
     grid = torch.arange(64.0)
-    centre = torch.stack([(light.sum(1) * grid).sum(1), (light.sum(2) * grid).sum(1)], 1) / light.sum((1, 2))[:, None]
-    straight = (changed.joints[:, 0, 0] - centre).norm(dim=1) < 0.4  # the white joint is still the first
-    mirrored = (changed.joints[:, 0, MIRRORED[0]] - centre).norm(dim=1) < 0.4  # or it became the other ankle
+    centre = (
+        torch.stack([(light.sum(1) * grid).sum(1), (light.sum(2) * grid).sum(1)], 1)
+        / light.sum((1, 2))[:, None]
+    )
+    straight = (changed.joints[:, 0, 0] - centre).norm(
+        dim=1
+    ) < 0.4  # the white joint is still the first
+    mirrored = (changed.joints[:, 0, MIRRORED[0]] - centre).norm(
+        dim=1
+    ) < 0.4  # or it became the other ankle
     assert (straight ^ mirrored).all() and 20 < mirrored.sum() < 44
     assert (changed.head > 0.74).all() and (changed.head < 1.26).all()
 
@@ -183,7 +206,9 @@ def test_the_centre_is_cut_out_with_its_joints():
 def test_the_skeleton_is_its_own_mirror_image():
     assert [MIRRORED[MIRRORED[j]] for j in range(16)] == list(range(16))
     for joint, other in enumerate(MIRRORED):
-        assert JOINTS[other] == JOINTS[joint].replace("left", "_").replace("right", "left").replace("_", "right")
+        assert JOINTS[other] == JOINTS[joint].replace("left", "_").replace("right", "left").replace(
+            "_", "right"
+        )
     bones = {frozenset(bone) for bone in BONES}
     assert {frozenset(MIRRORED[end] for end in bone) for bone in bones} == bones
 
@@ -211,9 +236,13 @@ def test_the_first_stage_of_a_machine_looks_for_everybody():
     everybody = learner.wanted(batch, True, outputs)
     alone = learner.wanted(batch, False, outputs)
     assert (everybody[:, :14] >= alone[:, :14]).all() and (everybody > alone).any()
-    torch.testing.assert_close(alone[:, :14], targets(batch.joints[:, :1, parts], batch.known[:, :1, parts], (4, 4), 8))
+    torch.testing.assert_close(
+        alone[:, :14], targets(batch.joints[:, :1, parts], batch.known[:, :1, parts], (4, 4), 8)
+    )
     torch.testing.assert_close(alone[:, 14], 1 - alone[:, :14].amax(1))
-    torch.testing.assert_close(learner.loss(batch), mse_loss(outputs[:, 0], everybody) + mse_loss(outputs[:, 1], alone))
+    torch.testing.assert_close(
+        learner.loss(batch), mse_loss(outputs[:, 0], everybody) + mse_loss(outputs[:, 1], alone)
+    )
 
 
 def test_a_perfect_network_finds_every_joint_in_sight():
@@ -227,8 +256,12 @@ def test_a_perfect_network_finds_every_joint_in_sight():
             return targets(batch.joints[:, :1], batch.known[:, :1], (32, 32), 2).unsqueeze(1)
 
     points, scores = find(Perfect(), batch.images.float())
-    inside = ((batch.joints[:, 0] > 2) & (batch.joints[:, 0] < 61)).all(-1)  # not in an outermost cell
-    assert ((points - batch.joints[:, 0]).abs().amax(-1) <= 0.51)[inside].all() and (scores[inside] > 0.7).all()
+    inside = ((batch.joints[:, 0] > 2) & (batch.joints[:, 0] < 61)).all(
+        -1
+    )  # not in an outermost cell
+    assert ((points - batch.joints[:, 0]).abs().amax(-1) <= 0.51)[inside].all() and (
+        scores[inside] > 0.7
+    ).all()
 
 
 def test_the_flip_test_is_the_mean_of_both():
@@ -259,13 +292,22 @@ class KillIn(lightning.Callback):
 
 
 def test_a_resumed_training_ends_with_the_same_bits(tmp_path):
-    recipe = Recipe("pose", "figures:size=32", epochs=2, batch=16, images=32, optimiser="rmsprop", learning_rate=1e-3)
+    recipe = Recipe(
+        "pose",
+        "figures:size=32",
+        epochs=2,
+        batch=16,
+        images=32,
+        optimiser="rmsprop",
+        learning_rate=1e-3,
+    )
     whole, run = train(recipe, cell(), tmp_path / "whole")
     with pytest.raises(Killed):
         train(recipe, cell(), tmp_path / "cut", callbacks=[KillIn(1)])
     resumed, again = train(recipe, cell(), tmp_path / "cut", resume=True)
     assert all(
-        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
     assert again.test == run.test and again.train == run.train
 
@@ -322,7 +364,9 @@ def test_the_model_sees_the_box(trained, tmp_path, monkeypatch):
     large.paste(small, (40, 20))
     seen = []
     monkeypatch.setattr(
-        predicting, "seen", lambda _, images, flip: seen.append(images) or (torch.zeros(1, 16, 2), torch.ones(1, 16))
+        predicting,
+        "seen",
+        lambda _, images, flip: seen.append(images) or (torch.zeros(1, 16, 2), torch.ones(1, 16)),
     )
     for name, picture, box in (("small", small, None), ("large", large, (55.5, 35.5, 32))):
         picture.save(tmp_path / f"{name}.png")
@@ -334,7 +378,10 @@ def test_a_box_says_where_the_person_is(trained, tmp_path):
     picture = tmp_path / "crowd.png"
     Image.new("RGB", (300, 300)).save(picture)
     box = ["--box", "250,60,80", "--flip"]
-    assert call("predict", "pose", picture, "--run", trained[1], *box, "--out", tmp_path).exit_code == 0
+    assert (
+        call("predict", "pose", picture, "--run", trained[1], *box, "--out", tmp_path).exit_code
+        == 0
+    )
     joints = json.loads((tmp_path / "crowd.json").read_text())["joints"].values()
     assert all(205 <= joint["x"] <= 295 and 15 <= joint["y"] <= 105 for joint in joints)
 
@@ -350,8 +397,21 @@ def test_evaluate_measures_the_saved_model_again(trained):
 def test_mpii_is_trained_on_and_the_split_is_said(tmp_path):
     write_mpii(tmp_path, pictures_of(4))
     for number in range(4):
-        Image.new("RGB", (120, 120), (60 * number, 90, 120)).save(tmp_path / f"images/{number:03}.jpg")
-    arguments = ["--data", "mpii:size=32", "--root", tmp_path, "--epochs", 1, "--batch", 2, "--model", TINY]
+        Image.new("RGB", (120, 120), (60 * number, 90, 120)).save(
+            tmp_path / f"images/{number:03}.jpg"
+        )
+    arguments = [
+        "--data",
+        "mpii:size=32",
+        "--root",
+        tmp_path,
+        "--epochs",
+        1,
+        "--batch",
+        2,
+        "--model",
+        TINY,
+    ]
     result = call("train", "pose", *arguments, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "1 people for validation, in one photo of 8" in result.stdout
@@ -392,24 +452,47 @@ def test_a_run_of_another_task_predicts_no_pose(tmp_path):
     call("train", "--epochs", 1, "--images", 64, "--out", tmp_path / "digits")
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     assert "flip" in refused("evaluate", tmp_path / "digits", "--flip")
-    assert "classification" in refused("predict", "pose", tmp_path / "a.png", "--run", tmp_path / "digits")
+    assert "classification" in refused(
+        "predict", "pose", tmp_path / "a.png", "--run", tmp_path / "digits"
+    )
 
 
 def test_the_table_of_the_paper_has_its_seven_rows(tmp_path):
     result = call("reproduce", "pose", "--model", TINY, *QUICK, "--seeds", 1, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "results.json").read_text())["table"]
-    assert [row["paper: PCKh %"] for row in rows] == ["84.7", "86.1", "86.5", "87.1", "86.5", "87.3", "88.0"]
+    assert [row["paper: PCKh %"] for row in rows] == [
+        "84.7",
+        "86.1",
+        "86.5",
+        "87.1",
+        "86.5",
+        "87.3",
+        "88.0",
+    ]
     dofs = [int(row["dof"].replace(",", "")) for row in rows]
     assert [dof / dofs[0] for dof in dofs] == [1, 1, 1, 2, 1, 1, 4]
-    assert {"table.md", "results.json", "picture.png", "predictions.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"table.md", "results.json", "picture.png", "predictions.png"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
     with Image.open(tmp_path / "predictions.png") as picture:
         assert picture.width > picture.height > 500
 
 
 def test_the_gap_of_pose_is_train_minus_test(tmp_path):
     model = ["--model", f"{TINY},stacks=1"]
-    result = call("generalization", "pose", "--schemes", "none", *model, *QUICK, "--seeds", 2, "--out", tmp_path)
+    result = call(
+        "generalization",
+        "pose",
+        "--schemes",
+        "none",
+        *model,
+        *QUICK,
+        "--seeds",
+        2,
+        "--out",
+        tmp_path,
+    )
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "results.json").read_text())
     gaps = [100 * (run["train"]["pckh"] - run["test"]["pckh"][-1]) for run in results["runs"]]
@@ -418,4 +501,6 @@ def test_the_gap_of_pose_is_train_minus_test(tmp_path):
 
 def test_the_paper_is_on_one_model():
     wanted = reproduce.cells(TABLES["pose"], ["hourglass"], range(2))
-    assert len(wanted) == 14 and {one.model for one in wanted} == {f"hourglass:stacks={n}" for n in (1, 2, 4)}
+    assert len(wanted) == 14 and {one.model for one in wanted} == {
+        f"hourglass:stacks={n}" for n in (1, 2, 4)
+    }

@@ -34,7 +34,9 @@ def person(image, centre=(50.0, 40.0), side=40.0, joints=((50.0, 40.0),), head=8
 def beside(first, *others):
     """The first person with the others in the photo."""
     everybody = (first, *others)
-    joints, known = (np.concatenate([getattr(p, name) for p in everybody]) for name in ("joints", "known"))
+    joints, known = (
+        np.concatenate([getattr(p, name) for p in everybody]) for name in ("joints", "known")
+    )
     return Person(first.image, first.centre, first.side, joints, known, first.head)
 
 
@@ -48,7 +50,11 @@ def middle(image):
     """Where the light of an image (3, h, w) is on average, and how much there is."""
     light = image.double().mean(0)
     ys, xs = torch.meshgrid(*(torch.arange(n).double() for n in light.shape), indexing="ij")
-    return ((xs * light).sum() / light.sum()).item(), ((ys * light).sum() / light.sum()).item(), light.sum().item()
+    return (
+        ((xs * light).sum() / light.sum()).item(),
+        ((ys * light).sum() / light.sum()).item(),
+        light.sum().item(),
+    )
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.25, 0.7])
@@ -61,7 +67,10 @@ def test_a_dot_at_a_joint_lands_at_the_mapped_joint(tmp_path, side, margin):
     path = write_image(tmp_path / "dot.png", photo)
     centre = (dot[0] - side / 5.3, dot[1] + side / 7.1)
     batch = Photos([person(path, centre, side, [dot])], 64, margin)[[0]]
-    assert batch.images.shape == (1, 3, round(64 * margin), round(64 * margin)) and batch.images.dtype == torch.uint8
+    assert (
+        batch.images.shape == (1, 3, round(64 * margin), round(64 * margin))
+        and batch.images.dtype == torch.uint8
+    )
     assert middle(batch.images[0])[:2] == pytest.approx(batch.joints[0, 0, 0].tolist(), abs=0.1)
 
 
@@ -76,13 +85,17 @@ def test_a_box_of_whole_pixels_at_its_own_size_is_cut_out_exactly(tmp_path):
 def test_a_large_box_is_averaged_and_not_sampled(tmp_path):
     photo = np.zeros((320, 320, 3), np.uint8)
     photo[::2] = 255  # stripes: every pixel that is sampled alone is black or white
-    batch = Photos([person(write_image(tmp_path / "stripes.png", photo), (159.5, 159.5), 256.0)], 16)[[0]]
+    batch = Photos(
+        [person(write_image(tmp_path / "stripes.png", photo), (159.5, 159.5), 256.0)], 16
+    )[[0]]
     assert (batch.images.int() - 127).abs().max() <= 2
 
 
 def test_outside_of_the_photo_is_black(tmp_path):
     path = write_image(tmp_path / "white.png", np.full((30, 40, 3), 255, np.uint8))
-    batch = Photos([person(path, centre=(-0.5, -0.5), side=40.0), person(path, (500.0, 0.0), 20.0)], 40)[[0, 1]]
+    batch = Photos(
+        [person(path, centre=(-0.5, -0.5), side=40.0), person(path, (500.0, 0.0), 20.0)], 40
+    )[[0, 1]]
     expected = np.zeros((40, 40), np.uint8)
     expected[20:, 20:] = 255
     assert batch.images[0, 0].numpy().tolist() == expected.tolist() and batch.images[1].max() == 0
@@ -100,9 +113,15 @@ def test_joints_and_head_are_mapped_like_the_picture(tmp_path):
     path = write_image(tmp_path / "photo.png", np.zeros((80, 100, 3), np.uint8))
     random = np.random.default_rng(1)
     joints = random.uniform(-50, 150, (16, 2))
-    batch = Photos([person(path, (41.3, 37.9), 53.1, joints, 7.3), person(path, head=math.nan)], 64, 1.3)[[0, 1]]
+    batch = Photos(
+        [person(path, (41.3, 37.9), 53.1, joints, 7.3), person(path, head=math.nan)], 64, 1.3
+    )[[0, 1]]
     side, pixels = 53.1 * 1.3, 83
-    expected = (joints - (41.3 - side / 2, 37.9 - side / 2) + 0.5) / side * pixels - 0.5 - 0.5 / side * pixels
+    expected = (
+        (joints - (41.3 - side / 2, 37.9 - side / 2) + 0.5) / side * pixels
+        - 0.5
+        - 0.5 / side * pixels
+    )
     assert batch.joints[0, 0].numpy() == pytest.approx(expected, abs=1e-4)
     assert batch.head[0].item() == pytest.approx(7.3 * pixels / side) and batch.head[1].isnan()
     assert batch.known[0, 0].all() and batch.known[1, 0].tolist() == [True] + [False] * 15
@@ -118,25 +137,38 @@ def test_the_nearest_eight_people_are_kept_nearest_first(tmp_path):
     batch = photos[[0, 1]]
     assert batch.joints.shape == (2, 8, 16, 2) and batch.known.shape == (2, 8, 16)
     assert (batch.joints[0, :, 0, 0] - 19.5).tolist() == [0, 1, -5, -7, 8, 12, 20, -25]
-    assert batch.known[1].any(1).tolist() == [True] + [False] * 7 and batch.joints[1, 1:].abs().max() == 0
+    assert (
+        batch.known[1].any(1).tolist() == [True] + [False] * 7
+        and batch.joints[1, 1:].abs().max() == 0
+    )
     assert photos.subset(torch.tensor([1]))[[0]].joints.shape == (1, 1, 16, 2)
 
 
 def test_the_person_comes_first_however_near_the_others_are(tmp_path):
     path = write_image(tmp_path / "photo.png", np.zeros((80, 100, 3), np.uint8))
-    batch = Photos([beside(person(path, joints=[(90, 70)]), person(path, joints=[(50, 40)]))], 40)[[0]]
+    batch = Photos([beside(person(path, joints=[(90, 70)]), person(path, joints=[(50, 40)]))], 40)[
+        [0]
+    ]
     assert batch.joints[0, :, 0].tolist() == [[59.5, 49.5], [19.5, 19.5]]
 
 
 def test_of_whom_nothing_is_known_comes_last(tmp_path):
     path = write_image(tmp_path / "photo.png", np.zeros((80, 100, 3), np.uint8))
-    somebody, nobody, other = person(path, (2.0, 2.0)), person(path, joints=()), person(path, joints=[(90, 70)])
+    somebody, nobody, other = (
+        person(path, (2.0, 2.0)),
+        person(path, joints=()),
+        person(path, joints=[(90, 70)]),
+    )
     batch = Photos([beside(somebody, nobody, other)], 40)[[0]]
-    assert batch.known[0].any(1).tolist() == [True, True, False] and batch.joints[0, 1, 0].tolist() == [107.5, 87.5]
+    assert batch.known[0].any(1).tolist() == [True, True, False] and batch.joints[
+        0, 1, 0
+    ].tolist() == [107.5, 87.5]
 
 
 def test_a_subset_has_the_same_people(tmp_path):
-    paths = [write_image(tmp_path / f"{i}.png", np.full((80, 100, 3), i, np.uint8)) for i in range(4)]
+    paths = [
+        write_image(tmp_path / f"{i}.png", np.full((80, 100, 3), i, np.uint8)) for i in range(4)
+    ]
     photos = Photos([person(path) for path in paths], 8, 1.5)
     subset = photos.subset(torch.tensor([3, 1]))
     assert len(photos) == 4 and len(subset) == 2 and subset[[0, 1]].images.shape == (2, 3, 12, 12)
@@ -144,11 +176,16 @@ def test_a_subset_has_the_same_people(tmp_path):
 
 
 def test_only_many_people_are_read_by_processes(tmp_path):
-    few, many = Photos([person(tmp_path / "x.png")] * 10, 8), Photos([person(tmp_path / "x.png")] * 1000, 8)
+    few, many = (
+        Photos([person(tmp_path / "x.png")] * 10, 8),
+        Photos([person(tmp_path / "x.png")] * 1000, 8),
+    )
     assert few.workers == 0 < many.workers <= 8
 
 
-@pytest.mark.parametrize("size, margin", [(0, 1.0), (-3, 1.0), (64, 0.0), (64, -1.0), (64, math.nan), (64, math.inf)])
+@pytest.mark.parametrize(
+    "size, margin", [(0, 1.0), (-3, 1.0), (64, 0.0), (64, -1.0), (64, math.nan), (64, math.inf)]
+)
 def test_pictures_of_no_size_are_refused(size, margin):
     with pytest.raises(LinconError, match=f"size {size} with margin {margin}"):
         Photos([], size, margin)
@@ -157,13 +194,17 @@ def test_pictures_of_no_size_are_refused(size, margin):
 @pytest.mark.parametrize("damage", ["missing", "truncated", "text", "empty", "folder"])
 def test_a_photo_that_cannot_be_read_is_named(tmp_path, damage):
     path = tmp_path / "photo.jpg"
-    Image.fromarray(np.random.default_rng(0).integers(256, size=(80, 100, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(80, 100, 3), dtype=np.uint8)).save(
+        path
+    )
     whole = path.read_bytes()
     path.unlink()
     if damage == "folder":
         path.mkdir()
     elif damage != "missing":
-        path.write_bytes({"truncated": whole[: len(whole) // 2], "text": b"no picture", "empty": b""}[damage])
+        path.write_bytes(
+            {"truncated": whole[: len(whole) // 2], "text": b"no picture", "empty": b""}[damage]
+        )
     with pytest.raises(LinconError, match=r"photo\.jpg cannot be read .*fetch it again"):
         Photos([person(path)], 8)[[0]]
 
@@ -178,7 +219,9 @@ def test_a_worker_names_the_photo_in_one_line(tmp_path):
     photos = Photos([person(tmp_path / "gone.jpg")], 8)
     with pytest.raises(LinconError) as refusal:
         list(DataLoader(photos, sampler=[[0]], batch_size=None, num_workers=1))
-    assert str(refusal.value).startswith(f"{tmp_path / 'gone.jpg'} cannot be read") and "\n" not in str(refusal.value)
+    assert str(refusal.value).startswith(
+        f"{tmp_path / 'gone.jpg'} cannot be read"
+    ) and "\n" not in str(refusal.value)
     traceback.clear_frames(refusal.tb)  # the worker goes now, not when garbage is collected
 
 
@@ -209,12 +252,19 @@ def points(joints, **more):
 
 def rect(joints, scale=2.0, at=(300.0, 200.0), **more):
     head = {"x1": 100.0, "y1": 50.0, "x2": 130.0, "y2": 90.0}
-    return head | {"annopoints": points(joints), "scale": scale, "objpos": dict(zip("xy", at, strict=True))} | more
+    return (
+        head
+        | {"annopoints": points(joints), "scale": scale, "objpos": dict(zip("xy", at, strict=True))}
+        | more
+    )
 
 
 def pictures_of(count, **more):
     """Photos of one person each, whose ankle tells which photo it is."""
-    return [{"image": {"name": f"{i:03}.jpg"}, "annorect": rect({0: (i + 1.0, i + 2.0)}, **more)} for i in range(count)]
+    return [
+        {"image": {"name": f"{i:03}.jpg"}, "annorect": rect({0: (i + 1.0, i + 2.0)}, **more)}
+        for i in range(count)
+    ]
 
 
 def write_mpii(folder, pictures, train=None, **fields):
@@ -243,7 +293,11 @@ def test_joints_box_and_head_are_those_of_the_file(tmp_path):
     joints = {int(i): tuple(random.uniform(1, 900, 2).tolist()) for i in random.permutation(16)}
     first = {"image": {"name": "a.jpg"}, "annorect": rect(joints, 1.5, (300.0, 200.0))}
     found = everybody(write_mpii(tmp_path, [first, *pictures_of(1)]))[1]
-    assert found.image == tmp_path / "images/a.jpg" and found.joints.shape == (1, 16, 2) and found.known.all()
+    assert (
+        found.image == tmp_path / "images/a.jpg"
+        and found.joints.shape == (1, 16, 2)
+        and found.known.all()
+    )
     for joint, (x, y) in joints.items():
         assert found.joints[0, joint].tolist() == [x - 1, y - 1], JOINTS[joint]
     assert found.centre == (299.0, 199.0 + 22.5) and found.side == 375.0
@@ -258,7 +312,9 @@ def test_a_dot_in_the_photo_lands_at_the_joint(tmp_path):
     write_image(tmp_path / "images/a.png", photo)
     batch = Photos([everybody(tmp_path)[1]], 256)[[0]]
     assert middle(batch.images[0])[:2] == pytest.approx(batch.joints[0, 0, 9].tolist(), abs=0.5)
-    assert batch.joints[0, 0, 9].tolist() == pytest.approx([127.5 - 9 * 1.024, 127.5 - 4 * 1.024], abs=1e-4)
+    assert batch.joints[0, 0, 9].tolist() == pytest.approx(
+        [127.5 - 9 * 1.024, 127.5 - 4 * 1.024], abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("visible", [None, 0, 1, "0", "1", EMPTY, np.uint8(0)], ids=repr)
@@ -266,10 +322,16 @@ def test_an_annotated_joint_is_known_visible_or_not(tmp_path, visible):
     more = {} if visible is None else {"is_visible": visible}
     one = rect({}, annopoints=points({3: (7.5, 9.0)}, **more))
     several = rect({}, annopoints=points({15: (1.0, 2.0), 0: (3.0, 4.0)}, **more))
-    pictures = [{"image": {"name": name}, "annorect": rect} for name, rect in (("a.jpg", one), ("b.jpg", several))]
+    pictures = [
+        {"image": {"name": name}, "annorect": rect}
+        for name, rect in (("a.jpg", one), ("b.jpg", several))
+    ]
     a, b = everybody(write_mpii(tmp_path, pictures))
     assert a.known[0].nonzero()[0].tolist() == [3] and a.joints[0, 3].tolist() == [6.5, 8.0]
-    assert b.known[0].nonzero()[0].tolist() == [0, 15] and b.joints[0, [0, 15]].tolist() == [[2, 3], [0, 1]]
+    assert b.known[0].nonzero()[0].tolist() == [0, 15] and b.joints[0, [0, 15]].tolist() == [
+        [2, 3],
+        [0, 1],
+    ]
     assert np.all(a.joints[~a.known] == 0)
 
 
@@ -301,7 +363,10 @@ def test_people_without_joints_place_or_scale_are_left_out(tmp_path, absent, emp
 
 
 def test_this_person_comes_first_then_the_others_in_their_order(tmp_path):
-    crowd = {"image": {"name": "a.jpg"}, "annorect": [rect({0: (i + 1.0, 1.0)}, scale=i + 1.0) for i in range(3)]}
+    crowd = {
+        "image": {"name": "a.jpg"},
+        "annorect": [rect({0: (i + 1.0, 1.0)}, scale=i + 1.0) for i in range(3)],
+    }
     found = everybody(write_mpii(tmp_path, [crowd, *pictures_of(1)]))[1:]
     assert [p.joints[:, 0, 0].tolist() for p in found] == [[0, 1, 2], [1, 0, 2], [2, 0, 1]]
     assert [p.side for p in found] == [250, 500, 750]
@@ -314,7 +379,9 @@ def test_without_a_head_box_the_head_size_is_nan(tmp_path, lost, empty):
     headless[lost] = EMPTY
     if not empty:
         del headless[lost]
-    found = everybody(write_mpii(tmp_path, [{"image": {"name": "a.jpg"}, "annorect": headless}, *pictures_of(1)]))
+    found = everybody(
+        write_mpii(tmp_path, [{"image": {"name": "a.jpg"}, "annorect": headless}, *pictures_of(1)])
+    )
     assert [math.isnan(p.head) for p in found] == [False, True]
 
 
@@ -325,7 +392,9 @@ def test_photos_for_the_test_are_not_read(tmp_path):
     assert [p.joints[0, 0].tolist() for p in found] == [[0, 1], [1, 2]]
 
 
-@pytest.mark.parametrize("annotation, images", [(".", "."), ("mpii_human_pose_v1_u12_2", "."), ("other", "other")])
+@pytest.mark.parametrize(
+    "annotation, images", [(".", "."), ("mpii_human_pose_v1_u12_2", "."), ("other", "other")]
+)
 def test_the_annotation_may_lie_one_folder_down(tmp_path, annotation, images):
     write_mpii(tmp_path / annotation, pictures_of(2))
     (tmp_path / annotation / "images").rmdir()
@@ -335,7 +404,11 @@ def test_the_annotation_may_lie_one_folder_down(tmp_path, annotation, images):
 
 def test_a_head_box_of_no_size_is_none(tmp_path):
     point_like = rect({0: (1.0, 1.0)}, x1=5.0, y1=6.0, x2=5.0, y2=6.0)
-    found = everybody(write_mpii(tmp_path, [{"image": {"name": "a.jpg"}, "annorect": point_like}, *pictures_of(1)]))
+    found = everybody(
+        write_mpii(
+            tmp_path, [{"image": {"name": "a.jpg"}, "annorect": point_like}, *pictures_of(1)]
+        )
+    )
     assert math.isnan(found[1].head)
 
 
@@ -344,16 +417,23 @@ def test_a_head_box_of_no_size_is_none(tmp_path):
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("folder", [".", "mpii_predictions/data"])
-def test_the_listed_people_are_for_validation_and_nobody_beside_them_is_trained_on(tmp_path, inside, folder):
+def test_the_listed_people_are_for_validation_and_nobody_beside_them_is_trained_on(
+    tmp_path, inside, folder
+):
     pictures = pictures_of(5)
     pictures[1]["annorect"] = [rect({0: (50.0 + j, 1.0)}) for j in range(3)]
     write_mpii(tmp_path, pictures)
     (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     write_detections(tmp_path / folder, [(4, 1), (2, 3)], inside)
     training, validation, sentence = mpii.read(tmp_path)
-    assert [(p.image.name, p.joints[0, 0, 0]) for p in validation] == [("001.jpg", 51), ("003.jpg", 3)]
+    assert [(p.image.name, p.joints[0, 0, 0]) for p in validation] == [
+        ("001.jpg", 51),
+        ("003.jpg", 3),
+    ]
     assert [p.image.name for p in training] == ["000.jpg", "002.jpg", "004.jpg"]
-    assert sentence.startswith("2 people for validation, of the 2 listed in detections.mat (Tompson et al. 2015); 3 ")
+    assert sentence.startswith(
+        "2 people for validation, of the 2 listed in detections.mat (Tompson et al. 2015); 3 "
+    )
 
 
 def test_one_listed_person_is_a_list(tmp_path):
@@ -382,13 +462,17 @@ def test_without_a_list_an_eighth_of_the_photos_is_for_validation(tmp_path):
     order = np.random.default_rng(0).permutation(80)
     again = mpii.read(write_mpii(tmp_path / "b", [pictures[i] for i in order]))[1]
     assert {p.image.name for p in again} == names[1]
-    assert not names[1] <= {f"{i:03}.jpg" for i in range(40)} and names[1] != {f"{i:03}.jpg" for i in range(0, 80, 8)}
+    assert not names[1] <= {f"{i:03}.jpg" for i in range(40)} and names[1] != {
+        f"{i:03}.jpg" for i in range(0, 80, 8)
+    }
 
 
 def test_two_photos_are_enough_and_one_is_not(tmp_path):
     training, validation, _ = mpii.read(write_mpii(tmp_path, pictures_of(2)))
     assert len(training) == len(validation) == 1
-    with pytest.raises(LinconError, match="0 people to train and 1 to validate on: it takes two photos"):
+    with pytest.raises(
+        LinconError, match="0 people to train and 1 to validate on: it takes two photos"
+    ):
         mpii.read(write_mpii(tmp_path, pictures_of(1)))
 
 
@@ -409,7 +493,9 @@ def test_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no matrix", bytes(range(256)) * 4, "truncated"], ids=["0", "text", "x", "half"]
+    "content",
+    [b"", b"no matrix", bytes(range(256)) * 4, "truncated"],
+    ids=["0", "text", "x", "half"],
 )
 @pytest.mark.parametrize("name", [mpii.ANNOTATION, "detections.mat"])
 def test_what_is_no_matlab_file_is_named(tmp_path, name, content):
@@ -420,7 +506,9 @@ def test_what_is_no_matlab_file_is_named(tmp_path, name, content):
     refuse_mpii(tmp_path, f"{name} cannot be read as a MATLAB 5 file")
 
 
-@pytest.mark.parametrize("content", [{"other": 1.0}, {"RELEASE": 1.0}, {"RELEASE": structs([{"a": 1.0}] * 2)}])
+@pytest.mark.parametrize(
+    "content", [{"other": 1.0}, {"RELEASE": 1.0}, {"RELEASE": structs([{"a": 1.0}] * 2)}]
+)
 def test_a_file_without_release_is_named(tmp_path, content):
     write_mpii(tmp_path, pictures_of(2))
     savemat(tmp_path / mpii.ANNOTATION, content)
@@ -429,7 +517,10 @@ def test_a_file_without_release_is_named(tmp_path, content):
 
 @pytest.mark.parametrize("train", [[1], [1, 1, 1], []])
 def test_lists_of_different_lengths_are_refused(tmp_path, train):
-    refuse_mpii(write_mpii(tmp_path, pictures_of(2), train), f"annolist has 2 entries, img_train {len(train)}")
+    refuse_mpii(
+        write_mpii(tmp_path, pictures_of(2), train),
+        f"annolist has 2 entries, img_train {len(train)}",
+    )
 
 
 def point(**changes):
@@ -483,11 +574,15 @@ def test_a_photo_without_a_name_is_named_by_place(tmp_path, image):
     refuse_mpii(write_mpii(tmp_path, pictures), r"annolist\(2\) has no text in image.name")
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/etc/a.jpg", "..", ".", "a/b.jpg", "..\\a.jpg", "C:a.jpg", "a/"])
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "/etc/a.jpg", "..", ".", "a/b.jpg", "..\\a.jpg", "C:a.jpg", "a/"]
+)
 def test_a_path_out_of_the_folder_is_refused(tmp_path, name):
     pictures = pictures_of(3)
     pictures[1]["image"]["name"] = name
-    refuse_mpii(write_mpii(tmp_path, pictures), r"annolist\(2\) has image.name = .* no plain file name")
+    refuse_mpii(
+        write_mpii(tmp_path, pictures), r"annolist\(2\) has image.name = .* no plain file name"
+    )
 
 
 @pytest.mark.parametrize("train", [[1, 1, 1], [1, 0, 1]])
@@ -495,7 +590,10 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path, name):
 def test_a_listed_person_who_is_not_there_is_named(tmp_path, key, train):
     write_mpii(tmp_path, pictures_of(3), train)
     write_detections(tmp_path, [(1, 1), key])
-    refuse_mpii(tmp_path, rf"detections.mat: entry 2 is annolist\({key[0]:g}\).annorect\({key[1]}\), which is nobody")
+    refuse_mpii(
+        tmp_path,
+        rf"detections.mat: entry 2 is annolist\({key[0]:g}\).annorect\({key[1]}\), which is nobody",
+    )
 
 
 def test_a_listed_person_in_a_photo_for_the_test_is_refused(tmp_path):
@@ -509,7 +607,10 @@ def test_a_listed_person_in_a_photo_for_the_test_is_refused(tmp_path):
     [
         ({"other": 1.0}, "lacks RELEASE_img_index or RELEASE_person_index"),
         ({"RELEASE_img_index": 1.0}, "lacks RELEASE_img_index or"),
-        ({"RELEASE_img_index": np.ones(3), "RELEASE_person_index": np.ones(2)}, "not equally many numbers"),
+        (
+            {"RELEASE_img_index": np.ones(3), "RELEASE_person_index": np.ones(2)},
+            "not equally many numbers",
+        ),
         ({"RELEASE_img_index": "a", "RELEASE_person_index": "b"}, "not equally many numbers"),
     ],
 )
@@ -524,7 +625,13 @@ def test_a_list_of_no_people_is_named(tmp_path, content, match):
 
 def paths_in(value, path=()):
     """Where something can be taken away: the paths of all fields below."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for name, held in inner:
         if isinstance(value, dict):
             yield (*path, name)
@@ -538,8 +645,14 @@ def reached(value, path):
 
 
 WHOLE = [
-    {"image": {"name": "a.jpg"}, "annorect": [rect({0: (1.0, 2.0), 9: (8.0, 9.0)}), rect({5: (7.5, 3.0)}, scale=1.0)]},
-    {"image": {"name": "b.jpg"}, "annorect": rect({3: (30.0, 40.0), 2: (20.0, 10.0), 1: (5.0, 6.0)})},
+    {
+        "image": {"name": "a.jpg"},
+        "annorect": [rect({0: (1.0, 2.0), 9: (8.0, 9.0)}), rect({5: (7.5, 3.0)}, scale=1.0)],
+    },
+    {
+        "image": {"name": "b.jpg"},
+        "annorect": rect({3: (30.0, 40.0), 2: (20.0, 10.0), 1: (5.0, 6.0)}),
+    },
     {"image": {"name": "c.jpg"}, "annorect": [rect({15: (11.0, 12.0)})]},
 ]
 
@@ -550,7 +663,10 @@ def poses_in(pictures):
     for picture in pictures:
         rects = picture.get("annorect", [])
         for one in rects if isinstance(rects, list) else [rects]:
-            joints = {p["id"]: (p["x"] - 1, p["y"] - 1) for p in one.get("annopoints", {}).get("point", [])}
+            joints = {
+                p["id"]: (p["x"] - 1, p["y"] - 1)
+                for p in one.get("annopoints", {}).get("point", [])
+            }
             if joints:
                 found.setdefault(picture["image"]["name"], []).append(joints)
     return found
@@ -589,12 +705,18 @@ LSP_ORDER = [*ANKLE_TO_ANKLE, *WRIST_TO_WRIST, JOINTS.index("upper neck"), JOINT
 def write_lsp(root, n=2000, name="lsp_dataset", transposed=False, change=None):
     """Joints (n, 14, 2) as they are written, and their flags."""
     random = np.random.default_rng(n)
-    joints, flags = random.uniform(1, 150, (n, 14, 2)), random.integers(2, size=(n, 14)).astype(float)
+    joints, flags = (
+        random.uniform(1, 150, (n, 14, 2)),
+        random.integers(2, size=(n, 14)).astype(float),
+    )
     if change:
         change(joints, flags)
     array = np.concatenate([joints, flags[..., None]], 2)
     (root / name).mkdir(parents=True)
-    savemat(root / name / "joints.mat", {"joints": array.transpose((1, 2, 0) if transposed else (2, 1, 0))})
+    savemat(
+        root / name / "joints.mat",
+        {"joints": array.transpose((1, 2, 0) if transposed else (2, 1, 0))},
+    )
     return joints, flags
 
 
@@ -602,9 +724,13 @@ def write_lsp(root, n=2000, name="lsp_dataset", transposed=False, change=None):
 def test_lsp_is_read_to_the_joint_hidden_or_not(tmp_path, transposed):
     joints, _ = write_lsp(tmp_path, transposed=transposed)
     training, validation, sentence = lsp.read(tmp_path)
-    assert len(training) == len(validation) == 1000 and sentence.startswith("1000 people for validation")
+    assert len(training) == len(validation) == 1000 and sentence.startswith(
+        "1000 people for validation"
+    )
     people = training + validation
-    assert [p.image for p in people] == [tmp_path / f"lsp_dataset/images/im{i:04d}.jpg" for i in range(1, 2001)]
+    assert [p.image for p in people] == [
+        tmp_path / f"lsp_dataset/images/im{i:04d}.jpg" for i in range(1, 2001)
+    ]
     read = np.stack([p.joints[0] for p in people])
     assert (read[:, LSP_ORDER] == joints - 1).all() and (read[:, 6:8] == 0).all()
     known = np.stack([p.known[0] for p in people])
@@ -619,7 +745,9 @@ def test_the_box_of_lsp_is_around_the_joints_and_the_head_from_neck_to_top(tmp_p
     write_lsp(tmp_path, change=change)
     first = lsp.read(tmp_path)[0][0]
     assert first.centre == (40.5, 98) and first.side == 1.25 * 84
-    assert first.head == pytest.approx(0.6 * math.hypot(5, 5 * 2 / 3))  # the diagonal of the box that is assumed
+    assert first.head == pytest.approx(
+        0.6 * math.hypot(5, 5 * 2 / 3)
+    )  # the diagonal of the box that is assumed
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -636,12 +764,20 @@ def test_lspet_is_for_training_and_only_visible_joints_are_known(tmp_path, trans
     training, validation, sentence = lsp.read(tmp_path, extended=True)
     assert len(training) == 1028 and len(validation) == 1000 and "LSPET" in sentence
     first, second = training[1000:1002]
-    assert first.image == tmp_path / "lspet_dataset/images/im00001.jpg" and second.image.name == "im00004.jpg"
-    assert first.known[0].nonzero()[0].tolist() == [0, 1] and first.joints[0].sum() == 10 + 20 + 30 + 25
+    assert (
+        first.image == tmp_path / "lspet_dataset/images/im00001.jpg"
+        and second.image.name == "im00004.jpg"
+    )
+    assert (
+        first.known[0].nonzero()[0].tolist() == [0, 1]
+        and first.joints[0].sum() == 10 + 20 + 30 + 25
+    )
     assert first.centre == (20, 22.5) and first.side == 25 and math.isnan(first.head)
     for i, one in enumerate(training[1001:], 3):
         assert (one.known[0, LSP_ORDER] == (flags[i] == 1)).all()
-        assert (one.joints[0, LSP_ORDER] == np.where(flags[i, :, None] == 1, joints[i] - 1, 0)).all()
+        assert (
+            one.joints[0, LSP_ORDER] == np.where(flags[i, :, None] == 1, joints[i] - 1, 0)
+        ).all()
 
 
 def test_one_person_of_lspet_is_read(tmp_path):
@@ -677,7 +813,8 @@ def test_joints_of_lsp_that_are_not_finite_are_named_by_photo(tmp_path, place):
 
 
 @pytest.mark.parametrize(
-    "content", [{"other": 1.0}, {"joints": "text"}, {"joints": np.ones((4, 14, 5))}, {"joints": {"a": 1}}]
+    "content",
+    [{"other": 1.0}, {"joints": "text"}, {"joints": np.ones((4, 14, 5))}, {"joints": {"a": 1}}],
 )
 def test_joints_of_another_kind_are_refused(tmp_path, content):
     write_lsp(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lincon import LinconError
-from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.pose.data.anatomy import LENGTHS, VARIATION, bodies, compose, rotation
 from lincon.tasks.pose.data.clothing import NAMES
 from lincon.tasks.pose.data.drawing import Boxes, Capsules, paint, paint_boxes
@@ -43,7 +43,12 @@ def test_a_batch_is_what_it_says(batch):
     assert batch.joints.shape == (200, 2, 16, 2) and batch.joints.dtype == torch.float32
     assert batch.known.shape == (200, 2, 16) and batch.known.dtype == torch.bool
     assert batch.head.shape == (200,) and batch.head.dtype == torch.float32
-    assert [of.shape for of in Figures(4, 0, 40, 3)[[2]]] == [(1, 3, 40, 40), (1, 3, 16, 2), (1, 3, 16), (1,)]
+    assert [of.shape for of in Figures(4, 0, 40, 3)[[2]]] == [
+        (1, 3, 40, 40),
+        (1, 3, 16, 2),
+        (1, 3, 16),
+        (1,),
+    ]
     assert [len(of) for of in Figures(4, 0)[[]]] == [0, 0, 0, 0]
 
 
@@ -93,7 +98,10 @@ def test_bad_arguments_are_named(arguments, message):
 
 @pytest.mark.parametrize("index", [-1, 5])
 def test_an_index_out_of_range_is_named(index):
-    for use in (lambda: Figures(5, 0)[[0, index]], lambda: Figures(5, 0).subset(torch.tensor([index]))):
+    for use in (
+        lambda: Figures(5, 0)[[0, index]],
+        lambda: Figures(5, 0).subset(torch.tensor([index])),
+    ):
         with pytest.raises(LinconError, match=f"Picture {index} of 5 figures: choose from 0 to 4"):
             use()
 
@@ -103,7 +111,9 @@ def test_slots_of_people(batch):
     assert first.all()
     present = second.any(1)
     assert second.equal(present[:, None].expand(-1, 16)) and 0.25 < present.float().mean() < 0.55
-    assert (batch.joints[:, 1][~present] == 0).all() and (batch.joints[:, 1][present] != 0).any(-1).all()
+    assert (batch.joints[:, 1][~present] == 0).all() and (batch.joints[:, 1][present] != 0).any(
+        -1
+    ).all()
     crowd = Figures(200, 0, people=4)[list(range(200))].known[:, :, 0].sum(1)
     assert crowd.unique().tolist() == [1, 2, 3, 4]
 
@@ -152,7 +162,10 @@ def test_bones_have_their_lengths_in_space_and_at_most_these_in_the_picture():
 def test_elbows_and_knees_bend_the_right_way():
     body = bodies(Draws(keys(500)))
     for knee, hip, ankle, side in ((1, 2, 0, 0), (4, 3, 5, 1)):
-        thigh, shin = body.joints[:, knee] - body.joints[:, hip], body.joints[:, ankle] - body.joints[:, knee]
+        thigh, shin = (
+            body.joints[:, knee] - body.joints[:, hip],
+            body.joints[:, ankle] - body.joints[:, knee],
+        )
         toe = body.toes[:, side] - body.joints[:, ankle]
         bent = (thigh * shin).sum(1) / (thigh.norm(dim=1) * shin.norm(dim=1)) < 0.95
         # Toes are before the shin, and a bent knee puts the foot behind the line of the thigh.
@@ -168,7 +181,11 @@ def test_rotations_are_orthogonal_and_add_up(axis):
     assert compose(turned, rotation(axis, -angles)).allclose(torch.eye(3), atol=1e-6)
     assert compose(turned, turned).allclose(rotation(axis, 2 * angles), atol=2e-3)
     down, front = torch.tensor([0.0, 1, 0]), torch.tensor([0.0, 0, 1])
-    source, target = ((down, front), (front, torch.tensor([1.0, 0, 0])), (down, torch.tensor([1.0, 0, 0])))[axis]
+    source, target = (
+        (down, front),
+        (front, torch.tensor([1.0, 0, 0])),
+        (down, torch.tensor([1.0, 0, 0])),
+    )[axis]
     assert (turned[1] @ source).allclose(target, atol=1e-6)
 
 
@@ -201,7 +218,11 @@ def test_joints_are_on_the_limbs_that_meet_there():
     size = 256
     someone = person(keys(40), size)
     capsules, joints = someone.capsules(), someone.joints()
-    limbs = {"shin": ("knee", "ankle"), "thigh": ("hip", "knee"), "upper arm": ("shoulder", "elbow")}
+    limbs = {
+        "shin": ("knee", "ankle"),
+        "thigh": ("hip", "knee"),
+        "upper arm": ("shoulder", "elbow"),
+    }
     limbs["forearm"] = ("elbow", "wrist")
     for side in ("right", "left"):
         for limb, ends in limbs.items():
@@ -231,10 +252,15 @@ def test_the_nearer_limb_hides_the_farther():
         for these in (parts("arm", "hand", "watch"), parts("flank", "belly", "shoulders"))
     )
     wrists = someone.body.joints[:, [10, 15]]
-    (arm, inside), (cloth, _) = (at(picture, someone.joints()[:, [10, 15]]) for picture in (arms, trunk))
+    (arm, inside), (cloth, _) = (
+        at(picture, someone.joints()[:, [10, 15]]) for picture in (arms, trunk)
+    )
     belly = someone.body.joints[:, [6, 7]].mean(1)
     across = (wrists[..., :2] - belly[:, None, :2]).norm(dim=-1) < 0.1
-    before, behind = wrists[..., 2] > belly[:, None, 2] + 0.1, wrists[..., 2] < belly[:, None, 2] - 0.1
+    before, behind = (
+        wrists[..., 2] > belly[:, None, 2] + 0.1,
+        wrists[..., 2] < belly[:, None, 2] - 0.1,
+    )
     before, behind = before & inside & across, behind & inside & across
     assert before.sum() > 10 and arm[before].mean() > 0.95 and cloth[before].mean() < 0.05
     assert behind.sum() > 5 and arm[behind].mean() < 0.2 and cloth[behind].mean() > 0.7
@@ -273,7 +299,9 @@ def test_a_mirrored_picture_is_another_person():
 def capsule(start, end, radii, colours=(1.0, 1.0), change=0.5, rim=0.0, depth=0.0):
     colours = torch.tensor(colours)[:, None].expand(2, 3)
     values = (torch.tensor(start), torch.tensor(end), torch.tensor(radii), colours)
-    return Capsules(*(of.float()[None, None] for of in (*values, *map(torch.tensor, (change, rim, depth)))))
+    return Capsules(
+        *(of.float()[None, None] for of in (*values, *map(torch.tensor, (change, rim, depth))))
+    )
 
 
 def test_a_capsule_covers_the_area_of_a_capsule():
@@ -289,7 +317,9 @@ def test_a_capsule_covers_the_area_of_a_capsule():
 
 def test_a_capsule_changes_colour_and_thins():
     canvas = torch.zeros(1, 3, 64, 64)
-    paint(canvas, capsule((10.0, 32.0), (50.0, 32.0), (8.0, 4.0), colours=(0.25, 0.75), change=0.25))
+    paint(
+        canvas, capsule((10.0, 32.0), (50.0, 32.0), (8.0, 4.0), colours=(0.25, 0.75), change=0.25)
+    )
     row = canvas[0, 0, 32]
     assert (row[10:19] == 0.25).all() and (row[22:50] == 0.75).all()
     widths = (canvas[0, 0] > 0).sum(0)
@@ -336,7 +366,9 @@ def test_draws_are_uniform_and_each_key_has_its_own():
     assert block.mean().item() == pytest.approx(1, abs=0.03)
     assert block.var().item() == pytest.approx(16 / 12, rel=0.03)
     assert block.flatten(1).T.corrcoef().fill_diagonal_(0).abs().max() < 0.12
-    assert draws.index(3, 500).flatten().bincount().float().div(10**6).tolist() == pytest.approx([1 / 3] * 3, abs=0.002)
+    assert draws.index(3, 500).flatten().bincount().float().div(10**6).tolist() == pytest.approx(
+        [1 / 3] * 3, abs=0.002
+    )
     assert draws.happens(0.2, 500).float().mean().item() == pytest.approx(0.2, abs=0.002)
     again = Draws(keys(2000)[9:10])
     assert torch.cat([again.uniform(-1, 3) for _ in range(20)]).equal(block[9].flatten())

@@ -30,7 +30,9 @@ def test_a_target_is_a_gaussian_of_peak_1_in_cells():
     maps = targets(*one(8 * 5 + 3.5, 8 * 4 + 3.5), (9, 12), 8)
     assert maps.shape == (1, 1, 9, 12) and maps.dtype == torch.float32
     assert maps[0, 0, 4, 5] == 1
-    assert maps[0, 0, 4, 6] == pytest.approx(0.6065307) and maps[0, 0, 3, 5] == pytest.approx(0.6065307)
+    assert maps[0, 0, 4, 6] == pytest.approx(0.6065307) and maps[0, 0, 3, 5] == pytest.approx(
+        0.6065307
+    )
     assert maps[0, 0, 5, 7] == pytest.approx(0.0820850)  # exp(-(1 + 4) / 2)
     assert maps[0, 0, 4, 8] == pytest.approx(0.0111090)  # at three sigma
     assert maps[0, 0, 1, 6] == 0 and maps[0, 0, 4, 9] == 0
@@ -40,12 +42,18 @@ def test_a_target_is_a_gaussian_of_peak_1_in_cells():
 def test_the_width_is_in_cells_whatever_the_stride():
     maps = targets(*one(20.5, 20.5), (12, 12), 4, sigma=2)
     row = [math.exp(-((u - 4.75) ** 2 + (5 - 4.75) ** 2) / 8) for u in range(12)]
-    assert maps[0, 0, 5].tolist() == pytest.approx([value if u < 11 else 0 for u, value in enumerate(row)])
+    assert maps[0, 0, 5].tolist() == pytest.approx(
+        [value if u < 11 else 0 for u, value in enumerate(row)]
+    )
 
 
 def test_the_centre_is_not_rounded_to_a_cell():
-    maps = targets(*one(4, 3.5), (3, 3), 8)  # a sixteenth of a cell right of the first cell's centre
-    assert maps[0, 0, 0].tolist() == pytest.approx([math.exp(-(d**2) / 2) for d in (0.0625, 0.9375, 1.9375)])
+    maps = targets(
+        *one(4, 3.5), (3, 3), 8
+    )  # a sixteenth of a cell right of the first cell's centre
+    assert maps[0, 0, 0].tolist() == pytest.approx(
+        [math.exp(-(d**2) / 2) for d in (0.0625, 0.9375, 1.9375)]
+    )
 
 
 def test_targets_are_those_of_the_definition():
@@ -78,7 +86,9 @@ def test_a_joint_outside_the_picture_shows_its_flank():
 
 def test_the_background_is_what_no_joint_claims():
     maps = torch.tensor([[[[0.25, 0.0]], [[1.0, 0.0]], [[0.5, 0.75]]]])
-    assert with_background(maps).equal(torch.tensor([[[[0.25, 0.0]], [[1.0, 0.0]], [[0.5, 0.75]], [[0.0, 0.25]]]]))
+    assert with_background(maps).equal(
+        torch.tensor([[[[0.25, 0.0]], [[1.0, 0.0]], [[0.5, 0.75]], [[0.0, 0.25]]]])
+    )
 
 
 # Decoding.
@@ -86,12 +96,18 @@ def test_the_background_is_what_no_joint_claims():
 places = st.floats(0, 1, exclude_max=True, width=32)
 
 
-@given(st.lists(st.tuples(places, places), min_size=1, max_size=8), st.sampled_from([2, 4, 8]), st.sampled_from([1, 2]))
+@given(
+    st.lists(st.tuples(places, places), min_size=1, max_size=8),
+    st.sampled_from([2, 4, 8]),
+    st.sampled_from([1, 2]),
+)
 def test_decoded_targets_are_the_joints_within_a_quarter_of_a_cell(drawn, stride, sigma):
     height, width = 12, 16
     size = torch.tensor([stride * width, stride * height])
     joints = torch.tensor(drawn)[None, None] * size - 0.5
-    points, peaks = decode(targets(joints, torch.ones(joints.shape[:-1]), (height, width), stride, sigma), stride)
+    points, peaks = decode(
+        targets(joints, torch.ones(joints.shape[:-1]), (height, width), stride, sigma), stride
+    )
     inner = (joints[:, 0] > stride - 0.5) & (joints[:, 0] < size - stride - 0.5)
     bound = torch.where(inner, stride / 4, stride / 2) + 1e-3 * stride
     assert ((points - joints[:, 0]).abs() <= bound).all()
@@ -144,7 +160,9 @@ def test_maps_of_mirrored_joints_brought_back_are_the_maps_of_the_joints(parts, 
     mirrored[..., 0] = 95 - mirrored[..., 0]
     parted, shape = list(parts), (64 // stride, 96 // stride)
     maps = targets(joints[:, :, parted], known[:, :, parted], shape, stride)
-    other = targets(mirrored[:, :, parted], known[:, :, list(MIRRORED)][:, :, parted], shape, stride)
+    other = targets(
+        mirrored[:, :, parted], known[:, :, list(MIRRORED)][:, :, parted], shape, stride
+    )
     assert unmirrored(other, parts).equal(maps)
     assert unmirrored(with_background(other), parts).equal(with_background(maps))
 
@@ -170,7 +188,12 @@ def people(count, errors=None):
     joints = torch.zeros(count, 16, 2)
     if errors is not None:
         joints[..., 0] = torch.as_tensor(errors)
-    return torch.zeros(count, 16, 2), joints, torch.ones(count, 16, dtype=torch.bool), torch.full((count,), 10.0)
+    return (
+        torch.zeros(count, 16, 2),
+        joints,
+        torch.ones(count, 16, dtype=torch.bool),
+        torch.full((count,), 10.0),
+    )
 
 
 def scores(*batches, threshold=0.5):
@@ -232,7 +255,9 @@ def test_unknown_joints_never_count_and_leave_their_group_without_a_number():
     known[:, [1, 4]], known[1, 9], joints[:, 1] = False, False, torch.nan
     found = scores((predicted, joints, known, head))
     assert math.isnan(found["knee"]) and found["head"] == 0
-    assert found["pckh"] == pytest.approx(22 / 23) and found["pckh_joints"] == pytest.approx(11 / 12)
+    assert found["pckh"] == pytest.approx(22 / 23) and found["pckh_joints"] == pytest.approx(
+        11 / 12
+    )
 
 
 def test_a_prediction_that_is_nan_is_wrong():
@@ -255,19 +280,26 @@ def test_people_without_a_head_size_are_left_out(size):
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_of_nobody_there_is_no_score():
     for found in (scores(), scores(people(0))):
-        assert list(found) == ["pckh", "pckh_joints", *GROUPS] and all(map(math.isnan, found.values()))
+        assert list(found) == ["pckh", "pckh_joints", *GROUPS] and all(
+            map(math.isnan, found.values())
+        )
 
 
 def test_several_updates_are_one_and_a_reset_forgets_them():
     generator = torch.Generator().manual_seed(2)
     predicted, joints = torch.rand(2, 30, 16, 2, generator=generator) * 12
-    known, head = torch.rand(30, 16, generator=generator) > 0.3, 5 + 10 * torch.rand(30, generator=generator)
+    known, head = (
+        torch.rand(30, 16, generator=generator) > 0.3,
+        5 + 10 * torch.rand(30, generator=generator),
+    )
     whole = predicted, joints, known, head
     parts = zip(*(tensor.split([7, 1, 22]) for tensor in whole), strict=True)
     assert scores(*parts) == scores(whole)
     right = (predicted - joints).double().square().sum(-1) <= (head.double() / 2).square()[:, None]
     scored = known & (torch.arange(16) // 2 != 3)
-    assert scores(whole)["pckh"] == pytest.approx((right & scored).sum().item() / scored.sum().item())
+    assert scores(whole)["pckh"] == pytest.approx(
+        (right & scored).sum().item() / scored.sum().item()
+    )
     metric = PCKh()
     metric.update(*people(1, 99.0))
     metric.reset()
@@ -290,7 +322,9 @@ def test_processes_add_up():
 def test_the_way_from_targets_to_a_perfect_score():
     joints, known = quarters(4, 1, 16) * 0.7 + 8, torch.ones(4, 1, 16, dtype=torch.bool)
     points, _ = decode(targets(joints, known, (16, 24), 4), 4)
-    assert scores((points, joints[:, 0], known[:, 0], torch.full((4,), 3.0)))["pckh"] == 1  # 1.5 > hypot(1, 1) pixels
+    assert (
+        scores((points, joints[:, 0], known[:, 0], torch.full((4,), 3.0)))["pckh"] == 1
+    )  # 1.5 > hypot(1, 1) pixels
 
 
 # Drawing.
@@ -340,7 +374,9 @@ def test_an_uncertain_joint_is_faint():
     faint[15] = 0.5
     expected = [(128 + channel) / 2 for channel in COLOURS["left"]]
     assert pixel(skeleton_on(GREY, SKELETON, faint), 15) == pytest.approx(expected, abs=2)
-    assert skeleton_on(GREY, SKELETON, torch.full((16,), torch.nan)).getextrema() == ((128, 128),) * 3
+    assert (
+        skeleton_on(GREY, SKELETON, torch.full((16,), torch.nan)).getextrema() == ((128, 128),) * 3
+    )
 
 
 def test_joints_outside_of_the_picture_and_tiny_pictures_are_no_trouble():
@@ -357,15 +393,27 @@ ALL = torch.ones(1, 1, 1)
 @pytest.mark.parametrize(
     ("act", "says"),
     [
-        (lambda: targets(torch.zeros(1, 16, 2), torch.ones(1, 16), (8, 8), 8), r"shape \(1, 16, 2\).*made of"),
-        (lambda: targets(torch.zeros(1, 1, 16, 2), torch.ones(1, 16), (8, 8), 8), r"known of shape \(1, 16\)"),
-        (lambda: targets(torch.zeros(1, 1, 1, 2), ALL, (8, 8), 8, sigma=0), "sigma 0: both must be positive"),
+        (
+            lambda: targets(torch.zeros(1, 16, 2), torch.ones(1, 16), (8, 8), 8),
+            r"shape \(1, 16, 2\).*made of",
+        ),
+        (
+            lambda: targets(torch.zeros(1, 1, 16, 2), torch.ones(1, 16), (8, 8), 8),
+            r"known of shape \(1, 16\)",
+        ),
+        (
+            lambda: targets(torch.zeros(1, 1, 1, 2), ALL, (8, 8), 8, sigma=0),
+            "sigma 0: both must be positive",
+        ),
         (lambda: decode(torch.zeros(16, 8, 8), 8), r"\(16, 8, 8\) cannot be decoded"),
         (lambda: decode(torch.zeros(1, 16, 0, 8), 8), "cannot be decoded"),
         (lambda: unmirrored(FIVE, (0, 5, 6)), "of 3 joints"),
         (lambda: unmirrored(FIVE, (0, 5, 6, 10)), "right wrist but not of the left wrist"),
         (lambda: PCKh(0), "threshold 0: it must be positive"),
-        (lambda: PCKh().update(FOURTEEN, *people(2)[1:]), r"predicted of shape \(2, 14, 2\).*\(2, 16, 2\)"),
+        (
+            lambda: PCKh().update(FOURTEEN, *people(2)[1:]),
+            r"predicted of shape \(2, 14, 2\).*\(2, 16, 2\)",
+        ),
         (lambda: PCKh().update(*people(2)[:3], *torch.ones(1, 2, 1)), r"head of shape \(2, 1\)"),
         (lambda: skeleton_on(GREY, SKELETON[:14]), r"\(14, 2\)"),
     ],

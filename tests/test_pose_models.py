@@ -39,7 +39,9 @@ def images(n=2, size=16):
 
 
 def body_weights(model):
-    return [name for name, p in model.named_parameters() if name.startswith("body.") and p.dim() > 1]
+    return [
+        name for name, p in model.named_parameters() if name.startswith("body.") and p.dim() > 1
+    ]
 
 
 def ring(model, **options):
@@ -68,27 +70,40 @@ def convolution(inputs, outputs, kernel):
 def residual(inputs, outputs):
     inner = outputs // 2
     shortcut = convolution(inputs, outputs, 1) if inputs != outputs else 0
-    convolutions = convolution(inputs, inner, 1) + convolution(inner, inner, 3) + convolution(inner, outputs, 1)
+    convolutions = (
+        convolution(inputs, inner, 1)
+        + convolution(inner, inner, 3)
+        + convolution(inner, outputs, 1)
+    )
     return 2 * (inputs + inner + inner) + convolutions + shortcut
 
 
 @pytest.mark.parametrize(("stacks", "total"), [(1, 3_586_960), (2, 6_730_912), (4, 13_018_816)])
 def test_hourglasses_have_the_published_parameters(stacks, total):
     model = meta(Hourglass, 256, stacks=stacks)
-    stem = convolution(3, 64, 7) + 2 * 64 + residual(64, 128) + residual(128, 256) + residual(256, 256)
+    stem = (
+        convolution(3, 64, 7) + 2 * 64 + residual(64, 128) + residual(128, 256) + residual(256, 256)
+    )
     network = 14 * residual(256, 256) + convolution(256, 256, 1) + 2 * 256 + convolution(256, 16, 1)
     link = convolution(256, 256, 1) + convolution(16, 256, 1)
     assert count(model.stem) == stem == 513_152
     assert [count(m) for m in model.body] == [network] * stacks == [3_073_808] * stacks
     assert [count(m) for m in model.links] == [link] * (stacks - 1) == [70_144] * (stacks - 1)
     assert count(model) == total == 513_152 + stacks * 3_073_808 + (stacks - 1) * 70_144
-    assert count(meta(Hourglass, 256, stacks=stacks, reuse=True)) == total - (stacks - 1) * 3_073_808
+    assert (
+        count(meta(Hourglass, 256, stacks=stacks, reuse=True)) == total - (stacks - 1) * 3_073_808
+    )
 
 
 def test_the_pose_machine_has_the_published_parameters():
     model = meta(PoseMachine, 368)
     features = convolution(3, 128, 9) + 2 * convolution(128, 128, 9)
-    first = convolution(128, 32, 5) + convolution(32, 512, 9) + convolution(512, 512, 1) + convolution(512, 15, 1)
+    first = (
+        convolution(128, 32, 5)
+        + convolution(32, 512, 9)
+        + convolution(512, 512, 1)
+        + convolution(512, 15, 1)
+    )
     inputs = 32 + 15 + 1
     stage = convolution(128, 32, 5) + convolution(inputs, 128, 11) + 2 * convolution(128, 128, 11)
     stage += convolution(128, 128, 1) + convolution(128, 15, 1)
@@ -105,7 +120,10 @@ def test_another_width_scales_the_channels():
     assert count(half) == count(meta(Hourglass, 64, channels=128))
     assert half.body[0].scores.in_channels == 128 and half.body[0].scores.out_channels == 16
     narrow = meta(PoseMachine, 64, width=0.25)
-    assert narrow.body[0].refine[0].in_channels == 8 + 15 + 1 and narrow.body[0].refine[-1].out_channels == 15
+    assert (
+        narrow.body[0].refine[0].in_channels == 8 + 15 + 1
+        and narrow.body[0].refine[-1].out_channels == 15
+    )
     assert narrow.first[-1].in_channels == 128
 
 
@@ -119,30 +137,50 @@ def test_wider_is_larger_and_even_the_narrowest_works(make):
 # Shapes, and what is said of the maps.
 
 
-@pytest.mark.parametrize(("size", "stride", "depth"), [(256, 4, 4), (64, 4, 4), (64, 2, 3), (48, 2, 3), (48, 4, 2)])
+@pytest.mark.parametrize(
+    ("size", "stride", "depth"), [(256, 4, 4), (64, 4, 4), (64, 2, 3), (48, 2, 3), (48, 4, 2)]
+)
 def test_hourglasses_keep_the_heat_maps_at_the_stride(size, stride, depth):
     model = meta(Hourglass, size, stacks=3, channels=16, stride=stride, depth=depth)
-    assert model(torch.empty(2, 3, size, size, device="meta")).shape == (2, 3, 16, size // stride, size // stride)
+    assert model(torch.empty(2, 3, size, size, device="meta")).shape == (
+        2,
+        3,
+        16,
+        size // stride,
+        size // stride,
+    )
     assert model.stride == stride
 
 
 @pytest.mark.parametrize("size", [368, 256, 64, 24, 8])
 def test_pose_machines_keep_the_heat_maps_at_an_eighth(size):
     model = meta(PoseMachine, size, stages=3)
-    assert model(torch.empty(2, 3, size, size, device="meta")).shape == (2, 3, 15, size // 8, size // 8)
+    assert model(torch.empty(2, 3, size, size, device="meta")).shape == (
+        2,
+        3,
+        15,
+        size // 8,
+        size // 8,
+    )
     assert model.stride == 8
 
 
 def test_both_models_say_what_their_maps_are():
     assert [JOINTS[part] for part in PoseMachine.parts] == [
         *("head top", "upper neck"),
-        *(f"{side} {part}" for side in ("right", "left") for part in ("shoulder", "elbow", "wrist")),
+        *(
+            f"{side} {part}"
+            for side in ("right", "left")
+            for part in ("shoulder", "elbow", "wrist")
+        ),
         *(f"{side} {part}" for side in ("right", "left") for part in ("hip", "knee", "ankle")),
     ]
     assert hourglass().parts == tuple(range(16))
     for model in hourglass(stacks=3), machine(stages=3):
         maps = model(images()).shape
-        assert maps[1] == len(model.everybody) == 3 and maps[2] == len(model.parts) + model.background
+        assert (
+            maps[1] == len(model.everybody) == 3 and maps[2] == len(model.parts) + model.background
+        )
         assert {MIRRORED[part] for part in model.parts} == set(model.parts)
     assert hourglass(stacks=3).everybody == (False, False, False) and not Hourglass.background
     assert machine(stages=3).everybody == (True, False, False) and PoseMachine.background
@@ -174,7 +212,11 @@ def test_a_residual_normalises_before_it_convolves():
     block = Hourglass(64, stacks=1, channels=8).stem[6].eval()
     features = torch.randn(2, 8, 4, 4)
     hidden = features
-    for norm, conv in ((block.norm1, block.conv1), (block.norm2, block.conv2), (block.norm3, block.conv3)):
+    for norm, conv in (
+        (block.norm1, block.conv1),
+        (block.norm2, block.conv2),
+        (block.norm3, block.conv3),
+    ):
         hidden = conv(norm(hidden).clamp(min=0))
     torch.testing.assert_close(block(features), features + hidden)
 
@@ -302,8 +344,12 @@ def test_every_parameter_gets_a_gradient(tiny, reuse):
 @TINY
 def test_equal_seeds_make_equal_models_and_evaluation_is_the_same_twice(tiny):
     first, second = (_seeded(tiny) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    assert torch.equal(first.train()(images()), first(images())) == (tiny is hourglass)  # the machine drops out
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
+    assert torch.equal(first.train()(images()), first(images())) == (
+        tiny is hourglass
+    )  # the machine drops out
     assert torch.equal(first.eval()(images()), first(images()))
     assert first(images()).shape == first.train()(images()).shape
 
@@ -375,7 +421,11 @@ def test_models_can_be_exported(tiny):
 @pytest.mark.parametrize(
     ("size", "options", "message"),
     [
-        (60, {}, r"60 x 60 pixels do not divide by 64, stride 4 x 2 to the depth 4: .*such as 64, or less depth"),
+        (
+            60,
+            {},
+            r"60 x 60 pixels do not divide by 64, stride 4 x 2 to the depth 4: .*such as 64, or less depth",
+        ),
         (96, {}, "such as 128"),
         (72, {"depth": 3, "stride": 2}, "do not divide by 16.*such as 80"),
         (64, {"stride": 8}, "Unknown stride 8; there are: 2, 4"),

@@ -21,7 +21,15 @@ def test_the_readme_code_runs(tmp_path, monkeypatch, capsys):
 def test_the_sharded_example_runs_under_torchrun(tmp_path):
     (code,) = re.findall(r"```python\n(# train.py.*?)```", README.read_text(), re.S)
     (tmp_path / "train.py").write_text(code)
-    command = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py")
+    command = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "train.py",
+    )
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     size = (tmp_path / "model.safetensors").stat().st_size

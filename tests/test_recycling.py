@@ -38,7 +38,9 @@ def test_a_buffer_that_anything_holds_is_left_alone():
 
 def big(seed=0):
     torch.manual_seed(seed)
-    model = torch.nn.Sequential(torch.nn.Linear(SIDE, SIDE), torch.nn.Tanh(), torch.nn.Linear(SIDE, SIDE))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(SIDE, SIDE), torch.nn.Tanh(), torch.nn.Linear(SIDE, SIDE)
+    )
     lincon.constrain(model, "ring", dof=DOF)
     return model
 

@@ -14,11 +14,21 @@ from lincon.generators._single import Single
 
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
 ORDERS = st.sampled_from(
-    [{}, {"order": "deck"}, {"tile": 1}, {"tile": 8}, {"tile": 16}, {"tile": 32}, {"permute": False}]
+    [
+        {},
+        {"order": "deck"},
+        {"tile": 1},
+        {"tile": 8},
+        {"tile": 16},
+        {"tile": 32},
+        {"permute": False},
+    ]
 )
 
 
-@given(rows=st.integers(1, 3000), dof=st.integers(1, 400), seed=st.integers(0, 2**64), options=ORDERS)
+@given(
+    rows=st.integers(1, 3000), dof=st.integers(1, 400), seed=st.integers(0, 2**64), options=ORDERS
+)
 def test_every_entry_is_used_floor_or_ceil_times(rows, dof, seed, options):
     if options.get("tile", 1) > dof:
         options = {}
@@ -36,7 +46,9 @@ def test_no_compression_is_a_signed_bijection(n, options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"tile": 1}, {"tile": 16}, {"tile": 64}, {"order": "deck"}, {"sign": False}], ids=str
+    "options",
+    [{"tile": 1}, {"tile": 16}, {"tile": 64}, {"order": "deck"}, {"sign": False}],
+    ids=str,
 )
 def test_the_same_bits_in_any_chunking(options, monkeypatch):
     rows, dof = 50_000, 3001
@@ -44,7 +56,9 @@ def test_the_same_bits_in_any_chunking(options, monkeypatch):
     whole = Ring(rows, dof, 9, **options).unpack(free)
     for size in (1, 777, 4096):
         cuts = range(0, rows, size) if size > 1 else range(0, 50)
-        parts = torch.cat([Ring(rows, dof, 9, **options).unpack(free, a, min(a + size, rows)) for a in cuts])
+        parts = torch.cat(
+            [Ring(rows, dof, 9, **options).unpack(free, a, min(a + size, rows)) for a in cuts]
+        )
         assert torch.equal(parts, whole[: len(parts)])
 
 
@@ -55,7 +69,9 @@ def decorrelation(a: Ring, b: Ring, first: slice, second: slice) -> float:
     return float(x @ y / (x.norm() * y.norm()))
 
 
-@pytest.mark.parametrize("options", [{"tile": 1}, {"tile": 16}, {"tile": 64}, {"order": "deck"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"tile": 1}, {"tile": 16}, {"tile": 64}, {"order": "deck"}], ids=str
+)
 def test_laps_and_adjacent_seeds_are_uncorrelated(options):
     """Under independence a cosine has standard deviation 1/√dof; 150 of them stay below 4.5 (p about 1e-3)."""
     dof, laps = 16_384, 10
@@ -94,7 +110,9 @@ def test_pieces_of_a_tile_are_exchanged_and_signs_vary():
     index, sign = ring.entries(torch.arange(ring.rows))
     starts = index.view(-1, 4, 16)[:, :, 0] % 64 // 16
     assert len({tuple(order) for order in starts.tolist()}) == 4
-    assert len({tuple(row) for row in sign.view(-1, 64).tolist()}) == 8 * 64  # no two tiles have the same signs
+    assert (
+        len({tuple(row) for row in sign.view(-1, 64).tolist()}) == 8 * 64
+    )  # no two tiles have the same signs
 
 
 CASES = [
@@ -115,7 +133,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("rows", "dof", "options"), CASES, ids=str)
-def test_the_fast_path_is_taken_and_equals_the_reference_bit_for_bit(rows, dof, options, monkeypatch):
+def test_the_fast_path_is_taken_and_equals_the_reference_bit_for_bit(
+    rows, dof, options, monkeypatch
+):
     ring, free = Ring(rows, dof, 5, **options), torch.randn(dof)
     ranges = [
         (0, rows),
@@ -126,7 +146,9 @@ def test_the_fast_path_is_taken_and_equals_the_reference_bit_for_bit(rows, dof, 
     single = []
     reference = Single._write
     monkeypatch.setattr(
-        Single, "_write", lambda self, out, *args: (single.append(len(out)), reference(self, out, *args))
+        Single,
+        "_write",
+        lambda self, out, *args: (single.append(len(out)), reference(self, out, *args)),
     )
     for start, stop in ranges:
         expected = torch.empty(stop - start)
@@ -140,7 +162,9 @@ def test_the_fast_path_is_taken_and_equals_the_reference_bit_for_bit(rows, dof, 
         torch.testing.assert_close(ring.adjoint(grad, start, stop), total, rtol=1e-12, atol=1e-12)
         # In float32 each sum of n terms is off by at most n roundings of its largest partial sum.
         narrow, bound = ring.adjoint(grad.float(), start, stop), (rows / dof + 1) * 2**-23
-        assert bool(((narrow - total).abs() <= bound * ring_magnitude(ring, grad, start) + 1e-6).all())
+        assert bool(
+            ((narrow - total).abs() <= bound * ring_magnitude(ring, grad, start) + 1e-6).all()
+        )
 
 
 def ring_magnitude(ring: Ring, grad: torch.Tensor, start: int) -> torch.Tensor:
@@ -203,7 +227,9 @@ def test_tensors_of_any_sizes_are_looked_up_and_never_computed_entry_by_entry(do
     """What a training step asks for: multipliers of tensors that begin and end anywhere in tiles and laps."""
     rows, free = 1_000_000, torch.randn(dof)
     ring = Ring(rows, dof, 3)
-    cuts = torch.randperm(rows, generator=torch.Generator().manual_seed(0))[:40].sort().values.tolist()
+    cuts = (
+        torch.randperm(rows, generator=torch.Generator().manual_seed(0))[:40].sort().values.tolist()
+    )
     segments = [(low, high, 1.0 + low / rows) for low, high in pairwise([0, *cuts, rows])]
     index, sign = ring.entries(torch.arange(rows))
     scale = torch.cat([torch.full((high - low,), scale) for low, high, scale in segments])
@@ -214,6 +240,8 @@ def test_tensors_of_any_sizes_are_looked_up_and_never_computed_entry_by_entry(do
     assert torch.equal(out, free[index] * sign * scale)
     total = torch.zeros(dof, dtype=torch.float64)
     ring._accumulate_scaled(total, grad, 0, segments)
-    scales = torch.cat([torch.full((high - low,), scale, dtype=torch.float64) for low, high, scale in segments])
+    scales = torch.cat(
+        [torch.full((high - low,), scale, dtype=torch.float64) for low, high, scale in segments]
+    )
     expected = torch.zeros(dof, dtype=torch.float64).index_add_(0, index, grad * sign * scales)
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)

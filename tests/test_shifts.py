@@ -9,7 +9,9 @@ from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS
 
 def smooth(n=8, channels=3, size=32):
     """Images with structure at all scales, in [0, 1]."""
-    coarse = torch.nn.functional.interpolate(torch.rand(n, channels, 5, 5), size=size, mode="bicubic").clamp(0, 1)
+    coarse = torch.nn.functional.interpolate(
+        torch.rand(n, channels, 5, 5), size=size, mode="bicubic"
+    ).clamp(0, 1)
     return 0.8 * coarse + 0.2 * torch.rand(n, channels, size, size)
 
 
@@ -55,7 +57,9 @@ def test_shifts_refuse_bytes(name):
 
 def test_shifts_do_what_the_table_says():
     grey = torch.full((4, 1, 64, 64), 0.5)
-    assert (shifted("noise", grey, 1) - 0.5).std().item() == pytest.approx(STRENGTHS["noise"][0], rel=0.05)
+    assert (shifted("noise", grey, 1) - 0.5).std().item() == pytest.approx(
+        STRENGTHS["noise"][0], rel=0.05
+    )
     two = torch.tensor([0.2, 0.6]).repeat(4).view(1, 1, 2, 4)
     assert shifted("contrast", two, 2).unique().tolist() == pytest.approx([0.3, 0.5])
     point = torch.zeros(1, 1, 33, 33)
@@ -68,4 +72,7 @@ def test_shifts_do_what_the_table_says():
     point[:, 0, 16, 30] = 1
     turned = shifted("rotation", point, 5)
     rows = (turned * (torch.arange(33.0) - 16).view(-1, 1)).sum((1, 2, 3)) / turned.sum((1, 2, 3))
-    assert rows.abs().tolist() == pytest.approx([14 * 0.5] * 8, abs=0.2) and rows.min() < 0 < rows.max()
+    assert (
+        rows.abs().tolist() == pytest.approx([14 * 0.5] * 8, abs=0.2)
+        and rows.min() < 0 < rows.max()
+    )

@@ -47,7 +47,9 @@ def test_file_is_the_free_vector_the_rest_and_a_small_header(name, tmp_path):
     constraint = lincon.constrain(model, name, dof=1.0 if name == "identity" else 0.1)
     size = lincon.save(model, tmp_path / "m.safetensors")
     rest = sum(t.numel() * t.element_size() for k, t in model.state_dict().items() if k != "free")
-    assert size == (tmp_path / "m.safetensors").stat().st_size <= 4 * constraint.dof + rest + 64 * 1024
+    assert (
+        size == (tmp_path / "m.safetensors").stat().st_size <= 4 * constraint.dof + rest + 64 * 1024
+    )
 
 
 def test_safetensors_saves_the_state_dict(tmp_path):
@@ -70,7 +72,9 @@ def test_a_file_reloads_bit_for_bit(name, scope, dtype, tmp_path):
             recipe = lambda rows, dof, seed: make(name, rows, 3, 0, {})  # noqa: E731
             lincon.constrain(model, recipe, where="0.weight", scale=None)
         else:
-            lincon.constrain(model, name, dof=1.0 if name == "identity" else 0.3, scope=scope, seed=11, **options)
+            lincon.constrain(
+                model, name, dof=1.0 if name == "identity" else 0.3, scope=scope, seed=11, **options
+            )
         lincon.save(model, tmp_path / "m.safetensors")
         lincon.load(fresh, tmp_path / "m.safetensors")
         assert torch.equal(fresh(images().to(dtype)), model(images().to(dtype)))
@@ -103,8 +107,12 @@ def test_golden_files_load_as_they_were_saved(name):
         lincon.merge(model)
         expected = load_file(GOLDEN / f"weights.{file.name}")
         for key, value in model.state_dict().items():
-            exact = lincon.generators.get(name).disjoint  # the others sum, and sums may be reordered
-            torch.testing.assert_close(value, expected[key], rtol=0 if exact else 1e-6, atol=0 if exact else 1e-7)
+            exact = lincon.generators.get(
+                name
+            ).disjoint  # the others sum, and sums may be reordered
+            torch.testing.assert_close(
+                value, expected[key], rtol=0 if exact else 1e-6, atol=0 if exact else 1e-7
+            )
 
 
 def test_config_is_plain_json():
@@ -135,8 +143,14 @@ def test_options_of_a_newer_version_are_named_in_a_warning():
         (lambda h, t: h.pop("constraints"), "damaged"),
         (lambda h, t: t.update(free=torch.zeros(5)), "do not agree"),
         (lambda h, t: t.pop("0.bias"), r"0\.bias"),
-        (lambda h, t: h["constraints"][0]["groups"][0]["ledger"][0][0].__setitem__(0, "renamed"), "renamed"),
-        (lambda h, t: h["constraints"][0]["groups"][0]["ledger"][0].__setitem__(1, [9, 8]), r"0\.weight"),
+        (
+            lambda h, t: h["constraints"][0]["groups"][0]["ledger"][0][0].__setitem__(0, "renamed"),
+            "renamed",
+        ),
+        (
+            lambda h, t: h["constraints"][0]["groups"][0]["ledger"][0].__setitem__(1, [9, 8]),
+            r"0\.weight",
+        ),
     ],
 )
 def test_a_mismatch_raises_and_leaves_the_model_as_it_was(change, message, tmp_path):
@@ -218,7 +232,10 @@ def test_a_plain_or_merged_model_is_a_file_too(tmp_path):
     lincon.save(model, tmp_path / "m.safetensors")
     fresh = nn.Sequential(*convnet()).eval()
     lincon.load(fresh, tmp_path / "m.safetensors")
-    assert torch.equal(fresh(images()), model(images())) and lincon.inspect(tmp_path / "m.safetensors").dof == 0
+    assert (
+        torch.equal(fresh(images()), model(images()))
+        and lincon.inspect(tmp_path / "m.safetensors").dof == 0
+    )
 
 
 def test_equal_models_make_equal_files(tmp_path):
@@ -231,7 +248,11 @@ def test_values_that_the_model_cannot_hold_are_refused(tmp_path):
     for name, stored, match in (
         ("0.bias", torch.complex64, "complex64 in the file and torch.float32 here"),
         ("0.bias", torch.int32, "int32 in the file and torch.float32 here"),
-        ("free", torch.float64, "'free' has values in the file that torch.float32, which it is here, cannot hold"),
+        (
+            "free",
+            torch.float64,
+            "'free' has values in the file that torch.float32, which it is here, cannot hold",
+        ),
     ):
         model = convnet().double()
         lincon.constrain(model, "ring", dof=10)
@@ -240,7 +261,9 @@ def test_values_that_the_model_cannot_hold_are_refused(tmp_path):
                 model.free.mul_(1e300)
         model = model if name == "free" else model.float()
         if name != "free":
-            model[0].bias = torch.nn.Parameter(model[0].bias.detach().to(stored), requires_grad=False)
+            model[0].bias = torch.nn.Parameter(
+                model[0].bias.detach().to(stored), requires_grad=False
+            )
         lincon.save(model, tmp_path / "model.safetensors")
         fresh = convnet()
         keys = list(fresh.state_dict())
@@ -265,7 +288,9 @@ def test_an_owner_that_is_in_the_model_twice_keeps_its_offset_out_of_the_file(tm
     with torch.no_grad():
         model[0].free.fill_(0.5)
     lincon.save(model, tmp_path / "m.safetensors")
-    assert not [name for name in lincon.inspect(tmp_path / "m.safetensors").tensors if "origin" in name]
+    assert not [
+        name for name in lincon.inspect(tmp_path / "m.safetensors").tensors if "origin" in name
+    ]
     again = twice()
     lincon.load(again, tmp_path / "m.safetensors")
     assert torch.equal(again(torch.ones(1, 4)), model(torch.ones(1, 4)))
@@ -304,7 +329,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         Path(args[1]).write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("lincon.files.save_file", broken)
+    monkeypatch.setattr("lincon.files.saving.save_file", broken)
     with pytest.raises(lincon.FileError, match=r"could not be written \(No space.*as it was"):
         lincon.save(constrained(seed=9), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
@@ -320,7 +345,9 @@ def test_the_global_random_state_is_neither_read_nor_moved():
         model(images())
         assert torch.equal(torch.get_rng_state(), before)
         states.append(model.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True)
+    )
 
 
 def test_a_dense_checkpoint_loads_as_the_least_squares_fit(tmp_path):
@@ -458,7 +485,9 @@ def test_nothing_is_unpickled():
     root = Path(lincon.__file__).parent
     for file in [*root.glob("*.py"), *root.glob("generators/*.py")]:
         text = file.read_text()
-        assert file.name == "testing.py" or not re.search(r"pickle\.load|torch\.load\(|allow_pickle=True", text)
+        assert file.name == "testing.py" or not re.search(
+            r"pickle\.load|torch\.load\(|allow_pickle=True", text
+        )
 
 
 def test_warnings_do_not_come_out_of_ordinary_use(tmp_path):
@@ -474,7 +503,15 @@ def test_nothing_of_torchs_initialisers_writes_to_a_generated_weight():
     model = convnet()
     lincon.constrain(model, "ring", dof=0.2)
     before = model[0].weight.detach().clone()
-    for name in ("normal_", "uniform_", "constant_", "kaiming_uniform_", "kaiming_normal_", "xavier_normal_", "zeros_"):
+    for name in (
+        "normal_",
+        "uniform_",
+        "constant_",
+        "kaiming_uniform_",
+        "kaiming_normal_",
+        "xavier_normal_",
+        "zeros_",
+    ):
         arguments = (0.5,) if name == "constant_" else ()
         with pytest.raises(lincon.TargetError, match="cannot be written to"):
             getattr(nn.init, name)(model[0].weight, *arguments)
@@ -496,10 +533,12 @@ def test_a_plugin_that_cannot_be_loaded_is_named_and_breaks_nothing(monkeypatch,
     from importlib.metadata import EntryPoint
 
     point = EntryPoint("mine", "nomod:Mine", "lincon.generators")
-    monkeypatch.setattr("lincon.registry.entry_points", lambda group: [point])
+    monkeypatch.setattr("lincon.maps.registry.entry_points", lambda group: [point])
     model = convnet()
     lincon.constrain(model, "ring", dof=0.2)
     lincon.save(model, tmp_path / "m.safetensors")
-    warned = pytest.warns(lincon.LinconWarning, match="The generator 'mine' of .* cannot be loaded .*nomod")
+    warned = pytest.warns(
+        lincon.LinconWarning, match="The generator 'mine' of .* cannot be loaded .*nomod"
+    )
     with warned, pytest.raises(lincon.UnknownGeneratorError, match="No generator 'rign'"):
         lincon.generators.get("rign")

@@ -10,8 +10,8 @@ from torch._subclasses import FakeTensorMode
 
 import lincon
 from lincon.generators import Fastfood, Kronecker, Mask, Ring
-from lincon.scaled import Scaled
-from lincon.tape import WholeTape
+from lincon.maps.scaled import Scaled
+from lincon.step.tape import WholeTape
 
 
 def layers(sizes=(8, 8, 8, 8)):
@@ -41,14 +41,18 @@ def dense_gradient(model, x):
     twin.load_state_dict({**{k: v.detach() for k, v in constraint.weights().items()}, **biases})
     twin(x).square().sum().backward()
     named = dict(twin.named_parameters())
-    return group.map.adjoint(torch.cat([named[entry.name].grad.reshape(-1) for entry in group.ledger]))
+    return group.map.adjoint(
+        torch.cat([named[entry.name].grad.reshape(-1) for entry in group.ledger])
+    )
 
 
 def counted(monkeypatch, generator, method):
     """A list that grows with every call of a method of a generator's class."""
     calls = []
     plain = getattr(type(generator), method)
-    monkeypatch.setattr(type(generator), method, lambda self, *args: calls.append(args) or plain(self, *args))
+    monkeypatch.setattr(
+        type(generator), method, lambda self, *args: calls.append(args) or plain(self, *args)
+    )
     return calls
 
 
@@ -89,7 +93,9 @@ def test_a_tensor_that_was_not_used_leaves_a_gap_among_those_that_wait(monkeypat
     model(x).square().sum().backward()
     assert [(start, len(grad)) for _, grad, start in calls] == [(0, 128), (192, 128)]
     each = [torch.zeros(64) if n == 2 else w for n, w in enumerate(_gradients(model, x))]
-    torch.testing.assert_close(model.free.grad, group.map.adjoint(torch.cat([g.reshape(-1) for g in each])))
+    torch.testing.assert_close(
+        model.free.grad, group.map.adjoint(torch.cat([g.reshape(-1) for g in each]))
+    )
 
 
 def _gradients(model, x):
@@ -111,21 +117,35 @@ def test_gradients_of_tensors_larger_than_a_grain_do_not_wait(monkeypatch):
     model(x).square().sum().backward()
     sizes = [8 * 8, 32 * 8, 32 * 32, 8 * 32, 8 * 8]
     starts = [sum(sizes[:n]) for n in range(5)]
-    assert [start for _, _, start in calls] == [starts[3], starts[2], starts[1], starts[0], starts[4]]
+    assert [start for _, _, start in calls] == [
+        starts[3],
+        starts[2],
+        starts[1],
+        starts[0],
+        starts[4],
+    ]
 
 
 def test_a_grain_is_what_costs_as_much_in_part():
     assert Ring(1000, 100).grain == 1 and Kronecker(1000, 100).grain == 1000
     assert Fastfood(1000, 100).grain == 128 and Fastfood(100, 100).grain == 100
-    wrapped = Scaled(Mask.of(Fastfood(1000, 100), torch.ones(1000, dtype=torch.bool)), [1000], [2.0], False)
+    wrapped = Scaled(
+        Mask.of(Fastfood(1000, 100), torch.ones(1000, dtype=torch.bool)), [1000], [2.0], False
+    )
     assert wrapped.grain == 128
 
 
-@pytest.mark.parametrize("asked", [{"scale": "isometric"}, {"gradient": "gram"}, {"gradient": "mean"}])
-def test_norms_of_columns_that_nothing_but_all_of_G_would_give_are_refused_at_once(asked, monkeypatch):
+@pytest.mark.parametrize(
+    "asked", [{"scale": "isometric"}, {"gradient": "gram"}, {"gradient": "mean"}]
+)
+def test_norms_of_columns_that_nothing_but_all_of_G_would_give_are_refused_at_once(
+    asked, monkeypatch
+):
     monkeypatch.setattr(lincon.generator, "COUNTED", 20_000)
     model = nn.Sequential(nn.Linear(50, 50))
-    with pytest.raises(lincon.LinconError, match=r"500 columns .* takes too long: leave out scale='isometric'"):
+    with pytest.raises(
+        lincon.LinconError, match=r"500 columns .* takes too long: leave out scale='isometric'"
+    ):
         lincon.constrain(model, "fastfood", dof=0.2, **asked)
     assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias"]
     lincon.constrain(model, "fastfood", dof=8, **asked)
@@ -173,7 +193,10 @@ def test_gradients_that_wait_may_come_from_several_devices():
     with FakeTensorMode(allow_non_fake_inputs=True):
         for index in range(5):
             tape.add((0, index), torch.ones(8, 8, device="cuda:0" if index % 2 else "cpu"))
-        assert tape.waiting[0].device == model.free.device and tape.ranges[0][-1] == (256, group.ledger.rows)
+        assert tape.waiting[0].device == model.free.device and tape.ranges[0][-1] == (
+            256,
+            group.ledger.rows,
+        )
 
 
 @pytest.mark.parametrize("generator", ["ring", "kronecker"])

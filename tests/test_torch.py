@@ -170,7 +170,11 @@ class Checkpointed(nn.Module):
 
     def forward(self, x):
         for layer in self.layers:
-            x = torch.tanh(layer(x) if self.recompute is None else checkpoint(layer, x, use_reentrant=self.recompute))
+            x = torch.tanh(
+                layer(x)
+                if self.recompute is None
+                else checkpoint(layer, x, use_reentrant=self.recompute)
+            )
         return x
 
 
@@ -229,7 +233,10 @@ def test_merge_exports_to_torch_export_and_onnx(tmp_path):
     evaluator = ReferenceEvaluator(program.model_proto)
     (name,) = [i.name for i in program.model_proto.graph.input]
     torch.testing.assert_close(
-        torch.from_numpy(evaluator.run(None, {name: images().numpy()})[0]), expected, rtol=1e-4, atol=1e-4
+        torch.from_numpy(evaluator.run(None, {name: images().numpy()})[0]),
+        expected,
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 

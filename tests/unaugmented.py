@@ -7,9 +7,9 @@ import os
 
 from torch import nn
 
-from lincon.cli import main
 from lincon.tasks.classification.data.digits import Digits
-from lincon.tasks.experiments.learner import Learner
+from lincon.tasks.commands.cli import main
+from lincon.tasks.experiments.training.learner import Learner
 
 begin = Learner.on_train_epoch_start
 

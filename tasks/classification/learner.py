@@ -10,10 +10,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from lincon import LinconError
 from lincon.tasks.classification.data import Batch, Images
 from lincon.tasks.classification.data.images import floats
-from lincon.tasks.experiments.data import Data
-from lincon.tasks.experiments.learner import Learner, evaluate
-from lincon.tasks.experiments.recipe import Recipe
+from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import Measure
+from lincon.tasks.experiments.training.learner import Learner, evaluate
+from lincon.tasks.experiments.training.recipe import Recipe
 
 MEASURES = (Measure("accuracy", "accuracy %"),)
 
@@ -45,11 +45,17 @@ class Classifier(Learner):
 
 
 def accuracy(
-    model: nn.Module, data: Images, *, train: bool = False, shift: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module,
+    data: Images,
+    *,
+    train: bool = False,
+    shift: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
     """Of all images of a part, as they are or as ``shift`` makes them (floats in [0, 1]); a fraction."""
 
     def shifted(batch: Batch) -> Batch:
         return batch[0] if shift is None else shift(floats(batch[0])), batch[1]
 
-    return evaluate(Classifier(model, data, Recipe()), data, train=train, change=shifted)["accuracy"]
+    return evaluate(Classifier(model, data, Recipe()), data, train=train, change=shifted)[
+        "accuracy"
+    ]

@@ -10,10 +10,10 @@ from torch import nn
 
 import lincon
 from lincon import LinconError
-from lincon.tasks.classification.pruning import PRUNED
-from lincon.tasks.experiments.body import Architecture, body_weights, count
-from lincon.tasks.experiments.scheme import Scheme, vanilla
-from lincon.tasks.experiments.schemes import SHARING
+from lincon.tasks.classification.compression.pruning import PRUNED
+from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count
+from lincon.tasks.experiments.schemes.scheme import Scheme, vanilla
+from lincon.tasks.experiments.schemes.sharing import SHARING
 
 R18_STAGES = 147_456, 524_288, 2_097_152, 8_388_608
 """Block convolutions of each stage of ResNet-18: the sizes of the local rings where a model has four stages."""
@@ -26,9 +26,13 @@ def by_stage(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     stages = _stages(names)
     sizes = [count(model, members) for members in stages.values()]
     if dof < len(sizes):
-        raise LinconError(f"rpg-block has {len(sizes)} rings here; dof={dof} must be at least that.")
+        raise LinconError(
+            f"rpg-block has {len(sizes)} rings here; dof={dof} must be at least that."
+        )
     shares = _shares(dof, R18_STAGES)
-    if len(sizes) != len(R18_STAGES) or any(share > size for share, size in zip(shares, sizes, strict=True)):
+    if len(sizes) != len(R18_STAGES) or any(
+        share > size for share, size in zip(shares, sizes, strict=True)
+    ):
         shares = _shares(dof, sizes)
     rings = dict(zip(stages, shares, strict=True))
     lincon.constrain(model, "ring", seed=seed, where=names, scope=rings)

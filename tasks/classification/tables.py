@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from lincon.exporting import merged_copy
-from lincon.tasks.classification import generalization
-from lincon.tasks.classification.channels import macs
-from lincon.tasks.classification.quantization import BATCH, with_quantisation
+from lincon.tasks.classification.compression.channels import macs
+from lincon.tasks.classification.compression.quantization import BATCH, with_quantisation
 from lincon.tasks.classification.schemes import SCHEMES
-from lincon.tasks.experiments import compare
-from lincon.tasks.experiments.deploying import images_of, latency
-from lincon.tasks.experiments.recipe import Cell
-from lincon.tasks.experiments.report import Result, mean_and_spread, with_spread
-from lincon.tasks.experiments.reproduce import Columns, PaperTable, Row, gap_columns, mean_of
-from lincon.tasks.experiments.sweep import Sweep
-from lincon.tasks.experiments.training import Run, load
+from lincon.tasks.classification.studies import generalization
+from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
+from lincon.tasks.experiments.sweeps.reproduce import Columns, PaperTable, Row, gap_columns, mean_of
+from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.trained.deploying import images_of, latency
+from lincon.tasks.experiments.training.recipe import Cell
+from lincon.tasks.experiments.training.training import Run, load
 
 SMALLER, LARGER = 0, 1
 PRUNED_274K = 274_042
@@ -72,14 +72,19 @@ def pruned(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
     """Train and prune, and say the accuracy before the first pruning and after the last, and what a forward takes."""
     result, images = compare.compare(sweep), images_of(sweep.data, BATCH)
     cells = {(c.scheme, c.dof): c for c in sweep.cells if c.seed == sweep.cells[0].seed}
-    plain = {key: merged_copy(load(c, sweep.data.shape, sweep.store.model(c))) for key, c in cells.items()}
+    plain = {
+        key: merged_copy(load(c, sweep.data.shape, sweep.store.model(c)))
+        for key, c in cells.items()
+    }
     work = {key: macs(model, images) for key, model in plain.items()}
     seconds = {key: latency(model, images) for key, model in plain.items()}
 
     def before(run: Run) -> float:
         return 100 * run.curve[SCHEMES[run.scheme].epochs(sweep.recipe.epochs)[0] - 1]
 
-    numbers = [{"scheme": s, "asked": d, "macs": work[s, d], "seconds": seconds[s, d]} for s, d in cells]
+    numbers = [
+        {"scheme": s, "asked": d, "macs": work[s, d], "seconds": seconds[s, d]} for s, d in cells
+    ]
     return replace(result, numbers={**result.numbers, "forward": numbers}), {
         "before %": mean_of(before),
         "after %": mean_of(lambda run: 100 * run.score),
@@ -158,12 +163,28 @@ TABLES: dict[str, PaperTable] = {
             row("R18-IMP", SMALLER, "imp", PRUNED_274K, 92.3, 90.5, 1.8),
             row("R18-RPG", SMALLER, "rpg-imp", PRUNED_274K, 95.0, 93.0, 2.0),
             *(
-                row(f"{label}, {share:.0%} left", SMALLER, scheme, round(share * BLOCKS["resnet18"]), None, None, None)
+                row(
+                    f"{label}, {share:.0%} left",
+                    SMALLER,
+                    scheme,
+                    round(share * BLOCKS["resnet18"]),
+                    None,
+                    None,
+                    None,
+                )
                 for share in (0.05, 0.1, 0.2)
                 for label, scheme in PRUNINGS.items()
             ),
             row("R18-Knapsack, channels", SMALLER, "knapsack", None, None, 69.35, None),
-            row("Pruned R18-RPG, channels", SMALLER, "rpg-knapsack", BLOCKS["resnet18"] // 2, None, 69.1, None),
+            row(
+                "Pruned R18-RPG, channels",
+                SMALLER,
+                "rpg-knapsack",
+                BLOCKS["resnet18"] // 2,
+                None,
+                69.1,
+                None,
+            ),
         ),
         (
             "Before: after the first training. IMP begins with all weights, RPG with a ring of half as many; both are "

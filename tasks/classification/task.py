@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data import DATA
 from lincon.tasks.classification.learner import MEASURES, Classifier
 from lincon.tasks.classification.models import architecture
-from lincon.tasks.classification.pruning import PRUNED
 from lincon.tasks.classification.schemes import SCHEMES
 from lincon.tasks.classification.tables import TABLES
 from lincon.tasks.experiments.task import Task
@@ -48,5 +48,9 @@ TASK = Task(
     learner=Classifier,
     measures=MEASURES,
     tables=TABLES,
-    defaults={"model": "resnet-small", "dof": "0.1", "schemes": ",".join(n for n in SCHEMES if n not in PRUNED)},
+    defaults={
+        "model": "resnet-small",
+        "dof": "0.1",
+        "schemes": ",".join(n for n in SCHEMES if n not in PRUNED),
+    },
 )

@@ -27,7 +27,10 @@ def options(name: str, make: Callable[..., Any], text: str) -> dict[str, float]:
     """
     known = {p.name: p.default for p in signature(make).parameters.values() if _is_option(p)}
     pairs = [item.split("=", 1) for item in text.replace(" ", "").split(",")]
-    return {key: _number(key, "".join(value), choose(f"option of {name}", key, known)) for key, *value in pairs}
+    return {
+        key: _number(key, "".join(value), choose(f"option of {name}", key, known))
+        for key, *value in pairs
+    }
 
 
 def _is_option(parameter: Parameter) -> bool:
@@ -43,7 +46,9 @@ def _number(name: str, text: str, default: float | None) -> float:
         value = 0
     if not 0 < value < inf:
         noun = "number" if kind is float else "integer"
-        raise LinconError(f"Option {name} is {text!r}; it must be a positive {noun}, as in {name}=2.")
+        raise LinconError(
+            f"Option {name} is {text!r}; it must be a positive {noun}, as in {name}=2."
+        )
     return value
 
 

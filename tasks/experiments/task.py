@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lincon.tasks.experiments.body import Architecture, body_weights, count
 from lincon.tasks.experiments.choice import choose
 from lincon.tasks.experiments.options import named
+from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count
 
 if TYPE_CHECKING:
-    from lincon.tasks.experiments.data import Data
-    from lincon.tasks.experiments.learner import Learner
-    from lincon.tasks.experiments.reproduce import PaperTable
-    from lincon.tasks.experiments.scheme import Scheme
+    from lincon.tasks.experiments.data.sets import Data
+    from lincon.tasks.experiments.schemes.scheme import Scheme
+    from lincon.tasks.experiments.sweeps.reproduce import PaperTable
+    from lincon.tasks.experiments.training.learner import Learner
 
 TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
 """Modules by name of the task, each with its `TASK`."""

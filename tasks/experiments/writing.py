@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lincon.tasks.experiments.ranks import is_first
-from lincon.writing import whole
+from lincon.files.atomic import whole
+from lincon.tasks.experiments.training.ranks import is_first
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

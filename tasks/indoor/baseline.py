@@ -21,5 +21,7 @@ def baseline(data: Scenes) -> dict[str, float]:
     return {name: float(value) for name, value in errors.compute().items()}
 
 
-def _everywhere(batch: Batch, depth: torch.Tensor, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _everywhere(
+    batch: Batch, depth: torch.Tensor, normal: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     return depth.expand_as(batch.depth), normal.view(1, 3, 1, 1).expand_as(batch.normals)

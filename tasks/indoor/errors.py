@@ -52,7 +52,9 @@ class Errors(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("angles", torch.zeros(_BINS, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, depth: Tensor, normals: Tensor, true_depth: Tensor, true_normals: Tensor) -> None:
+    def update(
+        self, depth: Tensor, normals: Tensor, true_depth: Tensor, true_normals: Tensor
+    ) -> None:
         """Count the pixels of n images.
 
         Args:
@@ -68,7 +70,9 @@ class Errors(Metric):
         _check("normals", normals, (n, 3, *size))
         _check("true_normals", true_normals, (n, 3, *size))
         depths = _known(depth, true_depth, ~true_depth.isnan())
-        vectors = _known(normals.movedim(1, -1), true_normals.movedim(1, -1), ~true_normals.isnan().any(1))
+        vectors = _known(
+            normals.movedim(1, -1), true_normals.movedim(1, -1), ~true_normals.isnan().any(1)
+        )
         _check_truth(depths[1], vectors[1])
         self._count_depths(*depths)
         self._count_normals(*vectors)
@@ -85,7 +89,9 @@ class Errors(Metric):
         """(m, 3) each."""
         found, true = (vectors / vectors.norm(dim=1, keepdim=True) for vectors in (found, true))
         apart, together = (found - true).norm(dim=1), (found + true).norm(dim=1)
-        angles = 2 * torch.atan2(apart, together) * 180 / pi  # exact for small angles too, unlike an arc cosine
+        angles = (
+            2 * torch.atan2(apart, together) * 180 / pi
+        )  # exact for small angles too, unlike an arc cosine
         rounded = (angles.nan_to_num(180) / RESOLUTION).round().long()
         self.normals += len(true)
         self.squared_normal += apart.square().sum()
@@ -117,17 +123,25 @@ def _known(found: Tensor, true: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 def _check_truth(depths: Tensor, normals: Tensor) -> None:
     """(m,) and (m, 3), those that are known."""
     if not ((depths > 0) & depths.isfinite()).all():
-        raise LinconError("A true depth is not a positive finite number: mark pixels that are not known by nan.")
+        raise LinconError(
+            "A true depth is not a positive finite number: mark pixels that are not known by nan."
+        )
     if not (normals.any(1) & normals.isfinite().all(1)).all():
-        raise LinconError("A true normal is zero or infinite: mark pixels that are not known by nan.")
+        raise LinconError(
+            "A true normal is zero or infinite: mark pixels that are not known by nan."
+        )
 
 
 def _shape(true_depth: Tensor) -> torch.Size:
     if true_depth.ndim != 3:
-        raise LinconError(f"Errors was given true_depth of shape {tuple(true_depth.shape)}; it is (n, height, width).")
+        raise LinconError(
+            f"Errors was given true_depth of shape {tuple(true_depth.shape)}; it is (n, height, width)."
+        )
     return true_depth.shape
 
 
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
-        raise LinconError(f"Errors was given {name} of shape {tuple(tensor.shape)}; with this depth it is {shape}.")
+        raise LinconError(
+            f"Errors was given {name} of shape {tuple(tensor.shape)}; with this depth it is {shape}."
+        )

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.data import Data
-from lincon.tasks.experiments.learner import Learner
+from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import Measure
+from lincon.tasks.experiments.training.learner import Learner
 from lincon.tasks.indoor.data.scenes import Batch
 from lincon.tasks.indoor.errors import Errors
 from lincon.tasks.indoor.losses import berhu, cosine
@@ -34,7 +34,10 @@ class Regressor(Learner):
 
     def loss(self, batch: Batch) -> Tensor:
         outputs = zip(*(of.unbind(1) for of in self.model(batch.images)), strict=True)
-        losses = [berhu(depth, batch.depth) + NORMALS * cosine(normals, batch.normals) for depth, normals in outputs]
+        losses = [
+            berhu(depth, batch.depth) + NORMALS * cosine(normals, batch.normals)
+            for depth, normals in outputs
+        ]
         return torch.stack(losses).sum()
 
     def observe(self, batch: Batch) -> None:

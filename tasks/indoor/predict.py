@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from lincon import LinconError
-from lincon.tasks.experiments.data import standardised
-from lincon.tasks.experiments.pictures import opened
-from lincon.tasks.experiments.predicting import trained
+from lincon.tasks.experiments.data.pictures import opened
+from lincon.tasks.experiments.data.sets import standardised
+from lincon.tasks.experiments.trained.predicting import trained
 from lincon.tasks.experiments.writing import write_whole
 from lincon.tasks.indoor.data.writing import png, steps
 from lincon.tasks.indoor.models.cascade import Cascade
@@ -35,7 +35,10 @@ def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]
     """
     model, size = trained(folder, Cascade, "indoor", images)
     pictures = [_read(path) for path in images]
-    return [_write(path.stem, out, *seen(model, picture, size)) for path, picture in zip(images, pictures, strict=True)]
+    return [
+        _write(path.stem, out, *seen(model, picture, size))
+        for path, picture in zip(images, pictures, strict=True)
+    ]
 
 
 def _read(path: Path) -> Image.Image:
@@ -50,13 +53,17 @@ def _read(path: Path) -> Image.Image:
 def seen(model: Cascade, picture: Image.Image, size: int) -> tuple[Tensor, Tensor]:
     """Depth (height, width), metres, and normals (3, height, width) of a picture."""
     scale = size / min(picture.size)
-    width, height = (max(1, round(side * scale / model.multiple)) * model.multiple for side in picture.size)
+    width, height = (
+        max(1, round(side * scale / model.multiple)) * model.multiple for side in picture.size
+    )
     reduced = np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
     images = torch.from_numpy(reduced).permute(2, 0, 1).unsqueeze(0).float() / 255
     depth, normals = (of[:, -1:].flatten(0, 1) for of in model(standardised(images)))
     full = (picture.height, picture.width)
     depth = interpolate(depth.unsqueeze(1), full, mode="bilinear", align_corners=False)[0, 0]
-    return depth, normalize(interpolate(normals, full, mode="bilinear", align_corners=False)[0], dim=0)
+    return depth, normalize(
+        interpolate(normals, full, mode="bilinear", align_corners=False)[0], dim=0
+    )
 
 
 def _write(name: str, out: Path, depth: Tensor, normals: Tensor) -> list[Path]:

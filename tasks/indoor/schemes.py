@@ -3,9 +3,9 @@
 from torch import nn
 
 import lincon
-from lincon.tasks.experiments.body import Architecture, body_weights
-from lincon.tasks.experiments.scheme import Make, Scheme, vanilla
-from lincon.tasks.experiments.schemes import SHARING
+from lincon.tasks.experiments.schemes.body import Architecture, body_weights
+from lincon.tasks.experiments.schemes.scheme import Make, Scheme, vanilla
+from lincon.tasks.experiments.schemes.sharing import SHARING
 
 
 def alone(architecture: Architecture, dof: int, seed: int) -> nn.Module:

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lincon.tasks.experiments.curves import png
+from lincon.tasks.experiments.sweeps.curves import png
 from lincon.tasks.indoor.data.scenes import Batch, Scenes
 from lincon.tasks.indoor.data.writing import colours
 
@@ -40,9 +40,15 @@ def show(models: Mapping[str, Any], data: Scenes) -> bytes:
         "image": [image.permute(1, 2, 0).numpy() for image in batch.images],
         "true depth": [coloured(depth, near, far) for depth in batch.depth],
     }
-    rows |= {f"{name}\ndepth": [coloured(each, near, far) for each in depth] for name, (depth, _) in found.items()}
+    rows |= {
+        f"{name}\ndepth": [coloured(each, near, far) for each in depth]
+        for name, (depth, _) in found.items()
+    }
     rows["true normals"] = [painted(each) for each in batch.normals]
-    rows |= {f"{name}\nnormals": [painted(each) for each in normals] for name, (_, normals) in found.items()}
+    rows |= {
+        f"{name}\nnormals": [painted(each) for each in normals]
+        for name, (_, normals) in found.items()
+    }
     return _grid(rows, f"depth from {near:.1f} m (light) to {far:.1f} m (dark)")
 
 

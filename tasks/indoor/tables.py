@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from lincon.tasks.experiments.recipe import Cell
-from lincon.tasks.experiments.reproduce import PaperTable, Row
+from lincon.tasks.experiments.sweeps.reproduce import PaperTable, Row
+from lincon.tasks.experiments.training.recipe import Cell
 
 
 def row(label: str, scheme: str, *paper: float) -> Row:

@@ -15,5 +15,7 @@ def baseline(data: People) -> dict[str, float]:
     metric = PCKh()
     for batch in data.evaluation_loader(train=False):
         seen = data.prepared(batch, training=False)
-        metric.update(mean.expand_as(seen.joints[:, 0]), seen.joints[:, 0], seen.known[:, 0], seen.head)
+        metric.update(
+            mean.expand_as(seen.joints[:, 0]), seen.joints[:, 0], seen.known[:, 0], seen.head
+        )
     return {name: float(value) for name, value in metric.compute().items()}

@@ -13,11 +13,18 @@ Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 # Sky blue, vermilion and yellow of Okabe and Ito's palette, told apart by colour-blind readers as well.
-COLOURS: dict[str, Colour] = {"left": (86, 180, 233), "right": (233, 94, 13), "middle": (240, 228, 66)}
+COLOURS: dict[str, Colour] = {
+    "left": (86, 180, 233),
+    "right": (233, 94, 13),
+    "middle": (240, 228, 66),
+}
 """Of the person's own left and right side, and of what lies between."""
 
 _DARK = (25, 25, 25)
-_MIDPOINTS = {6: (2, 3), 7: (12, 13)}  # pelvis and thorax, where missing, lie between hips and between shoulders
+_MIDPOINTS = {
+    6: (2, 3),
+    7: (12, 13),
+}  # pelvis and thorax, where missing, lie between hips and between shoulders
 
 
 def skeleton_on(image: Image.Image, points: Tensor, scores: Tensor | None = None) -> Image.Image:
@@ -52,13 +59,17 @@ class _Layer:
         self.pen = ImageDraw.Draw(self.image)
         self.width = max(1.0, max(size) / 85)
 
-    def line(self, start: Point, end: Point, width: float, colour: Colour, opacity: float = 1) -> None:
+    def line(
+        self, start: Point, end: Point, width: float, colour: Colour, opacity: float = 1
+    ) -> None:
         ends = [self._fine(value) for point in (start, end) for value in point]
         self.pen.line(ends, (*colour, round(255 * opacity)), max(1, round(width * self.finer)))
 
     def dot(self, centre: Point, width: float, colour: Colour, opacity: float = 1) -> None:
         x, y, radius = self._fine(centre[0]), self._fine(centre[1]), width * self.finer / 2
-        self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), (*colour, round(255 * opacity)))
+        self.pen.ellipse(
+            (x - radius, y - radius, x + radius, y + radius), (*colour, round(255 * opacity))
+        )
 
     def over(self, picture: Image.Image) -> Image.Image:
         base = picture.convert("RGBA")
@@ -73,7 +84,9 @@ def _present(points: Tensor, scores: Tensor | None) -> tuple[dict[int, Point], d
     """Place and opacity of each joint that is not missing."""
     if points.shape != (len(JOINTS), 2) or (scores is not None and scores.shape != (len(JOINTS),)):
         given = tuple(points.shape), None if scores is None else tuple(scores.shape)
-        raise LinconError(f"A skeleton of points and scores of shapes {given}: pass (16, 2) and (16,) or None.")
+        raise LinconError(
+            f"A skeleton of points and scores of shapes {given}: pass (16, 2) and (16,) or None."
+        )
     opacity = torch.ones(len(JOINTS)) if scores is None else scores.nan_to_num(0).clamp(0, 1)
     faint = dict(enumerate(opacity.tolist()))
     places = {
@@ -90,7 +103,10 @@ def _present(points: Tensor, scores: Tensor | None) -> tuple[dict[int, Point], d
 
 
 def _side(*joints: int) -> str:
-    return next((side for joint in joints if (side := JOINTS[joint].split()[0]) in ("left", "right")), "middle")
+    return next(
+        (side for joint in joints if (side := JOINTS[joint].split()[0]) in ("left", "right")),
+        "middle",
+    )
 
 
 def _solid(layer: _Layer, places: dict[int, Point], opacity: dict[int, float]) -> None:

@@ -15,7 +15,9 @@ from lincon.tasks.pose.skeleton import JOINTS, MIRRORED
 _REACH = 3  # standard deviations beyond which a target is 0
 
 
-def targets(joints: Tensor, known: Tensor, shape: tuple[int, int], stride: int, sigma: float = 1.0) -> Tensor:
+def targets(
+    joints: Tensor, known: Tensor, shape: tuple[int, int], stride: int, sigma: float = 1.0
+) -> Tensor:
     """What a network is to answer: an unnormalised Gaussian, peak 1, around each known joint.
 
     The Gaussian stands where the joint is: its centre is not rounded to a cell, as pytorch-pose does (unbiased coding:
@@ -46,9 +48,15 @@ def targets(joints: Tensor, known: Tensor, shape: tuple[int, int], stride: int, 
     centres = centres.masked_fill(~known.bool().unsqueeze(-1), torch.inf)
     across = (torch.arange(width, device=joints.device) - centres[..., :1]).square()
     down = (torch.arange(height, device=joints.device) - centres[..., 1:]).square()
-    nearest = joints.new_full((len(joints), joints.shape[2], height, width), torch.inf, dtype=torch.float32)
-    for person in range(joints.shape[1]):  # one at a time: all at once would fill memory with padding
-        nearest = torch.minimum(nearest, down[:, person, :, :, None] + across[:, person, :, None, :])
+    nearest = joints.new_full(
+        (len(joints), joints.shape[2], height, width), torch.inf, dtype=torch.float32
+    )
+    for person in range(
+        joints.shape[1]
+    ):  # one at a time: all at once would fill memory with padding
+        nearest = torch.minimum(
+            nearest, down[:, person, :, :, None] + across[:, person, :, None, :]
+        )
     return torch.exp(nearest / (-2 * sigma**2)).masked_fill(nearest > (_REACH * sigma) ** 2, 0)
 
 
@@ -76,7 +84,9 @@ def decode(maps: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         LinconError: maps are of another shape, or empty.
     """
     if maps.ndim != 4 or 0 in maps.shape[2:]:
-        raise LinconError(f"Maps of shape {tuple(maps.shape)} cannot be decoded: pass (n, k, height, width).")
+        raise LinconError(
+            f"Maps of shape {tuple(maps.shape)} cannot be decoded: pass (n, k, height, width)."
+        )
     height, width = maps.shape[2:]
     cells = maps.float().flatten(2)
     cells = cells.masked_fill(cells.isnan().any(-1, keepdim=True), 0)
@@ -114,6 +124,8 @@ def unmirrored(maps: Tensor, parts: Sequence[int]) -> Tensor:
         )
     for part in parts:
         if MIRRORED[part] not in parts:
-            raise LinconError(f"Maps of the {JOINTS[part]} but not of the {JOINTS[MIRRORED[part]]}: pass both.")
+            raise LinconError(
+                f"Maps of the {JOINTS[part]} but not of the {JOINTS[MIRRORED[part]]}: pass both."
+            )
     counterparts = [parts.index(MIRRORED[part]) for part in parts]
     return maps.flip(-1)[:, counterparts + list(range(len(parts), maps.shape[1]))]

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from lincon.tasks.experiments.data import Data
-from lincon.tasks.experiments.learner import Learner
+from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import Measure
+from lincon.tasks.experiments.training.learner import Learner
 from lincon.tasks.pose.data.people import Batch
 from lincon.tasks.pose.heatmaps import decode, targets, unmirrored, with_background
 from lincon.tasks.pose.models.cascade import Cascade
@@ -36,7 +36,9 @@ class Pose(Learner):
     def loss(self, batch: Batch) -> Tensor:
         outputs = self.model(batch.images)
         pairs = zip(outputs.unbind(1), self.model.everybody, strict=True)
-        losses = [mse_loss(output, self.wanted(batch, everybody, outputs)) for output, everybody in pairs]
+        losses = [
+            mse_loss(output, self.wanted(batch, everybody, outputs)) for output, everybody in pairs
+        ]
         return torch.stack(losses).sum()
 
     def wanted(self, batch: Batch, everybody: bool, outputs: Tensor) -> Tensor:

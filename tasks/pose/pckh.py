@@ -51,10 +51,14 @@ class PCKh(Metric):
     def __init__(self, threshold: float = 0.5) -> None:
         super().__init__()
         if not threshold > 0:
-            raise LinconError(f"PCKh at threshold {threshold}: it must be positive; usual are 0.5 and 0.1.")
+            raise LinconError(
+                f"PCKh at threshold {threshold}: it must be positive; usual are 0.5 and 0.1."
+            )
         self.threshold = threshold
         self.add_state("correct", torch.zeros(len(JOINTS), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("annotated", torch.zeros(len(JOINTS), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state(
+            "annotated", torch.zeros(len(JOINTS), dtype=torch.long), dist_reduce_fx="sum"
+        )
 
     def update(self, predicted: Tensor, joints: Tensor, known: Tensor, head: Tensor) -> None:
         """Count the joints of n people.
@@ -90,4 +94,6 @@ class PCKh(Metric):
 
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
-        raise LinconError(f"PCKh was given {name} of shape {tuple(tensor.shape)}; with these head sizes it is {shape}.")
+        raise LinconError(
+            f"PCKh was given {name} of shape {tuple(tensor.shape)}; with these head sizes it is {shape}."
+        )

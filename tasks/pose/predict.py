@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data import standardised
-from lincon.tasks.experiments.pictures import opened
-from lincon.tasks.experiments.predicting import trained
+from lincon.tasks.experiments.data.pictures import opened
+from lincon.tasks.experiments.data.sets import standardised
+from lincon.tasks.experiments.trained.predicting import trained
 from lincon.tasks.experiments.writing import write_whole
 from lincon.tasks.pose.data.photos import crop
 from lincon.tasks.pose.drawing import skeleton_on
@@ -45,7 +45,9 @@ def predict(
     """
     model, size = trained(folder, Cascade, "pose", images)
     boxes = [around(path) if box is None else box for path in images]
-    pictures = torch.stack([crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)])
+    pictures = torch.stack(
+        [crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)]
+    )
     points, scores = seen(model, pictures, flip)
     written = []
     for path, (x, y, side), joints, peaks in zip(images, boxes, points, scores, strict=True):

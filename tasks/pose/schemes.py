@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from lincon.tasks.experiments.body import Architecture
-from lincon.tasks.experiments.scheme import Scheme, vanilla
-from lincon.tasks.experiments.schemes import SHARING
+from lincon.tasks.experiments.schemes.body import Architecture
+from lincon.tasks.experiments.schemes.scheme import Scheme, vanilla
+from lincon.tasks.experiments.schemes.sharing import SHARING
 
 
 def shared(architecture: Architecture, dof: int, seed: int) -> nn.Module:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from lincon.tasks.experiments.recipe import Cell
-from lincon.tasks.experiments.reproduce import PaperTable, Row, with_gap
+from lincon.tasks.experiments.sweeps.reproduce import PaperTable, Row, with_gap
+from lincon.tasks.experiments.training.recipe import Cell
 
 
 def row(label: str, stacks: int, scheme: str, *paper: float | None) -> Row:
@@ -11,7 +11,9 @@ def row(label: str, stacks: int, scheme: str, *paper: float | None) -> Row:
 
     def cell(models: Sequence[str], seed: int) -> Cell:
         name = models[0]
-        return Cell(f"{name}{',' if ':' in name else ':'}stacks={stacks}", scheme, 1.0, seed, "pose")
+        return Cell(
+            f"{name}{',' if ':' in name else ':'}stacks={stacks}", scheme, 1.0, seed, "pose"
+        )
 
     return Row(label, cell, paper)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lincon.tasks.experiments.body import one_sub_network
+from lincon.tasks.experiments.schemes.body import one_sub_network
 from lincon.tasks.experiments.task import Task
 from lincon.tasks.pose.baseline import baseline
 from lincon.tasks.pose.data import DATA

@@ -16,7 +16,9 @@ from tests.models import Raw
 HERE = Path(__file__).parent
 
 
-def _example(name: str, options: dict[str, object], rows: int, dof: int, seed: int) -> lincon.Generator:
+def _example(
+    name: str, options: dict[str, object], rows: int, dof: int, seed: int
+) -> lincon.Generator:
     return make(name, rows, 9, 6, options)
 
 
@@ -32,7 +34,9 @@ def main() -> None:
             else:
                 lincon.constrain(model, name, dof=9, seed=2024, **options)  # type: ignore[arg-type]
             with torch.no_grad():
-                model.get_parameter("free").copy_(torch.arange(model.get_parameter("free").numel()) / 16 - 0.25)
+                model.get_parameter("free").copy_(
+                    torch.arange(model.get_parameter("free").numel()) / 16 - 0.25
+                )
             lincon.save(model, path)
             lincon.merge(model)
             save_file(model.state_dict(), HERE / f"weights.{path.name}")

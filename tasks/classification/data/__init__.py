@@ -8,5 +8,7 @@ from lincon.tasks.classification.data.images import Batch, Images
 
 __all__ = ["DATA", "Batch", "Digits", "Images"]
 
-DATA: dict[str, type[Images]] = {data.name: data for data in (Digits, FashionMNIST, Cifar10, Cifar100, ImageNet)}
+DATA: dict[str, type[Images]] = {
+    data.name: data for data in (Digits, FashionMNIST, Cifar10, Cifar100, ImageNet)
+}
 """Data sets by name."""

@@ -29,7 +29,14 @@ class Release:
     def find(self, root: Path) -> Path | None:
         """The folder in ``root``, or ``root`` itself, that holds at least one of the files."""
         folders = (root / self.folder, root)
-        return next((folder for folder in folders if any((folder / n).is_file() for n in self.train + self.test)), None)
+        return next(
+            (
+                folder
+                for folder in folders
+                if any((folder / n).is_file() for n in self.train + self.test)
+            ),
+            None,
+        )
 
 
 class Cifar(Images):
@@ -39,7 +46,9 @@ class Cifar(Images):
     size = 32
     binary: ClassVar[Release]
     python: ClassVar[Release]
-    label_bytes: ClassVar[int]  # before the pixels of a binary record; the last of them is the label
+    label_bytes: ClassVar[
+        int
+    ]  # before the pixels of a binary record; the last of them is the label
     label_entry: ClassVar[str]  # in a file of the python release
 
     def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
@@ -61,7 +70,9 @@ class Cifar(Images):
         content = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
         record = self.label_bytes + PIXELS
         if len(content) == 0 or len(content) % record:
-            raise LinconError(f"{path} has {len(content)} bytes, no multiple of a record's {record}: fetch it again.")
+            raise LinconError(
+                f"{path} has {len(content)} bytes, no multiple of a record's {record}: fetch it again."
+            )
         records = content.view(-1, record)
         labels = records[:, self.label_bytes - 1].long()
         return self._checked(path, records[:, self.label_bytes :], labels)
@@ -69,8 +80,14 @@ class Cifar(Images):
     def _read_python(self, path: Path) -> Batch:
         entries = read_pickle(path)
         data, labels = entries.get("data"), entries.get(self.label_entry)
-        if not isinstance(data, Array) or not isinstance(labels, list) or {type(label) for label in labels} != {int}:
-            raise LinconError(f"{path} has no array 'data' or no list of numbers {self.label_entry!r}: fetch it again.")
+        if (
+            not isinstance(data, Array)
+            or not isinstance(labels, list)
+            or {type(label) for label in labels} != {int}
+        ):
+            raise LinconError(
+                f"{path} has no array 'data' or no list of numbers {self.label_entry!r}: fetch it again."
+            )
         try:
             rows, numbers = data.tensor(), torch.tensor(labels)
         except (ValueError, RuntimeError, TypeError, AttributeError) as reason:
@@ -85,7 +102,9 @@ class Cifar(Images):
     def _checked(self, path: Path, rows: Tensor, labels: Tensor) -> Batch:
         wrong = labels[(labels < 0) | (labels >= self.classes)]
         if len(wrong):
-            raise LinconError(f"{path} holds a label {wrong[0]}, outside of 0 to {self.classes - 1}: fetch it again.")
+            raise LinconError(
+                f"{path} holds a label {wrong[0]}, outside of 0 to {self.classes - 1}: fetch it again."
+            )
         return rows.reshape(-1, 3, 32, 32), labels
 
     def _augmentation(self) -> nn.Module:
@@ -100,9 +119,15 @@ class Cifar10(Cifar):
     mean = torch.tensor([0.4914, 0.4822, 0.4465])
     std = torch.tensor([0.2470, 0.2435, 0.2616])
     binary = Release(
-        "cifar-10-batches-bin", tuple(f"data_batch_{number}.bin" for number in range(1, 6)), ("test_batch.bin",)
+        "cifar-10-batches-bin",
+        tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+        ("test_batch.bin",),
     )
-    python = Release("cifar-10-batches-py", tuple(f"data_batch_{number}" for number in range(1, 6)), ("test_batch",))
+    python = Release(
+        "cifar-10-batches-py",
+        tuple(f"data_batch_{number}" for number in range(1, 6)),
+        ("test_batch",),
+    )
     label_bytes = 1
     label_entry = "labels"
 
@@ -123,7 +148,9 @@ class Cifar100(Cifar):
 def _check_there(folder: Path, names: Iterable[str]) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise LinconError(f"{folder} lacks {', '.join(missing)}: unpack the whole release, from {SOURCE}.")
+        raise LinconError(
+            f"{folder} lacks {', '.join(missing)}: unpack the whole release, from {SOURCE}."
+        )
 
 
 def _joined(batches: Iterable[Batch]) -> InMemory:

@@ -26,7 +26,9 @@ class Digits(Images):
 
     def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         images, labels = load_digits(return_X_y=True)
-        split = train_test_split(images / 16, labels, test_size=500, stratify=labels, random_state=0)
+        split = train_test_split(
+            images / 16, labels, test_size=500, stratify=labels, random_state=0
+        )
         train, test, train_labels, test_labels = (torch.from_numpy(array) for array in split)
         self.std, self.mean = (of.float().view(1) for of in torch.std_mean(train))
         return (

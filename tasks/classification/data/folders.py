@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images
 from lincon.tasks.classification.data.sets import Batch, Labelled
-from lincon.tasks.experiments.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.pictures import Unreadable, opened
 
 RESIZED = 256  # the shorter side, before any crop
 TINY = 1000  # images that are not worth starting processes for
@@ -35,7 +35,9 @@ class ImageFiles(Labelled):
         self.workers = min(8, os.cpu_count() or 1) if len(paths) >= TINY else 0
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        return torch.stack([decode(self.paths[i], self.crop, self.border) for i in indices]), self.labels[indices]
+        return torch.stack(
+            [decode(self.paths[i], self.crop, self.border) for i in indices]
+        ), self.labels[indices]
 
     def subset(self, indices: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in indices.tolist()]
@@ -55,22 +57,30 @@ def decode(path: Path, crop: int, border: int = 0) -> Tensor:
         with opened(path) as file:
             image = file.convert("RGB")
     except Exception as reason:  # a damaged image can fail in any way
-        raise Unreadable(f"{path} cannot be decoded ({reason}): fetch it again, or remove it.") from None
+        raise Unreadable(
+            f"{path} cannot be decoded ({reason}): fetch it again, or remove it."
+        ) from None
     image = image.crop((border, border, image.width - border, image.height - border))
     shorter = min(image.size)
     width, height = (RESIZED * side // shorter for side in image.size)
     left, top = round((width - crop) / 2), round((height - crop) / 2)
-    image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + crop, top + crop))
+    image = image.resize((width, height), Image.Resampling.BILINEAR).crop(
+        (left, top, left + crop, top + crop)
+    )
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def class_folders(folder: Path) -> list[str]:
     """Names of the folders in ``folder``, sorted: their places are the class indices."""
     if not folder.is_dir():
-        raise LinconError(f"{folder} is missing: pass --root FOLDER with train/<class>/ and val/<class>/ in it.")
+        raise LinconError(
+            f"{folder} is missing: pass --root FOLDER with train/<class>/ and val/<class>/ in it."
+        )
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not names:
-        raise LinconError(f"{folder} holds no class folders: pass --root FOLDER with train/<class>/ and val/<class>/.")
+        raise LinconError(
+            f"{folder} holds no class folders: pass --root FOLDER with train/<class>/ and val/<class>/."
+        )
     return names
 
 
@@ -85,7 +95,9 @@ def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
     labels: list[int] = []
     for name in class_folders(folder):
         if name not in index:
-            raise LinconError(f"{folder / name} is a class that the training images do not have: remove or rename it.")
+            raise LinconError(
+                f"{folder / name} is a class that the training images do not have: remove or rename it."
+            )
         files = image_files(folder / name)
         paths += files
         labels += [index[name]] * len(files)
@@ -95,7 +107,9 @@ def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
 def image_files(folder: Path) -> list[Path]:
     """The files of one class, sorted, hidden ones left out; LinconError if there are none."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+        names = sorted(
+            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()
+        )
     if not names:
         raise LinconError(f"{folder} holds no images: fill or remove it.")
     return [folder / name for name in names]
@@ -120,10 +134,14 @@ class ImageNet(Images):
 
     def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         if root is None:
-            raise LinconError("imagenet is not embedded: pass --root FOLDER with train/<class>/ and val/<class>/.")
+            raise LinconError(
+                "imagenet is not embedded: pass --root FOLDER with train/<class>/ and val/<class>/."
+            )
         names = class_folders(root / "train")
         self.classes = len(names)
-        return read_folders(root / "train", names, RESIZED), read_folders(root / "val", names, self.size)
+        return read_folders(root / "train", names, RESIZED), read_folders(
+            root / "val", names, self.size
+        )
 
     def _augmentation(self) -> nn.Module:
         return nn.Sequential(RandomResizedCrop((self.size, self.size)), RandomHorizontalFlip())

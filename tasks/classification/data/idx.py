@@ -19,7 +19,9 @@ PACKAGED = Path("/usr/share/datasets/fashion-mnist")
 DEFLATED = 1032
 """Bytes that one of a `.gz` can stand for."""
 
-FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+FILES = tuple(
+    f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+)
 
 
 def read_idx(path: Path, *shape: int | None) -> Tensor:
@@ -55,7 +57,9 @@ def read_idx(path: Path, *shape: int | None) -> Tensor:
         )
     if any(wanted not in (None, size) for wanted, size in zip(shape, sizes, strict=True)):
         wanted = " x ".join("n" if size is None else str(size) for size in shape)
-        raise LinconError(f"{path} holds {' x '.join(map(str, sizes))} bytes, not {wanted}: it is another data set.")
+        raise LinconError(
+            f"{path} holds {' x '.join(map(str, sizes))} bytes, not {wanted}: it is another data set."
+        )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(sizes)
 
 
@@ -74,14 +78,19 @@ class FashionMNIST(Images):
         return self._part(*paths[:2]), self._part(*paths[2:])
 
     def _part(self, image_path: Path, label_path: Path) -> Labelled:
-        images, labels = read_idx(image_path, None, self.size, self.size), read_idx(label_path, None)
+        images, labels = (
+            read_idx(image_path, None, self.size, self.size),
+            read_idx(label_path, None),
+        )
         if len(images) != len(labels):
             raise LinconError(
                 f"{image_path} holds {len(images)} images, {label_path} {len(labels)} labels: "
                 "they do not belong together; fetch both again."
             )
         if len(labels) == 0 or labels.max() >= self.classes:
-            what = f"a label {labels.max()}, above {self.classes - 1}" if len(labels) else "no labels"
+            what = (
+                f"a label {labels.max()}, above {self.classes - 1}" if len(labels) else "no labels"
+            )
             raise LinconError(f"{label_path} holds {what}: fetch it again.")
         return InMemory(images[:, None], labels.long())
 

@@ -7,7 +7,7 @@ from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 from torch import Tensor, nn
 
 from lincon.tasks.classification.data.sets import Batch, Labelled, stratified
-from lincon.tasks.experiments.data import Data
+from lincon.tasks.experiments.data.sets import Data
 
 __all__ = ["Batch", "Images", "crop_and_flip", "floats"]
 
@@ -25,7 +25,9 @@ class Images(Data):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, seed: int = 0, batch: int = 64, root: Path | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self, seed: int = 0, batch: int = 64, root: Path | None = None, limit: int | None = None
+    ) -> None:
         super().__init__(seed, batch, root, limit)
         self.augment = self._augmentation()
 

@@ -71,7 +71,9 @@ def read_mapping(folder: Path) -> dict[str, tuple[str, list[int]]]:
             raise _misfit(folder / OVERLAP, label, f"is no label in {FOLDERS}")
         if unknown:
             raise _misfit(
-                folder / OVERLAP, label, f"-> {unknown[0]!r} has no line in {LINES}, or no index in {INDICES}"
+                folder / OVERLAP,
+                label,
+                f"-> {unknown[0]!r} has no line in {LINES}, or no index in {INDICES}",
             )
         mapping[folder_of[label]] = label, [index_of[part] for part in parts]
     return mapping
@@ -81,13 +83,21 @@ def _index_of_label(folder: Path) -> dict[str, int]:
     line_of = _indices(folder / INDICES, _read_json(folder / INDICES))
     index_of_line = _inverted(folder / INDICES, line_of)
     lines = _there(folder / LINES).read_text().splitlines()
-    return {label.strip(): index_of_line[line] for line, label in enumerate(lines) if line in index_of_line}
+    return {
+        label.strip(): index_of_line[line]
+        for line, label in enumerate(lines)
+        if line in index_of_line
+    }
 
 
 def _indices(path: Path, line_of: Mapping[str, Any]) -> dict[int, int]:
     for index, line in line_of.items():
         if not (index.isdecimal() and int(index) < 1000 and isinstance(line, int)):
-            raise _misfit(path, index, f"-> {line!r} is not from an index of ImageNet's 1,000 to a line number")
+            raise _misfit(
+                path,
+                index,
+                f"-> {line!r} is not from an index of ImageNet's 1,000 to a line number",
+            )
     return {int(index): line for index, line in line_of.items()}
 
 
@@ -106,7 +116,9 @@ def _misfit(path: Path, entry: object, what: str) -> LinconError:
 
 def _there(path: Path) -> Path:
     if not path.exists():
-        raise LinconError(f"{path} is missing: pass the folder objectnet-1.0, with images/ and mappings/ in it.")
+        raise LinconError(
+            f"{path} is missing: pass the folder objectnet-1.0, with images/ and mappings/ in it."
+        )
     return path
 
 

@@ -30,7 +30,11 @@ class Array:
         if not isinstance(self.dtype, Dtype) or not isinstance(self.content, bytes):
             raise ValueError("an array is not of bytes")
         shape = self.shape
-        if not isinstance(shape, tuple) or len(shape) > 4 or any(type(n) is not int or n < 0 for n in shape):
+        if (
+            not isinstance(shape, tuple)
+            or len(shape) > 4
+            or any(type(n) is not int or n < 0 for n in shape)
+        ):
             raise ValueError("an array has no shape, or more than four dimensions")
         if prod(self.shape) != len(self.content):
             raise ValueError(f"an array of shape {self.shape} has {len(self.content)} bytes")
@@ -43,7 +47,9 @@ class Dtype:
 
     def __init__(self, name: str | bytes, *_: object) -> None:
         if name not in ("u1", b"u1"):
-            what = repr(name[:20]) if isinstance(name, str | bytes) else f"of a {type(name).__name__}"
+            what = (
+                repr(name[:20]) if isinstance(name, str | bytes) else f"of a {type(name).__name__}"
+            )
             raise ValueError(f"an array has the dtype {what}, not uint8")
 
     def __setstate__(self, state: object) -> None:
@@ -86,7 +92,9 @@ class Unpickler(_Python):
     """
 
     dispatch: ClassVar = {
-        operation: method for operation, method in _Python.dispatch.items() if _NAMES[chr(operation)] in OPERATIONS
+        operation: method
+        for operation, method in _Python.dispatch.items()
+        if _NAMES[chr(operation)] in OPERATIONS
     }
 
     def __init__(self, path: Path, content: bytes) -> None:
@@ -97,7 +105,9 @@ class Unpickler(_Python):
         if (module, name) == ENCODE:
             return self._encode
         if (module, name) not in ADMITTED:
-            raise LinconError(f"{self.path} asks for {module}.{name}, which no array needs: do not trust this file.")
+            raise LinconError(
+                f"{self.path} asks for {module}.{name}, which no array needs: do not trust this file."
+            )
         return ADMITTED[module, name]
 
     def _encode(self, text: str, _: str) -> bytes:
@@ -137,7 +147,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     try:
         entries = Unpickler(path, content).load()
-        return {key.decode() if isinstance(key, bytes) else key: value for key, value in entries.items()}
+        return {
+            key.decode() if isinstance(key, bytes) else key: value for key, value in entries.items()
+        }
     except LinconError:
         raise
     except Exception as reason:  # a damaged pickle can fail in any way

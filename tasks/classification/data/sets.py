@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.data import Split
+from lincon.tasks.experiments.data.sets import Split
 
 Batch = tuple[Tensor, Tensor]
 """Images (n, channels, height, width), uint8 or float in [0, 1], and labels (n,) int64."""

@@ -35,13 +35,19 @@ def blur(images: Tensor, strength: int, generator: torch.Generator) -> Tensor:
     """Blurs by a Gaussian, cut off at three standard deviations; the edge goes on outside. Draws nothing."""
     sigma = _number("blur", images, strength)
     side = 2 * ceil(3 * sigma) + 1
-    return gaussian_blur2d(images, (side, side), (sigma, sigma), border_type="replicate").clamp(0, 1)
+    return gaussian_blur2d(images, (side, side), (sigma, sigma), border_type="replicate").clamp(
+        0, 1
+    )
 
 
 def rotation(images: Tensor, strength: int, generator: torch.Generator) -> Tensor:
     """Turns about the centre, each image to a side drawn at random; the edge goes on outside."""
     degrees = _number("rotation", images, strength)
-    sides = torch.randint(2, (len(images),), generator=generator, device=generator.device).to(images) * 2 - 1
+    sides = (
+        torch.randint(2, (len(images),), generator=generator, device=generator.device).to(images)
+        * 2
+        - 1
+    )
     return rotate(images, degrees * sides, padding_mode="border").clamp(0, 1)
 
 
@@ -51,7 +57,12 @@ def contrast(images: Tensor, strength: int, generator: torch.Generator) -> Tenso
     return (mean + factor * (images - mean)).clamp(0, 1)
 
 
-SHIFTS: dict[str, Shift] = {"noise": noise, "blur": blur, "rotation": rotation, "contrast": contrast}
+SHIFTS: dict[str, Shift] = {
+    "noise": noise,
+    "blur": blur,
+    "rotation": rotation,
+    "contrast": contrast,
+}
 """Shifts by name; each raises LinconError for another strength, or images that are not floats."""
 
 
@@ -59,5 +70,7 @@ def _number(shift: str, images: Tensor, strength: int) -> float:
     if strength not in range(1, 6):
         raise LinconError(f"{shift} of strength {strength}: choose from 1 to 5.")
     if not images.is_floating_point():
-        raise LinconError(f"{shift} works on floats in [0, 1], not on {images.dtype}: divide by 255.")
+        raise LinconError(
+            f"{shift} works on floats in [0, 1], not on {images.dtype}: divide by 255."
+        )
     return STRENGTHS[shift][strength - 1]

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from lincon import LinconError
-from lincon.tasks.experiments.body import Architecture
+from lincon.tasks.experiments.schemes.body import Architecture
 
 
 def imported(module: str, name: str, models: Iterable[str] = ()) -> Architecture:
@@ -33,8 +33,14 @@ def _find(module: str, name: str, models: Iterable[str]) -> Callable[..., Any]:
         ) from error
     found = getattr(home, name, None)
     if not callable(found) or isinstance(found, nn.Module):
-        what = f"has no {name!r}" if found is None else f"has a {type(found).__name__} called {name!r}"
-        own = [n for n, thing in vars(home).items() if callable(thing) and getattr(thing, "__module__", "") == module]
+        what = (
+            f"has no {name!r}" if found is None else f"has a {type(found).__name__} called {name!r}"
+        )
+        own = [
+            n
+            for n, thing in vars(home).items()
+            if callable(thing) and getattr(thing, "__module__", "") == module
+        ]
         raise LinconError(
             f"Module {module!r} {what}; a function that makes a model is needed. It has: {', '.join(own) or 'none'}."
         )
@@ -42,30 +48,50 @@ def _find(module: str, name: str, models: Iterable[str]) -> Callable[..., Any]:
 
 
 def _make(
-    path: str, function: Callable[..., Any], channels: int, classes: int, size: int, *, width: float | None = None
+    path: str,
+    function: Callable[..., Any],
+    channels: int,
+    classes: int,
+    size: int,
+    *,
+    width: float | None = None,
 ) -> nn.Module:
     own = signature(function)
-    args, kwargs = _arguments(own.parameters.values(), {"channels": channels, "classes": classes, "size": size})
+    args, kwargs = _arguments(
+        own.parameters.values(), {"channels": channels, "classes": classes, "size": size}
+    )
     if "width" in own.parameters and width is not None:
         kwargs["width"] = width
     elif width not in (None, 1.0):
-        raise LinconError(f"{path} takes no argument `width`; the scheme small needs it, to make narrower networks.")
+        raise LinconError(
+            f"{path} takes no argument `width`; the scheme small needs it, to make narrower networks."
+        )
     try:
         own.bind(*args, **kwargs)
     except TypeError as error:
-        raise LinconError(f"{path} takes more than channels, classes and size: {error}; give it a default.") from error
+        raise LinconError(
+            f"{path} takes more than channels, classes and size: {error}; give it a default."
+        ) from error
     model = function(*args, **kwargs)
     if not isinstance(model, nn.Module):
         raise LinconError(f"{path} returned a {type(model).__name__}, not a torch.nn.Module.")
     if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
-        raise LinconError(f"{path} has lazy layers, whose weights cannot be counted: give them their sizes.")
+        raise LinconError(
+            f"{path} has lazy layers, whose weights cannot be counted: give them their sizes."
+        )
     return model
 
 
-def _arguments(parameters: Iterable[Parameter], values: dict[str, int]) -> tuple[tuple[int, ...], dict[str, float]]:
+def _arguments(
+    parameters: Iterable[Parameter], values: dict[str, int]
+) -> tuple[tuple[int, ...], dict[str, float]]:
     """(positional, by name): what a function with these parameters is given of ``values``."""
     parameters = [p for p in parameters if p.name != "width"]
-    keywords = {p.name for p in parameters if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)}
+    keywords = {
+        p.name
+        for p in parameters
+        if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    }
     if named := {name: value for name, value in values.items() if name in keywords}:
         return (), {**named}
     if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters):

@@ -77,8 +77,12 @@ class ResNet(nn.Module):
 
 def _check_size(size: int | None, halvings: int, form: str) -> None:
     if size is not None and size < 2**halvings:
-        remedy = "take the CIFAR form, or larger images" if form == "imagenet" else "take larger images"
-        raise LinconError(f"Images of {size} x {size} pixels cannot be halved {halvings} times: {remedy}.")
+        remedy = (
+            "take the CIFAR form, or larger images" if form == "imagenet" else "take larger images"
+        )
+        raise LinconError(
+            f"Images of {size} x {size} pixels cannot be halved {halvings} times: {remedy}."
+        )
 
 
 def _stem(channels: int, outputs: int, form: str) -> nn.Sequential:

@@ -46,15 +46,25 @@ class ViT(nn.Module):
         super().__init__()
         patch = _patch(size) if patch is None else patch
         if size % patch:
-            raise LinconError(f"Images of {size} x {size} pixels cannot be cut in patches of {patch} x {patch}.")
+            raise LinconError(
+                f"Images of {size} x {size} pixels cannot be cut in patches of {patch} x {patch}."
+            )
         if dim % heads:
-            raise LinconError(f"A dim of {dim} cannot be shared by {heads} heads; it must be a multiple of them.")
+            raise LinconError(
+                f"A dim of {dim} cannot be shared by {heads} heads; it must be a multiple of them."
+            )
         dim = heads * max(1, round(width * dim / heads))
         self.stem = nn.Conv2d(channels, dim, patch, stride=patch)
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.position_embedding = nn.Parameter(torch.zeros(1, 1 + (size // patch) ** 2, dim))
         layer = nn.TransformerEncoderLayer(
-            dim, heads, round(mlp_ratio * dim), dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            dim,
+            heads,
+            round(mlp_ratio * dim),
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
         self.body = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(dim)

@@ -3,7 +3,12 @@
 from typing import TYPE_CHECKING
 
 import torch
-from kornia.augmentation import AugmentationSequential, RandomGamma, RandomHorizontalFlip, RandomRGBShift
+from kornia.augmentation import (
+    AugmentationSequential,
+    RandomGamma,
+    RandomHorizontalFlip,
+    RandomRGBShift,
+)
 from torch import nn
 
 if TYPE_CHECKING:
@@ -25,7 +30,9 @@ class Augment(nn.Module):
             RandomRGBShift(0.1, 0.1, 0.1, p=1.0),
             data_keys=["input", "mask", "mask"],
         )
-        self.register_buffer("opposite", torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "opposite", torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1), persistent=False
+        )
 
     def forward(self, batch: "Batch") -> "Batch":
         """``images``: float in [0, 1]."""
@@ -34,4 +41,6 @@ class Augment(nn.Module):
         assert matrix is not None  # kornia's type: None before the first call
         mirrored = (matrix[:, :2, :2].det() < 0).view(-1, 1, 1, 1)
         opposite = self.get_buffer("opposite").to(normals.device)
-        return type(batch)(images, depth.squeeze(1), torch.where(mirrored, normals * opposite, normals))
+        return type(batch)(
+            images, depth.squeeze(1), torch.where(mirrored, normals * opposite, normals)
+        )

@@ -53,7 +53,10 @@ def shaded(points: Tensor, lamp: Tensor, casters: Boxes, there: Tensor) -> Tenso
 
 def _walls(camera: Camera, rays: Tensor, extent: Tensor) -> Hits:
     width, breadth, height = extent.T[..., None]
-    low, high = torch.stack((-width / 2, -breadth / 2, 0 * height)), torch.stack((width / 2, breadth / 2, height))
+    low, high = (
+        torch.stack((-width / 2, -breadth / 2, 0 * height)),
+        torch.stack((width / 2, breadth / 2, height)),
+    )
     ahead, place = rays > 0, camera.place.T[..., None]
     x, y, z = torch.where(ahead, high - place, low - place) * inverse(rays)
     depth = torch.minimum(torch.minimum(x, y), z)
@@ -85,7 +88,10 @@ def _rectangles(camera: Camera, boxes: Boxes, size: int) -> tuple[Tensor, Tensor
     corners = boxes.corners() - camera.place.T[..., None]
     x, y, z = (dot(axis, corners) for axis in camera.axes)
     places = torch.stack((x, y)) / z * camera.focal[:, None] + (size - 1) / 2
-    low, high = (places.amin(2) - 0.01).ceil().clamp_(0, size), (places.amax(2) + 0.01).floor().clamp_(-1, size - 1)
+    low, high = (
+        (places.amin(2) - 0.01).ceil().clamp_(0, size),
+        (places.amax(2) + 0.01).floor().clamp_(-1, size - 1),
+    )
     # Where the box reaches behind the camera its corners tell nothing but whether it is aside of the whole picture.
     behind, limit = (z < _NEAR).any(1), z * (size / 2 / camera.focal)[:, None]
     aside = torch.stack([(of > limit).all(1) for of in (x, -x, y, -y)]).any(0) | (z < _NEAR).all(1)
@@ -93,7 +99,9 @@ def _rectangles(camera: Camera, boxes: Boxes, size: int) -> tuple[Tensor, Tensor
     return low.long(), torch.where(aside, -1, high).long()
 
 
-def _fronts(boxes: Boxes, place: Tensor, rays: Tensor, box: Tensor, ray: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _fronts(
+    boxes: Boxes, place: Tensor, rays: Tensor, box: Tensor, ray: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of each pair of a box and a ray the depth and the axis at which it enters, and whether it does."""
     start = boxes.inside(place[boxes.room].T)
     cosine, sine, *rest = torch.cat((boxes.turn.T, -start, boxes.half.T)).index_select(1, box)
@@ -106,14 +114,18 @@ def _fronts(boxes: Boxes, place: Tensor, rays: Tensor, box: Tensor, ray: Tensor)
     return near, axis, (near < far) & (near > 0)
 
 
-def _cover(hits: Hits, camera: Camera, rays: Tensor, boxes: Boxes, met: tuple[Tensor, Tensor, Tensor]) -> None:
+def _cover(
+    hits: Hits, camera: Camera, rays: Tensor, boxes: Boxes, met: tuple[Tensor, Tensor, Tensor]
+) -> None:
     """Put what is met at ``boxes`` before the walls. ``met``: ray, depth and axis, one each for every box."""
     ray, depth, axis = met
     ahead = rays.flatten(1).index_select(1, ray)
     x, y, z = boxes.inside(camera.place.T[:, boxes.room] + ahead * depth)
     cosine, sine = boxes.turn.unbind(1)
     level, side = axis == 2, axis == 0
-    upright = torch.stack((torch.where(side, cosine, -sine), torch.where(side, sine, cosine), torch.zeros_like(x)))
+    upright = torch.stack(
+        (torch.where(side, cosine, -sine), torch.where(side, sine, cosine), torch.zeros_like(x))
+    )
     normal = torch.where(level, torch.tensor([[0.0], [0.0], [1.0]]), upright)
     hits.depth.view(-1)[ray] = depth
     hits.normal.view(3, -1)[:, ray] = normal * torch.where(dot(normal, ahead) > 0, -1.0, 1.0)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.indoor.data.furniture import KINDS
 from lincon.tasks.indoor.data.geometry import Boxes, Camera
 from lincon.tasks.pose.data.anatomy import compose, rotation
@@ -20,14 +20,27 @@ OWN = 3
 _BERTH = 0.4  # metres between the camera and everything else
 _NAMES = list(KINDS)
 _HUNG = torch.tensor([_NAMES.index(name) for name in ("window", "picture", "picture", "door")])
-_COMMON = ("cupboard", "cupboard", "shelf", "bed", "sofa", "table", "table", "chair", "chair", "box")
+_COMMON = (
+    "cupboard",
+    "cupboard",
+    "shelf",
+    "bed",
+    "sofa",
+    "table",
+    "table",
+    "chair",
+    "chair",
+    "box",
+)
 _STANDING = torch.tensor([_NAMES.index(name) for name in _COMMON])
 
 _LEAST, _MOST = (torch.tensor([kind[end] for kind in KINDS.values()]) for end in range(2))
 _AT_WALL = torch.tensor([kind.at_wall for kind in KINDS.values()])
 _COUNT = torch.tensor([len(kind.boxes) for kind in KINDS.values()])
 _FIRST = torch.tensor(list(accumulate(_COUNT.tolist(), initial=0)))
-_ENDS = torch.tensor([box[:3] for kind in KINDS.values() for box in kind.boxes])  # (box, axis, end, share and metres)
+_ENDS = torch.tensor(
+    [box[:3] for kind in KINDS.values() for box in kind.boxes]
+)  # (box, axis, end, share and metres)
 _MATERIAL = torch.tensor([box.material for kind in KINDS.values() for box in kind.boxes])
 _FOOT = torch.tensor([0.5, 0.5, 1])  # of a size: what shares are of
 
@@ -97,11 +110,17 @@ def _camera(draws: Draws, extent: Tensor, size: int) -> Camera:
 
 def _furnished(draws: Draws, extent: Tensor, camera: Tensor) -> Pieces:
     k = HUNG + STANDING
-    kind = torch.cat((_HUNG[draws.index(len(_HUNG), HUNG)], _STANDING[draws.index(len(_STANDING), STANDING)]), 1)
+    kind = torch.cat(
+        (_HUNG[draws.index(len(_HUNG), HUNG)], _STANDING[draws.index(len(_STANDING), STANDING)]), 1
+    )
     at_wall = _AT_WALL[kind]
-    size, above = (_LEAST[kind] + (_MOST - _LEAST)[kind] * draws.uniform(0, 1, k, 4)).split((3, 1), -1)
+    size, above = (_LEAST[kind] + (_MOST - _LEAST)[kind] * draws.uniform(0, 1, k, 4)).split(
+        (3, 1), -1
+    )
     straight = at_wall | draws.happens(0.4, k)
-    turn = rotation(2, torch.where(straight, draws.index(4, k) * 90, draws.uniform(0, 360, k)))[..., :2, 0]
+    turn = rotation(2, torch.where(straight, draws.index(4, k) * 90, draws.uniform(0, 360, k)))[
+        ..., :2, 0
+    ]
     back = turn.flip(-1) * torch.tensor([-1, 1])
     foot = turn.abs() * size[..., :1] + back.abs() * size[..., 1:2]
     bounds = torch.cat((foot, size[..., 2:]), -1)

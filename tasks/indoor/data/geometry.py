@@ -49,7 +49,10 @@ class Camera(NamedTuple):
     def rays(self, size: int) -> Tensor:
         """(3, n, size²): through the pixels' centres, row by row, as long as makes their depth 1."""
         places = torch.arange(size) - (size - 1) / 2
-        x, y = (of.reshape(1, -1) / self.focal[:, None] for of in torch.meshgrid(places, places, indexing="xy"))
+        x, y = (
+            of.reshape(1, -1) / self.focal[:, None]
+            for of in torch.meshgrid(places, places, indexing="xy")
+        )
         right, down, forward = self.axes
         return right * x + down * y + forward
 
@@ -97,7 +100,10 @@ class Boxes(NamedTuple):
         """(3, m, 8), in the room's axes."""
         x, y, z = (self.half.T[..., None] * _CORNERS[:, None]).unbind(0)
         cosine, sine = self.turn.T[..., None]
-        return torch.stack((cosine * x - sine * y, cosine * y + sine * x, z)) + self.centre.T[..., None]
+        return (
+            torch.stack((cosine * x - sine * y, cosine * y + sine * x, z))
+            + self.centre.T[..., None]
+        )
 
 
 def dot(one: Tensor, other: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.indoor.data.casting import shaded
 from lincon.tasks.indoor.data.furnishing import Pieces
 from lincon.tasks.indoor.data.geometry import dot
@@ -31,7 +31,9 @@ def lamps(draws: Draws, extent: Tensor) -> Lamps:
     """Under the ceilings of rooms of sizes ``extent`` (n, 3); only one in half of them."""
     share = torch.cat((draws.uniform(-0.35, 0.35, 2, 2), draws.uniform(0.8, 0.96, 2, 1)), -1)
     second = torch.stack((torch.ones(len(extent)), draws.happens(0.5).float()), 1)
-    return Lamps(share * extent[:, None], draws.uniform(1.5, 4, 2) * second, draws.uniform(0.12, 0.4))
+    return Lamps(
+        share * extent[:, None], draws.uniform(1.5, 4, 2) * second, draws.uniform(0.12, 0.4)
+    )
 
 
 def light(points: Tensor, normals: Tensor, extent: Tensor, lamps: Lamps, pieces: Pieces) -> Tensor:
@@ -57,20 +59,36 @@ def exposed(reflected: Tensor, glow: Tensor, draws: Draws, keys: Tensor) -> Tens
     tint = draws.uniform(0.88, 1.12, 3).T[..., None]
     shown = reflected * torch.where(glow > 0, glow, gain) * tint
     grain = noise(keys, 3 * pixels).view(n, 3, pixels) * draws.uniform(0.01, 0.09, 1, 1)
-    return shown.clamp_(0, 1).sqrt_().mul_(255).transpose(0, 1).add(grain).clamp_(0, 255).round_().byte()
+    return (
+        shown.clamp_(0, 1)
+        .sqrt_()
+        .mul_(255)
+        .transpose(0, 1)
+        .add(grain)
+        .clamp_(0, 255)
+        .round_()
+        .byte()
+    )
 
 
 def _arriving(points: Tensor, normals: Tensor, lamps: Lamps, which: int) -> Tensor:
     way = lamps.place[:, which].T[..., None] - points
     square = dot(way, way)
-    return dot(way, normals).clamp_(min=0).div_(square.sqrt().mul_(square + 0.3)).mul_(lamps.power[:, which, None])
+    return (
+        dot(way, normals)
+        .clamp_(min=0)
+        .div_(square.sqrt().mul_(square + 0.3))
+        .mul_(lamps.power[:, which, None])
+    )
 
 
 def _open(points: Tensor, normals: Tensor, extent: Tensor) -> Tensor:
     """(n, p): the share of light that corners leave."""
     x, y, z = points
     width, breadth, height = extent.T[..., None]
-    distance = torch.stack((width / 2 - x.abs(), breadth / 2 - y.abs(), torch.minimum(z, height - z)))
+    distance = torch.stack(
+        (width / 2 - x.abs(), breadth / 2 - y.abs(), torch.minimum(z, height - z))
+    )
     close = (1 - distance / _CORNER).clamp_(min=0).square_() * (1 - normals * normals)
     first, second, third = 1 - 0.35 * close
     return first * second * third

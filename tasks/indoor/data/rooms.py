@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits, key
-from lincon.tasks.experiments.draws import Draws
-from lincon.tasks.experiments.made import Made
+from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.synthetic import Made
 from lincon.tasks.indoor.data.casting import cast
 from lincon.tasks.indoor.data.furnishing import rooms
 from lincon.tasks.indoor.data.lighting import exposed, lamps, light
@@ -44,10 +44,19 @@ class Rooms(Made):
         hits = cast(camera, rays, extent, pieces.boxes())
         draws = Draws(look)
         surface = materials(draws, pieces.glazed).at(hits.material)
-        falling = light(camera.points(rays, hits.depth), hits.normal, extent, lamps(draws, extent), pieces)
+        falling = light(
+            camera.points(rays, hits.depth), hits.normal, extent, lamps(draws, extent), pieces
+        )
         glass = surface.glow > 0
-        reflected = colours(hits, surface, camera.footprint(rays, hits)) * torch.where(glass, 1, falling)
+        reflected = colours(hits, surface, camera.footprint(rays, hits)) * torch.where(
+            glass, 1, falling
+        )
         images = exposed(reflected, surface.glow, draws, noise)
         depth = hits.depth.masked_fill(glass, torch.nan)
         normals = camera.seen(hits.normal).masked_fill(glass, torch.nan).transpose(0, 1)
-        return Batch(*(of.unflatten(-1, (self.size, self.size)).contiguous() for of in (images, depth, normals)))
+        return Batch(
+            *(
+                of.unflatten(-1, (self.size, self.size)).contiguous()
+                for of in (images, depth, normals)
+            )
+        )

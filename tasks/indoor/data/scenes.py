@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lincon.tasks.experiments.data import Data, standardised
+from lincon.tasks.experiments.data.sets import Data, standardised
 from lincon.tasks.indoor.data.augment import Augment
 
 
@@ -33,7 +33,13 @@ class Scenes(Data):
     evaluation_batch = 64
 
     def __init__(
-        self, seed: int = 0, batch: int = 16, root: Path | None = None, limit: int | None = None, *, size: int = 64
+        self,
+        seed: int = 0,
+        batch: int = 16,
+        root: Path | None = None,
+        limit: int | None = None,
+        *,
+        size: int = 64,
     ) -> None:
         self.size = size
         super().__init__(seed, batch, root, limit)

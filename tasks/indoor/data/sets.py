@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from lincon import LinconError
-from lincon.tasks.experiments.data import Split
-from lincon.tasks.experiments.remembered import Remembered
+from lincon.tasks.experiments.data.cached import Remembered
+from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.indoor.data import stanford
 from lincon.tasks.indoor.data.rooms import Rooms
 from lincon.tasks.indoor.data.scenes import Scenes
@@ -24,7 +24,13 @@ class RayCast(Scenes):
     name = "rooms"
 
     def __init__(
-        self, seed: int = 0, batch: int = 16, root: Path | None = None, limit: int | None = None, *, size: int = 64
+        self,
+        seed: int = 0,
+        batch: int = 16,
+        root: Path | None = None,
+        limit: int | None = None,
+        *,
+        size: int = 64,
     ) -> None:
         self.count = 4096 if limit is None else limit
         super().__init__(seed, batch, root, size=size)
@@ -32,7 +38,10 @@ class RayCast(Scenes):
     def _read(self, root: Path | None) -> tuple[Split, Split]:
         if self.count < 1:
             raise LinconError(f"{self.count} training images asked for: choose 1 or more.")
-        training, test = Rooms(self.count, seed=0, size=self.size), Rooms(TEST, seed=1, size=self.size)
+        training, test = (
+            Rooms(self.count, seed=0, size=self.size),
+            Rooms(TEST, seed=1, size=self.size),
+        )
         return Remembered(training) if self.count <= FEW else training, Remembered(test)
 
 
@@ -61,6 +70,8 @@ class Stanford(Scenes):
 
     def _read(self, root: Path | None) -> tuple[Split, Split]:
         if root is None:
-            raise LinconError(f"{self.name} is not embedded: pass --root FOLDER with area_1/data/rgb/ and so on.")
+            raise LinconError(
+                f"{self.name} is not embedded: pass --root FOLDER with area_1/data/rgb/ and so on."
+            )
         training, test, self.note = stanford.read(root, self.fold, size=self.size)
         return training, test

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data import Split
-from lincon.tasks.experiments.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.indoor.data.scenes import Batch
 
 FOLDS = {
@@ -80,7 +80,9 @@ class Frames(Split):
         return len(self.frames)
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        return Batch(*map(torch.stack, zip(*(view(self.frames[i], self.size) for i in indices), strict=True)))
+        return Batch(
+            *map(torch.stack, zip(*(view(self.frames[i], self.size) for i in indices), strict=True))
+        )
 
     def subset(self, indices: Tensor) -> "Frames":
         """The views at ``indices`` alone."""
@@ -118,9 +120,14 @@ def read(
         raise LinconError(f"fold {fold} is none of the data set's: choose 1, 2 or 3.")
     parts = (FOLDS[fold][0] if train is None else train, FOLDS[fold][1] if test is None else test)
     check_areas(root, parts)
-    training, testing = (Frames([f for area in part for f in frames_of(folder(root, area))], size) for part in parts)
+    training, testing = (
+        Frames([f for area in part for f in frames_of(folder(root, area))], size) for part in parts
+    )
     what = f"Fold {fold}" if train is None and test is None else "Areas as asked for, no fold"
-    counts = [f"{len(n)} views of {listed(part)}" for n, part in zip((training, testing), parts, strict=True)]
+    counts = [
+        f"{len(n)} views of {listed(part)}"
+        for n, part in zip((training, testing), parts, strict=True)
+    ]
     return training, testing, f"{what}: {counts[1]} for the test, {counts[0]} for training."
 
 
@@ -134,7 +141,9 @@ def check_areas(root: Path, parts: tuple[tuple[str, ...], tuple[str, ...]]) -> N
     wanted = parts[0] + parts[1]
     strange = [area for area in wanted if area not in AREAS]
     if strange:
-        raise LinconError(f"there is no {listed(strange)} in 2D-3D-Semantics: choose from {', '.join(AREAS)}.")
+        raise LinconError(
+            f"there is no {listed(strange)} in 2D-3D-Semantics: choose from {', '.join(AREAS)}."
+        )
     if not all(parts) or len(set(wanted)) < len(wanted):
         raise LinconError(
             f"training on {listed(parts[0])} and testing on {listed(parts[1])}: name one area or more for each, and "
@@ -159,7 +168,9 @@ def frames_of(data: Path) -> list[Frame]:
     files = {kind: files_of(data / kind, suffix) for kind, (suffix, _) in KINDS.items()}
     names = sorted(set().union(*files.values()))
     if not names:
-        raise LinconError(f"{data} holds no views (camera_*_frame_*_domain_rgb.png in rgb/): unpack its tar again.")
+        raise LinconError(
+            f"{data} holds no views (camera_*_frame_*_domain_rgb.png in rgb/): unpack its tar again."
+        )
     for kind, (suffix, _) in KINDS.items():
         lacking = [name for name in names if name not in files[kind]]
         if lacking:
@@ -183,14 +194,18 @@ def files_of(place: Path, suffix: str) -> dict[Name, Path]:
         if match := pattern.fullmatch(file):
             name = match[1].replace("__", "_"), int(match[2])
             if name in found:
-                raise LinconError(f"{place / file} shows the same view as {found[name].name}: remove one of the two.")
+                raise LinconError(
+                    f"{place / file} shows the same view as {found[name].name}: remove one of the two."
+                )
             found[name] = place / file
     return found
 
 
 def view(frame: Frame, size: int) -> Batch:
     """The batch's row of one view."""
-    picture, *others = (load(path, formats) for path, (_, formats) in zip(frame, KINDS.values(), strict=True))
+    picture, *others = (
+        load(path, formats) for path, (_, formats) in zip(frame, KINDS.values(), strict=True)
+    )
     width, height = picture.size
     for path, other in zip(frame[1:], others, strict=True):
         if other.size != picture.size:
@@ -199,14 +214,18 @@ def view(frame: Frame, size: int) -> Batch:
                 "again, or leave the view out."
             )
     if width != height:
-        raise Unreadable(f"{frame.rgb} has {width} x {height} pixels, and must be square: leave the view out.")
+        raise Unreadable(
+            f"{frame.rgb} has {width} x {height} pixels, and must be square: leave the view out."
+        )
     image = picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     places = (2 * np.arange(size) + 1) * width // (2 * size)
     depths, colours = (np.asarray(other)[places[:, None], places] for other in others)
     depth, normals = metres(depths), directions(colours.transpose(2, 0, 1))
     for path, known in ((frame.depth, depth), (frame.normal, normals)):
         if np.isnan(known).all():
-            raise Unreadable(f"{path} has no pixel that is known, at {size} x {size}: leave the view out.")
+            raise Unreadable(
+                f"{path} has no pixel that is known, at {size} x {size}: leave the view out."
+            )
     return Batch(*map(torch.from_numpy, (np.array(image).transpose(2, 0, 1), depth, normals)))
 
 
@@ -219,9 +238,13 @@ def load(path: Path, formats: Sequence[str]) -> Image.Image:
             *_, bits, colours = file.read(26)  # of the header, which comes first
         found = f"{bits}-bit {COLOURS[colours]}"
     except Exception as reason:  # a damaged picture can fail in any way
-        raise Unreadable(f"{path} cannot be read ({reason}): fetch it again, or leave the view out.") from None
+        raise Unreadable(
+            f"{path} cannot be read ({reason}): fetch it again, or leave the view out."
+        ) from None
     if found not in formats:
-        raise Unreadable(f"{path} is {found}, not {' or '.join(formats)}: fetch it as it was released.")
+        raise Unreadable(
+            f"{path} is {found}, not {' or '.join(formats)}: fetch it as it was released."
+        )
     return picture
 
 

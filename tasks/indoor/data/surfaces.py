@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.indoor.data.furnishing import OWN
 from lincon.tasks.indoor.data.geometry import Hits
 from lincon.tasks.indoor.data.noise import CLOUDS, TONES
@@ -34,7 +34,12 @@ _CEILINGS = _choice("plain")
 _WALLS = _choice("plain", "plain", "plain", "clouds", "stripes", "bricks")
 _THINGS = _choice("plain", "plain", "plain", "clouds", "clouds", "stripes", "planks", "checker")
 # Grey from and to, and how far colours are from it at most.
-_FLOOR, _CEILING, _WALL, _THING = (0.15, 0.6, 0.8), (0.7, 0.95, 0.1), (0.4, 0.9, 0.6), (0.1, 0.85, 1.6)
+_FLOOR, _CEILING, _WALL, _THING = (
+    (0.15, 0.6, 0.8),
+    (0.7, 0.95, 0.1),
+    (0.4, 0.9, 0.6),
+    (0.1, 0.85, 1.6),
+)
 
 
 class Materials(NamedTuple):
@@ -78,16 +83,26 @@ def materials(draws: Draws, glazed: Tensor) -> Materials:
     glow = torch.zeros(len(glazed), count)
     glow[:, OWN + 1 :: 2] = glazed * draws.uniform(0.45, 1.3, 1)
     low, high, strong = torch.tensor([_FLOOR, _CEILING, _WALL, *[_THING] * things]).T[..., None]
-    grey, hue = low + (high - low) * draws.uniform(0, 1, count, 1), draws.uniform(-0.5, 0.5, count, 3)
+    grey, hue = (
+        low + (high - low) * draws.uniform(0, 1, count, 1),
+        draws.uniform(-0.5, 0.5, count, 3),
+    )
     warm = hue + torch.tensor([0.12, 0, -0.12])
     colour = (grey * (1 + strong * draws.uniform(0, 1, count, 1) * warm)).clamp(0.02, 1)
-    other = (colour * draws.uniform(0.4, 1, count, 1) + draws.uniform(0, 0.3, count, 3)).clamp(0.02, 1)
+    other = (colour * draws.uniform(0.4, 1, count, 1) + draws.uniform(0, 0.3, count, 3)).clamp(
+        0.02, 1
+    )
     colour = torch.where(glow[..., None] > 0, 0.75 + 0.25 * colour, colour)
-    kinds = [of[draws.index(len(of), m)] for of, m in ((_FLOORS, 1), (_CEILINGS, 1), (_WALLS, 1), (_THINGS, things))]
+    kinds = [
+        of[draws.index(len(of), m)]
+        for of, m in ((_FLOORS, 1), (_CEILINGS, 1), (_WALLS, 1), (_THINGS, things))
+    ]
     pattern = _TABLE[torch.where(glow > 0, 0, torch.cat(kinds, 1))]
     cell, rest = pattern.split((2, 5), -1)
     salt = draws.index(len(TONES), count)
-    numbers = torch.cat((cell * draws.uniform(0.12, 0.32, count, 1), rest, torch.stack((salt, glow), -1)), -1)
+    numbers = torch.cat(
+        (cell * draws.uniform(0.12, 0.32, count, 1), rest, torch.stack((salt, glow), -1)), -1
+    )
     return Materials(colour.movedim(-1, 0), other.movedim(-1, 0), *numbers.unbind(-1))
 
 
@@ -109,7 +124,9 @@ def colours(hits: Hits, surface: Materials, footprint: Tensor) -> Tensor:
     bright = 1 + surface.tone * sharp * (_tone(row, column, surface.salt) - 0.5)
     bright += surface.cloud * (_cloud(hits.across, hits.along, surface.salt) - 0.5)
     edge = torch.minimum(torch.minimum(x, width - x), torch.minimum(y, height - y))
-    joint = ((surface.joint / 2 - edge) / footprint + 0.5).clamp_(0, 1) * (surface.joint / footprint).clamp_(max=1)
+    joint = ((surface.joint / 2 - edge) / footprint + 0.5).clamp_(0, 1) * (
+        surface.joint / footprint
+    ).clamp_(max=1)
     bright *= 1 - 0.55 * joint
     return (surface.colour + (surface.other - surface.colour) * second).mul_(bright)
 

@@ -34,7 +34,9 @@ def write(batch: Batch, root: Path, area: str, start: int = 0) -> None:
         LinconError: a batch or an area that is not so, and the number of the view.
     """
     if area not in AREAS:
-        raise LinconError(f"area {area} is none of 2D-3D-Semantics: choose from {', '.join(AREAS)}.")
+        raise LinconError(
+            f"area {area} is none of 2D-3D-Semantics: choose from {', '.join(AREAS)}."
+        )
     views = [[part.numpy(force=True) for part in view] for view in zip(*batch, strict=True)]
     for number, (image, depth, normals) in enumerate(views, start):
         check(number, image, depth, normals)
@@ -44,24 +46,36 @@ def write(batch: Batch, root: Path, area: str, start: int = 0) -> None:
         name = f"camera_{camera}_office_1_frame_{number}_domain"
         write_whole(data / "rgb" / f"{name}_rgb.png", png(image.transpose(1, 2, 0)))
         write_whole(data / "depth" / f"{name}_depth.png", png(steps(depth)))
-        write_whole(data / "normal" / f"{name}_normals.png", png(colours(normals).transpose(1, 2, 0)))
+        write_whole(
+            data / "normal" / f"{name}_normals.png", png(colours(normals).transpose(1, 2, 0))
+        )
 
 
 def check(number: int, image: np.ndarray, depth: np.ndarray, normals: np.ndarray) -> None:
     """Raise unless the view can be written and read again."""
     size = image.shape[-1]
-    if image.dtype != np.uint8 or not image.shape == normals.shape == (3, size, size) or depth.shape != (size, size):
+    if (
+        image.dtype != np.uint8
+        or not image.shape == normals.shape == (3, size, size)
+        or depth.shape != (size, size)
+    ):
         raise LinconError(
             f"view {number} is {image.dtype} {image.shape}, depth {depth.shape} and normals {normals.shape}: give "
             "uint8 (3, size, size), (size, size) and (3, size, size)."
         )
     if (depth <= 0).any():
-        raise LinconError(f"view {number} has a depth of {np.nanmin(depth)} m: it must be positive, or nan.")
+        raise LinconError(
+            f"view {number} has a depth of {np.nanmin(depth)} m: it must be positive, or nan."
+        )
     lengths = np.sqrt((normals**2).sum(0))
     if (abs(lengths - 1) > UNIT).any():
-        raise LinconError(f"view {number} has normals that are not of unit length: divide them by it, or give nan.")
+        raise LinconError(
+            f"view {number} has normals that are not of unit length: divide them by it, or give nan."
+        )
     if np.isnan(depth).all() or np.isnan(lengths).all():
-        raise LinconError(f"view {number} has no pixel with known depth, or none with known normals: leave it out.")
+        raise LinconError(
+            f"view {number} has no pixel with known depth, or none with known normals: leave it out."
+        )
 
 
 def steps(depth: np.ndarray) -> np.ndarray:

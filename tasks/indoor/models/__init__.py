@@ -5,8 +5,8 @@ A model has in `body` the sub-networks that the schemes of sharing act upon. To 
 
 from functools import partial
 
-from lincon.tasks.experiments.body import Architecture
 from lincon.tasks.experiments.options import named
+from lincon.tasks.experiments.schemes.body import Architecture
 from lincon.tasks.indoor.models.cascade import FORMS
 
 MODELS: dict[str, Architecture] = {name: partial(form, copies=2) for name, form in FORMS.items()}

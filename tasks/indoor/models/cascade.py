@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lincon import LinconError
-from lincon.tasks.experiments.body import Architecture
 from lincon.tasks.experiments.options import check_positive
+from lincon.tasks.experiments.schemes.body import Architecture
 from lincon.tasks.indoor.models.network import SubNetwork
 
 REUSE = "none", "weights", "all"
@@ -56,21 +56,29 @@ class Cascade(nn.Module):
         width: float = 1.0,
     ) -> None:
         super().__init__()
-        check_positive(size=size, copies=copies, blocks=blocks, convolutions=convolutions, width=width)
+        check_positive(
+            size=size, copies=copies, blocks=blocks, convolutions=convolutions, width=width
+        )
         halvings = _halvings(stride, widths)
         self.multiple = 2**halvings
         _check_size(size, self.multiple)
         if len(levels) < halvings:
-            raise LinconError(f"{len(levels)} levels for an image that is halved {halvings} times: give one for each.")
+            raise LinconError(
+                f"{len(levels)} levels for an image that is halved {halvings} times: give one for each."
+            )
         wide, decoder = _scaled(widths, width), _scaled(levels[:halvings], width)
         self.copies = copies
-        self.body = _sub_networks(partial(SubNetwork, stride, wide, blocks, decoder, convolutions), copies, reuse)
+        self.body = _sub_networks(
+            partial(SubNetwork, stride, wide, blocks, decoder, convolutions), copies, reuse
+        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         depth, normals = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
         depths, directions = [], []
         for position in range(self.copies):
-            depth, normals = self.body[position % len(self.body)](torch.cat([images, depth, normals], dim=1))
+            depth, normals = self.body[position % len(self.body)](
+                torch.cat([images, depth, normals], dim=1)
+            )
             depths.append(depth.squeeze(1))
             directions.append(normals)
         return torch.stack(depths, dim=1), torch.stack(directions, dim=1)
@@ -78,7 +86,9 @@ class Cascade(nn.Module):
 
 FORMS: dict[str, Architecture] = {
     "resnet18": Cascade,
-    "small": partial(Cascade, stride=2, widths=(16, 32, 64), blocks=1, levels=(32, 16, 8), convolutions=1),
+    "small": partial(
+        Cascade, stride=2, widths=(16, 32, 64), blocks=1, levels=(32, 16, 8), convolutions=1
+    ),
 }
 """Cascades by name: as published but for the encoder, and for images of 64 x 64 pixels on a CPU."""
 

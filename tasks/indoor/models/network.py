@@ -25,7 +25,12 @@ class SubNetwork(nn.Module):
     """
 
     def __init__(
-        self, stride: int, widths: Sequence[int], blocks: int, levels: Sequence[int], convolutions: int
+        self,
+        stride: int,
+        widths: Sequence[int],
+        blocks: int,
+        levels: Sequence[int],
+        convolutions: int,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(stride, widths, blocks)
@@ -51,7 +56,10 @@ class Encoder(nn.Module):
         super().__init__()
         first = _stage(widths[0], widths[0], 1, blocks)
         if stride == 4:
-            parts = [_convolution(INPUTS, widths[0], 7, 2), nn.Sequential(nn.MaxPool2d(3, 2, padding=1), first)]
+            parts = [
+                _convolution(INPUTS, widths[0], 7, 2),
+                nn.Sequential(nn.MaxPool2d(3, 2, padding=1), first),
+            ]
         else:
             parts = [nn.Sequential(_convolution(INPUTS, widths[0], 3, stride), first)]
         later = (_stage(widths[i], widths[i + 1], 2, blocks) for i in range(len(widths) - 1))
@@ -77,11 +85,15 @@ class Decoder(nn.Module):
         convolutions: number of them in each level.
     """
 
-    def __init__(self, channels: Sequence[int], levels: Sequence[int], convolutions: int, outputs: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], levels: Sequence[int], convolutions: int, outputs: int
+    ) -> None:
         super().__init__()
         joined = [*channels[1:], 0][: len(levels)]
         inputs = [channels[0], *(own + other for own, other in zip(levels, joined, strict=True))]
-        self.levels = nn.ModuleList(_level(inputs[i], own, convolutions) for i, own in enumerate(levels))
+        self.levels = nn.ModuleList(
+            _level(inputs[i], own, convolutions) for i, own in enumerate(levels)
+        )
         self.out = nn.Conv2d(inputs[-1], outputs, 3, padding=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -103,7 +115,9 @@ class BasicBlock(nn.Module):
         self.first = _convolution(inputs, outputs, 3, stride)
         self.second = _convolution(outputs, outputs, 3, relu=False)
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else _convolution(inputs, outputs, 1, stride, relu=False)
+        self.shortcut = (
+            nn.Identity() if same else _convolution(inputs, outputs, 1, stride, relu=False)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         return (self.second(self.first(features)) + self.shortcut(features)).relu()
@@ -116,14 +130,20 @@ def unit(vectors: Tensor) -> Tensor:
     return (vectors / lengths.clamp(min=_SHORTEST)).where(~(lengths < _SHORTEST), straight)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, *, relu: bool = True) -> nn.Sequential:
-    layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)]
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, *, relu: bool = True
+) -> nn.Sequential:
+    layers = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
 
 def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(
-        BasicBlock(inputs, outputs, stride), *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1))
+        BasicBlock(inputs, outputs, stride),
+        *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)),
     )
 
 

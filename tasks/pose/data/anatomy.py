@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.data.keyed_random import Draws
 
 _STEPS = 4096  # angles in a full turn
 _SINES = torch.tensor([sin(2 * pi * step / _STEPS) for step in range(_STEPS)])
@@ -47,7 +47,9 @@ _LEGS = torch.tensor(
     ],
     dtype=torch.float32,
 )
-_LEAN = torch.tensor([(-4, 8), (-8, 15), (-3, 12), (-5, 25), (-15, 20), (15, 45), (-10, 20)], dtype=torch.float32)
+_LEAN = torch.tensor(
+    [(-4, 8), (-8, 15), (-3, 12), (-5, 25), (-15, 20), (15, 45), (-10, 20)], dtype=torch.float32
+)
 
 
 class Body(NamedTuple):
@@ -71,7 +73,15 @@ class Body(NamedTuple):
 
 
 LENGTHS = {
-    **{"thigh": 0.245, "shin": 0.245, "foot": 0.1, "hip": 0.055, "spine": 0.285, "shoulder": 0.115, "neck": 0.05},
+    **{
+        "thigh": 0.245,
+        "shin": 0.245,
+        "foot": 0.1,
+        "hip": 0.055,
+        "spine": 0.285,
+        "shoulder": 0.115,
+        "neck": 0.05,
+    },
     **{"head": 0.15, "upper arm": 0.17, "forearm": 0.15, "hand": 0.06},
 }
 """Of an average body; hip and shoulder from the middle."""
@@ -82,14 +92,22 @@ VARIATION = 0.08
 
 def bodies(draws: Draws) -> Body:
     """One body for each key, turned any way to the camera, its pelvis at the origin."""
-    lengths = dict(zip(LENGTHS, draws.uniform(1 - VARIATION, 1 + VARIATION, len(LENGTHS)).unbind(1), strict=True))
+    lengths = dict(
+        zip(
+            LENGTHS,
+            draws.uniform(1 - VARIATION, 1 + VARIATION, len(LENGTHS)).unbind(1),
+            strict=True,
+        )
+    )
     lengths = {name: LENGTHS[name] * factor for name, factor in lengths.items()}
     kind, other = draws.index(len(_LEGS)), draws.index(len(_LEGS))
     kind = torch.where(draws.happens(0.3), kind % 3, other)  # upright more often than not
     pelvis = _turned(draws.uniform(0, 360), draws.uniform(-8, 18), draws.uniform(-10, 10))
     lean = _within(_LEAN[kind], draws.uniform(0, 1))
     chest = compose(pelvis, _turned(draws.uniform(-20, 20), -lean, draws.uniform(-12, 12)))
-    head = compose(chest, _turned(draws.uniform(-50, 50), draws.uniform(-25, 15), draws.uniform(-12, 12)))
+    head = compose(
+        chest, _turned(draws.uniform(-50, 50), draws.uniform(-25, 15), draws.uniform(-12, 12))
+    )
 
     origin = torch.zeros_like(pelvis[..., 0])
     hips = _beside(origin, pelvis, lengths["hip"])
@@ -101,14 +119,20 @@ def bodies(draws: Draws) -> Body:
     knees, ankles, toes = _legs(draws, kind, hips, pelvis, lengths)
 
     middle = torch.stack((origin, thorax, neck, top), 1)
-    right, left = (torch.stack([pair[:, side] for pair in (ankles, knees, hips)], 1) for side in (0, 1))
-    arms = [torch.stack([pair[:, side] for pair in (wrists, elbows, shoulders)], 1) for side in (0, 1)]
+    right, left = (
+        torch.stack([pair[:, side] for pair in (ankles, knees, hips)], 1) for side in (0, 1)
+    )
+    arms = [
+        torch.stack([pair[:, side] for pair in (wrists, elbows, shoulders)], 1) for side in (0, 1)
+    ]
     joints = torch.cat((right, left.flip(1), middle, arms[0], arms[1].flip(1)), 1)
     skull = draws.uniform(0.05, 0.06)
     return Body(joints, hands, toes, pelvis, chest, head, draws.uniform(0.8, 1.3), skull)
 
 
-def _arms(draws: Draws, shoulders: Tensor, chest: Tensor, lengths: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _arms(
+    draws: Draws, shoulders: Tensor, chest: Tensor, lengths: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Elbows, wrists and tips of the hands, (n, 2, 3) each."""
     kinds = draws.index(len(_ARMS), 2)
     kinds[:, 1] = torch.where(draws.happens(0.3), kinds[:, 0], kinds[:, 1])

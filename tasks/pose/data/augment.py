@@ -2,7 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from kornia.augmentation import AugmentationSequential, RandomAffine, RandomHorizontalFlip, RandomRGBShift
+from kornia.augmentation import (
+    AugmentationSequential,
+    RandomAffine,
+    RandomHorizontalFlip,
+    RandomRGBShift,
+)
 from torch import nn
 
 from lincon.tasks.pose.skeleton import MIRRORED
@@ -36,4 +41,6 @@ class Augment(nn.Module):
         joints, mirrored = points.view_as(batch.joints), (by < 0).view(-1, 1, 1)
         known = batch.known[:, :, list(MIRRORED)].where(mirrored, batch.known)
         joints = joints[:, :, list(MIRRORED)].where(mirrored.unsqueeze(-1), joints)
-        return type(batch)(images, joints * known.unsqueeze(-1), known, batch.head * by.abs().sqrt())
+        return type(batch)(
+            images, joints * known.unsqueeze(-1), known, batch.head * by.abs().sqrt()
+        )

@@ -5,11 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.pose.data.anatomy import Body
 
-_SKIN = torch.tensor([(250, 214, 188), (232, 186, 150), (205, 150, 110), (160, 108, 72), (116, 74, 50), (78, 50, 36)])
-_HAIR = torch.tensor([(24, 20, 20), (60, 38, 24), (110, 72, 36), (206, 168, 96), (150, 60, 30), (170, 170, 172)])
+_SKIN = torch.tensor(
+    [(250, 214, 188), (232, 186, 150), (205, 150, 110), (160, 108, 72), (116, 74, 50), (78, 50, 36)]
+)
+_HAIR = torch.tensor(
+    [(24, 20, 20), (60, 38, 24), (110, 72, 36), (206, 168, 96), (150, 60, 30), (170, 170, 172)]
+)
 
 
 class Parts(NamedTuple):
@@ -34,7 +38,14 @@ class Parts(NamedTuple):
 NAMES = (
     *("right shoe", "left shoe", "right shin", "left shin", "right thigh", "left thigh"),
     *("right flank", "left flank", "belly", "shoulders", "neck"),
-    *("right upper arm", "left upper arm", "right forearm", "left forearm", "right hand", "left hand"),
+    *(
+        "right upper arm",
+        "left upper arm",
+        "right forearm",
+        "left forearm",
+        "right hand",
+        "left hand",
+    ),
     *("head", "hair", "fringe", "right eye", "left eye", "nose", "bag", "strap", "watch"),
 )
 """What the parts of `dressed` are, in order."""
@@ -57,14 +68,27 @@ def dressed(body: Body, draws: Draws) -> Parts:
 
 
 def _part(
-    start: Tensor, end: Tensor, radii: tuple[Tensor, Tensor], colour: Tensor, rim: float = 0.35, lift: float = 0
+    start: Tensor,
+    end: Tensor,
+    radii: tuple[Tensor, Tensor],
+    colour: Tensor,
+    rim: float = 0.35,
+    lift: float = 0,
 ) -> Parts:
     """Parts of one colour (n, 3) from points ``start`` to points ``end``, (n, k, 3) or (n, 3), of radii (n,) each."""
     start, end = (points if points.ndim == 3 else points[:, None] for points in (start, end))
     n, k, _ = start.shape
     colours = colour[:, None, None].expand(n, k, 2, 3)
     thickness = torch.stack(radii, 1)[:, None].expand(n, k, 2)
-    return Parts(start, end, thickness, colours, torch.ones(n, k), torch.full((n, k), rim), torch.full((n, k), lift))
+    return Parts(
+        start,
+        end,
+        thickness,
+        colours,
+        torch.ones(n, k),
+        torch.full((n, k), rim),
+        torch.full((n, k), lift),
+    )
 
 
 def _sleeved(part: Parts, cloth: Tensor, length: Tensor) -> Parts:
@@ -115,7 +139,9 @@ def _head(body: Body, skin: Tensor, hair: Tensor) -> list[Parts]:
     left, down, front = body.head.unbind(-1)
     broad = radius[:, None]
     crown, jaw = top + down * broad, neck - down * (0.75 * broad)
-    eyes = (crown + down * 0.012 + front * (0.65 * broad))[:, None] + left[:, None] * torch.tensor([[-0.022], [0.022]])
+    eyes = (crown + down * 0.012 + front * (0.65 * broad))[:, None] + left[:, None] * torch.tensor(
+        [[-0.022], [0.022]]
+    )
     nose = crown + down * 0.022 + front * (0.95 * broad)
     nape = crown + down * 0.045 - front * (0.4 * broad)
     fringe = crown - down * (0.62 * broad) + front * (0.5 * broad)
@@ -123,7 +149,9 @@ def _head(body: Body, skin: Tensor, hair: Tensor) -> list[Parts]:
     return [
         _part(crown + down * 0.006, jaw, (0.94 * radius, 0.78 * radius), skin, rim=0.2),
         _part(crown - front * (0.22 * broad), nape, (radius, 0.8 * radius), hair),
-        _part(fringe - left * 0.02, fringe + left * 0.02, (0.35 * radius, 0.35 * radius), hair, rim=0),
+        _part(
+            fringe - left * 0.02, fringe + left * 0.02, (0.35 * radius, 0.35 * radius), hair, rim=0
+        ),
         _part(eyes, eyes, (eye, eye), hair * 0.3, rim=0, lift=-0.01),
         _part(nose, nose + down * 0.016, (0.8 * eye, 0.9 * eye), skin * 0.72, rim=0),
     ]
@@ -145,4 +173,11 @@ def _bag(body: Body, colour: Tensor, worn: Tensor) -> list[Parts]:
 def _watch(body: Body, colour: Tensor, worn: Tensor) -> Parts:
     wrist, elbow = body.joints[:, 15], body.joints[:, 14]
     size = torch.where(worn, 0.03 * body.girth, 0.001)
-    return _part(wrist + (elbow - wrist) * 0.22, wrist + (elbow - wrist) * 0.3, (size, size), colour, rim=0, lift=0.004)
+    return _part(
+        wrist + (elbow - wrist) * 0.22,
+        wrist + (elbow - wrist) * 0.3,
+        (size, size),
+        colour,
+        rim=0,
+        lift=0.004,
+    )

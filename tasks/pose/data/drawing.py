@@ -55,7 +55,9 @@ def _paint_one(canvas: Tensor, capsule: Capsules) -> None:
     place = (lines[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).expand(n, 3, -1)
     pixels = canvas.view(n, 3, -1)
     below = pixels.gather(2, place)
-    pixels.scatter_(2, place, colour.view_as(below).sub_(below).mul_(cover.view(n, 1, -1)).add_(below))
+    pixels.scatter_(
+        2, place, colour.view_as(below).sub_(below).mul_(cover.view(n, 1, -1)).add_(below)
+    )
 
 
 def _window(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, int]:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits, key
-from lincon.tasks.experiments.draws import Draws
-from lincon.tasks.experiments.made import Made
+from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.synthetic import Made
 from lincon.tasks.pose.data.anatomy import Body, bodies
 from lincon.tasks.pose.data.clothing import Parts, dressed
 from lincon.tasks.pose.data.drawing import Capsules, paint, paint_boxes
@@ -44,10 +44,14 @@ class Figures(Made):
         self.people = people
 
     def make(self, indices: Tensor) -> Batch:
-        scene, noise, *people = (bits(key(self.seed, _STREAM, stream), indices) for stream in range(2 + self.people))
+        scene, noise, *people = (
+            bits(key(self.seed, _STREAM, stream), indices) for stream in range(2 + self.people)
+        )
         draws = Draws(scene)
         canvas = background(draws, self.size)
-        there = torch.cat((torch.ones(len(indices), 1).bool(), draws.happens(_COMPANY, self.people - 1)), 1)
+        there = torch.cat(
+            (torch.ones(len(indices), 1).bool(), draws.happens(_COMPANY, self.people - 1)), 1
+        )
         crowd = [person(keys, self.size) for keys in people]
         for other in range(1, self.people):
             crowd[other] = _moved(crowd[other], crowd[0], draws, self.size)
@@ -58,7 +62,9 @@ class Figures(Made):
         paint_boxes(canvas, obstacle(draws, self.size))
         joints = torch.stack([each.joints() for each in crowd], 1)
         known = there[:, :, None].expand(-1, -1, len(JOINTS)).contiguous()
-        return Batch(lit(canvas, draws, noise), joints * known[..., None], known, crowd[0].head_size())
+        return Batch(
+            lit(canvas, draws, noise), joints * known[..., None], known, crowd[0].head_size()
+        )
 
 
 class View(NamedTuple):
@@ -75,7 +81,9 @@ class View(NamedTuple):
 
     def zoom(self, points: Tensor) -> Tensor:
         """(n, k, 3) -> (n, k): pixels of a stature there."""
-        return self.scale[:, None] * (self.distance[:, None] / (self.distance[:, None] - points[..., 2]))
+        return self.scale[:, None] * (
+            self.distance[:, None] / (self.distance[:, None] - points[..., 2])
+        )
 
     def __call__(self, points: Tensor) -> Tensor:
         """(n, k, 3) -> (n, k, 2), pixels."""
@@ -106,7 +114,9 @@ class Person(NamedTuple):
         zoom = torch.stack((view.zoom(parts.start), view.zoom(parts.end)), 2)
         depth = (parts.start[..., 2] + parts.end[..., 2]) / 2 + parts.lift
         start, end = view(parts.start), view(parts.end)
-        return Capsules(start, end, parts.radii * zoom, parts.colours, parts.change, parts.rim, depth)
+        return Capsules(
+            start, end, parts.radii * zoom, parts.colours, parts.change, parts.rim, depth
+        )
 
 
 def person(keys: Tensor, size: int) -> Person:

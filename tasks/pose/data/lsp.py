@@ -9,7 +9,22 @@ from lincon import LinconError
 from lincon.tasks.pose.data.matlab import load
 from lincon.tasks.pose.data.photos import Person
 
-JOINTS = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)  # of LSP's fourteen, the place in `skeleton.JOINTS`
+JOINTS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    10,
+    11,
+    12,
+    13,
+    14,
+    15,
+    8,
+    9,
+)  # of LSP's fourteen, the place in `skeleton.JOINTS`
 NECK, TOP = 8, 9
 PEOPLE = 2000  # of whom the first half is for training
 ENLARGED = 1.25  # the box, in extents of the joints: MPII's, whose scale is a person's height
@@ -37,7 +52,9 @@ def read(root: Path, extended: bool = False) -> tuple[list[Person], list[Person]
     folder = root / "lsp_dataset"
     joints, _ = annotations(folder)
     if len(joints) != PEOPLE:
-        raise LinconError(f"{folder / 'joints.mat'} holds {len(joints)} people, not {PEOPLE}: fetch it again.")
+        raise LinconError(
+            f"{folder / 'joints.mat'} holds {len(joints)} people, not {PEOPLE}: fetch it again."
+        )
     half, everything = PEOPLE // 2, np.ones((PEOPLE // 2, 14), bool)
     training = persons(folder, "im{:04d}.jpg", joints[:half], everything)
     validation = persons(folder, "im{:04d}.jpg", joints[half:], everything, first=half + 1)
@@ -60,21 +77,31 @@ def annotations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         raise LinconError(f"{path} is missing: unpack {folder.name}.zip so that it lies there.")
     joints = np.atleast_3d(load(path, ("joints",)).get("joints", np.empty(0)))
     if joints.shape[:2] not in ((3, 14), (14, 3)) or joints.dtype.kind not in "iuf":
-        raise LinconError(f"{path} has joints of {joints.dtype} {joints.shape}, not (3, 14, n) or (14, 3, n) numbers.")
+        raise LinconError(
+            f"{path} has joints of {joints.dtype} {joints.shape}, not (3, 14, n) or (14, 3, n) numbers."
+        )
     by_person = joints.transpose((2, 1, 0) if joints.shape[0] == 3 else (2, 0, 1)).astype(float)
     return by_person[..., :2], by_person[..., 2]
 
 
-def persons(folder: Path, name: str, joints: np.ndarray, known: np.ndarray, first: int = 1) -> list[Person]:
+def persons(
+    folder: Path, name: str, joints: np.ndarray, known: np.ndarray, first: int = 1
+) -> list[Person]:
     """The people of one folder. ``joints``: (n, 14, 2), from 1; ``known``: (n, 14); ``first``: number of the first."""
     names = [name.format(number) for number in range(first, first + len(joints))]
     broken = (known & ~np.isfinite(joints).all(2)).any(1)
     if broken.any():
         where = names[int(broken.argmax())]
-        raise LinconError(f"{folder / 'joints.mat'}: the joints of {where} are not finite numbers: fetch it again.")
+        raise LinconError(
+            f"{folder / 'joints.mat'}: the joints of {where} are not finite numbers: fetch it again."
+        )
     poses = np.full((len(joints), 16, 2), np.nan)
     poses[:, JOINTS] = np.where(known[..., None], joints - 1, np.nan)
-    return [person(folder / "images" / at, pose) for at, pose in zip(names, poses, strict=True) if extent(pose) > 0]
+    return [
+        person(folder / "images" / at, pose)
+        for at, pose in zip(names, poses, strict=True)
+        if extent(pose) > 0
+    ]
 
 
 def extent(pose: np.ndarray) -> float:

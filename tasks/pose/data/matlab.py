@@ -46,10 +46,14 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
         check(content)
         with warnings.catch_warnings():
             warnings.simplefilter("error", MatReadWarning)  # of two variables of one name
-            found = loadmat(BytesIO(content), variable_names=names, struct_as_record=False, squeeze_me=True)
+            found = loadmat(
+                BytesIO(content), variable_names=names, struct_as_record=False, squeeze_me=True
+            )
         return dict(found)
     except Exception as reason:  # scipy and NumPy raise whatever the bytes lead them to
-        raise LinconError(f"{path} cannot be read as a MATLAB 5 file ({in_a_line(reason)}): fetch it again.") from None
+        raise LinconError(
+            f"{path} cannot be read as a MATLAB 5 file ({in_a_line(reason)}): fetch it again."
+        ) from None
 
 
 def check(content: bytes) -> None:
@@ -149,12 +153,19 @@ class _Walk:
             return at
         if kind == STRUCT:
             _, low, high, at = self.data(at, stop, (INT32,))
-            width = int.from_bytes(self.content[low:high], "little" if self.order == "<" else "big", signed=True)
+            width = int.from_bytes(
+                self.content[low:high], "little" if self.order == "<" else "big", signed=True
+            )
             _, low, high, at = self.data(at, stop, (INT8,))
             if width < 1 or (high - low) % width:
                 raise ValueError(f"field names of {high - low} bytes, {width} each, at byte {low}")
-            names = [self.content[start : start + width].rstrip(b"\0") for start in range(low, high, width)]
-            if len({*names}) < len(names) or not all(re.fullmatch(rb"[A-Za-z]\w*", name) for name in names):
+            names = [
+                self.content[start : start + width].rstrip(b"\0")
+                for start in range(low, high, width)
+            ]
+            if len({*names}) < len(names) or not all(
+                re.fullmatch(rb"[A-Za-z]\w*", name) for name in names
+            ):
                 raise ValueError(f"field names {names[:8]} at byte {low}")
             if not names and count > 1:
                 raise ValueError(f"{count} structs without a field at byte {low}")
@@ -169,5 +180,9 @@ class _Walk:
 
     def _alike(self, at: int) -> bytes:
         """Head of an array without a name, up to its numbers: arrays of equal heads are checked once."""
-        small = self.tag.unpack_from(self.content, at + 48)[0] >> 16 if at + 56 <= len(self.content) else 0
+        small = (
+            self.tag.unpack_from(self.content, at + 48)[0] >> 16
+            if at + 56 <= len(self.content)
+            else 0
+        )
         return self.content[at : at + (52 if small else 56)]

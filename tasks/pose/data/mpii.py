@@ -49,7 +49,11 @@ def read(root: Path) -> tuple[list[Person], list[Person], str]:
     if not isinstance(release, mat_struct):
         raise LinconError(f"{path} holds no struct RELEASE: fetch it again.")
     pictures = training_pictures(Entry(release, f"{path}: RELEASE"))
-    people = {(i, j): person for i, picture in pictures.items() for j, person in annotated(picture, images).items()}
+    people = {
+        (i, j): person
+        for i, picture in pictures.items()
+        for j, person in annotated(picture, images).items()
+    }
     found = next((root / name for name in DETECTIONS if (root / name).is_file()), None)
     keys = tompson(found, pictures) if found else eighth(people)
     taken = {i for i, _ in keys}
@@ -87,7 +91,10 @@ class Entry:
         """The structs in a field: several, one that was squeezed, or none where it is missing or empty."""
         value = self.value(name)
         structs = [] if value is None else np.atleast_1d(np.asarray(value, object)).ravel().tolist()
-        entries = [Entry(struct, f"{self.place}.{name}({number})") for number, struct in enumerate(structs, 1)]
+        entries = [
+            Entry(struct, f"{self.place}.{name}({number})")
+            for number, struct in enumerate(structs, 1)
+        ]
         for entry in entries:
             if not isinstance(entry.struct, mat_struct):
                 entry.refuse("is no struct")
@@ -97,15 +104,25 @@ class Entry:
         """A field with one finite number."""
         value = self.value(name)
         if not isinstance(value, int | float | np.number) or not math.isfinite(value):
-            self.refuse(f"has {name} = {value!r}, not a finite number" if value is not None else f"lacks {name}")
+            self.refuse(
+                f"has {name} = {value!r}, not a finite number"
+                if value is not None
+                else f"lacks {name}"
+            )
         return float(value)
 
 
 def annotation(root: Path) -> Path:
     """The annotation file in ``root`` or one folder further down."""
-    paths = [path for path in (root / ANNOTATION, *sorted(root.glob(f"*/{ANNOTATION}"))) if path.is_file()]
+    paths = [
+        path
+        for path in (root / ANNOTATION, *sorted(root.glob(f"*/{ANNOTATION}")))
+        if path.is_file()
+    ]
     if not paths:
-        raise LinconError(f"{ANNOTATION} is neither in {root} nor one folder down: unpack MPII's annotations there.")
+        raise LinconError(
+            f"{ANNOTATION} is neither in {root} nor one folder down: unpack MPII's annotations there."
+        )
     return paths[0]
 
 
@@ -120,10 +137,18 @@ def photos_of(root: Path, path: Path) -> Path:
 def training_pictures(release: Entry) -> dict[int, Entry]:
     """The entries of annolist whose joints are given, by their number."""
     pictures = release.entries("annolist")
-    train = np.atleast_1d(release.value("img_train")) if release.value("img_train") is not None else np.empty(0)
+    train = (
+        np.atleast_1d(release.value("img_train"))
+        if release.value("img_train") is not None
+        else np.empty(0)
+    )
     if len(pictures) != train.size:
         release.refuse(f"annolist has {len(pictures)} entries, img_train {train.size}")
-    return {i: picture for i, (picture, flag) in enumerate(zip(pictures, train.flat, strict=True), 1) if flag == 1}
+    return {
+        i: picture
+        for i, (picture, flag) in enumerate(zip(pictures, train.flat, strict=True), 1)
+        if flag == 1
+    }
 
 
 def annotated(picture: Entry, images: Path) -> dict[int, Person]:
@@ -137,7 +162,9 @@ def annotated(picture: Entry, images: Path) -> dict[int, Person]:
         if places and scale is not None:
             joints = np.stack([poses[j], *(pose for other, pose in poses.items() if other != j)])
             known = np.isfinite(joints[..., 0])
-            people[j] = Person(image, *box(rects[j], places[0]), np.nan_to_num(joints), known, head(rects[j]))
+            people[j] = Person(
+                image, *box(rects[j], places[0]), np.nan_to_num(joints), known, head(rects[j])
+            )
     return people
 
 
@@ -154,7 +181,9 @@ def photo(picture: Entry) -> str:
 def pose_of(rect: Entry) -> np.ndarray:
     """Joints (16, 2) in pixels from 0, nan where not annotated."""
     joints = np.full((16, 2), np.nan)
-    for point in (point for points in rect.entries("annopoints") for point in points.entries("point")):
+    for point in (
+        point for points in rect.entries("annopoints") for point in points.entries("point")
+    ):
         joint = point.number("id")
         if joint not in range(16):
             point.refuse(f"has id = {joint:g}, which is not one of 0 to 15")
@@ -169,27 +198,41 @@ def box(rect: Entry, place: Entry) -> tuple[tuple[float, float], float]:
     scale = rect.number("scale")
     if scale <= 0:
         rect.refuse(f"has scale = {scale:g}, which is not positive")
-    return (place.number("x") - 1, place.number("y") - 1 + LOWERED * scale), ENLARGED * HEIGHT * scale
+    return (
+        place.number("x") - 1,
+        place.number("y") - 1 + LOWERED * scale,
+    ), ENLARGED * HEIGHT * scale
 
 
 def head(rect: Entry) -> float:
     """Head size of PCKh in pixels, nan where there is no head box."""
     if any(rect.value(name) is None for name in ("x1", "y1", "x2", "y2")):
         return math.nan
-    diagonal = math.hypot(rect.number("x2") - rect.number("x1"), rect.number("y2") - rect.number("y1"))
+    diagonal = math.hypot(
+        rect.number("x2") - rect.number("x1"), rect.number("y2") - rect.number("y1")
+    )
     return HEAD * diagonal or math.nan
 
 
 def tompson(path: Path, pictures: dict[int, Entry]) -> set[Key]:
     """The validation people of Tompson et al. 2015."""
     content = load(path, (*INDICES, "RELEASE"))
-    holders = [content, *(vars(value) for value in content.values() if isinstance(value, mat_struct))]
+    holders = [
+        content,
+        *(vars(value) for value in content.values() if isinstance(value, mat_struct)),
+    ]
     holder = next((holder for holder in holders if all(name in holder for name in INDICES)), None)
     if holder is None:
-        raise LinconError(f"{path} lacks {' or '.join(INDICES)}: fetch it again, or remove it for another split.")
+        raise LinconError(
+            f"{path} lacks {' or '.join(INDICES)}: fetch it again, or remove it for another split."
+        )
     indices = [np.atleast_1d(holder[name]).ravel() for name in INDICES]
-    if len(indices[0]) != len(indices[1]) or any(array.dtype.kind not in "uif" for array in indices):
-        raise LinconError(f"{path}: {' and '.join(INDICES)} are not equally many numbers: fetch it again.")
+    if len(indices[0]) != len(indices[1]) or any(
+        array.dtype.kind not in "uif" for array in indices
+    ):
+        raise LinconError(
+            f"{path}: {' and '.join(INDICES)} are not equally many numbers: fetch it again."
+        )
     keys = list(zip(*(array.tolist() for array in indices), strict=True))
     for place, (i, j) in enumerate(keys, 1):
         if i not in pictures or j not in range(1, len(pictures[i].entries("annorect")) + 1):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lincon.tasks.experiments.data import Data, standardised
+from lincon.tasks.experiments.data.sets import Data, standardised
 from lincon.tasks.pose.data.augment import Augment
 
 
@@ -37,7 +37,13 @@ class People(Data):
     evaluation_batch = 128
 
     def __init__(
-        self, seed: int = 0, batch: int = 64, root: Path | None = None, limit: int | None = None, *, size: int = 256
+        self,
+        seed: int = 0,
+        batch: int = 64,
+        root: Path | None = None,
+        limit: int | None = None,
+        *,
+        size: int = 256,
     ) -> None:
         self.size = size
         super().__init__(seed, batch, root, limit)

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data import Split
-from lincon.tasks.experiments.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.pose.data.people import Batch
 
 CROWD = 8  # people of a photo that a batch has room for
@@ -59,7 +59,9 @@ class Photos(Split):
 
     def __init__(self, people: Sequence[Person], size: int, margin: float = 1.0) -> None:
         if size < 1 or not 0 < margin < float("inf") or round(size * margin) < 1:
-            raise LinconError(f"people of size {size} with margin {margin} are no pictures: both must be positive.")
+            raise LinconError(
+                f"people of size {size} with margin {margin} are no pictures: both must be positive."
+            )
         self.people, self.size, self.margin = people, size, margin
         self.crowd = min(CROWD, max((len(person.joints) for person in people), default=1))
         self.workers = min(8, os.cpu_count() or 1) if len(people) >= TINY else 0
@@ -68,7 +70,9 @@ class Photos(Split):
         return len(self.people)
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        return Batch(*map(torch.stack, zip(*(self._view(self.people[i]) for i in indices), strict=True)))
+        return Batch(
+            *map(torch.stack, zip(*(self._view(self.people[i]) for i in indices), strict=True))
+        )
 
     def subset(self, indices: Tensor) -> "Photos":
         """The people at ``indices`` alone."""
@@ -82,7 +86,9 @@ class Photos(Split):
         known = np.zeros((self.crowd, 16), bool)
         known[: len(shown)] = person.known[shown]
         joints = np.zeros((self.crowd, 16, 2), np.float32)
-        joints[: len(shown)] = (person.joints[shown] - person.centre) * (pixels / side) + (pixels - 1) / 2
+        joints[: len(shown)] = (person.joints[shown] - person.centre) * (pixels / side) + (
+            pixels - 1
+        ) / 2
         joints[~known] = 0
         head = torch.tensor(person.head * pixels / side, dtype=torch.float32)
         return Batch(image, torch.from_numpy(joints), torch.from_numpy(known), head)
@@ -113,5 +119,7 @@ def crop(path: Path, centre: tuple[float, float], side: float, pixels: int) -> T
             part = file.convert("RGB").crop((left, top, right, bottom))
         resized = part.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
     except Exception as reason:  # a damaged photo can fail in any way
-        raise Unreadable(f"{path} cannot be read ({reason}): fetch it again, or leave it out.") from None
+        raise Unreadable(
+            f"{path} cannot be read ({reason}): fetch it again, or leave it out."
+        ) from None
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)

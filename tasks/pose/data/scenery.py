@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits
-from lincon.tasks.experiments.draws import Draws
+from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.pose.data.anatomy import rotation
 from lincon.tasks.pose.data.drawing import Boxes, paint_boxes
 
@@ -44,7 +44,9 @@ def lit(canvas: Tensor, draws: Draws, keys: Tensor) -> Tensor:
     down = (torch.arange(height) - (height - 1) / 2) * slope[:, 1:]
     light = (draws.uniform(0.6, 1.15, 1, 1) + across[:, None]) + down[:, :, None]
     tint = draws.uniform(0.9, 1.1, 3)[:, :, None, None] * 255
-    noise = _noise(keys, canvas.shape[1:].numel()).view_as(canvas) * draws.uniform(0.02, 0.22, 1, 1, 1)
+    noise = _noise(keys, canvas.shape[1:].numel()).view_as(canvas) * draws.uniform(
+        0.02, 0.22, 1, 1, 1
+    )
     return canvas.mul_(light[:, None]).mul_(tint).add_(noise).clamp_(0, 255).round_().byte()
 
 
@@ -57,7 +59,9 @@ def _noise(keys: Tensor, count: int) -> Tensor:
 def _add_stripes(canvas: Tensor, draws: Draws) -> None:
     size = canvas.shape[-1]
     direction = _direction(draws) * draws.uniform(2, 9, 1) / size
-    phase = (torch.arange(size) * direction[:, :1])[:, None] + (torch.arange(size) * direction[:, 1:])[:, :, None]
+    phase = (torch.arange(size) * direction[:, :1])[:, None] + (
+        torch.arange(size) * direction[:, 1:]
+    )[:, :, None]
     wave = (phase - phase.floor()).sub_(0.5).abs_().mul_(4).sub_(1)
     strength = draws.uniform(-0.25, 0.25, 3) * draws.happens(0.4, 1)
     canvas += wave[:, None] * strength[:, :, None, None]

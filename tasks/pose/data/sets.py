@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
-from lincon.tasks.experiments.data import Split
-from lincon.tasks.experiments.remembered import Remembered
+from lincon.tasks.experiments.data.cached import Remembered
+from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.pose.data import lsp, mpii
 from lincon.tasks.pose.data.figures import Figures
 from lincon.tasks.pose.data.people import People
@@ -83,7 +83,9 @@ class LspExtended(Mpii):
     name = "lsp-extended"
 
     def _read(self, root: Path | None) -> tuple[Photos, Photos]:
-        return self._photos(*lsp.read(_given(root, self.name, "lsp_dataset/ and lspet_dataset/"), extended=True))
+        return self._photos(
+            *lsp.read(_given(root, self.name, "lsp_dataset/ and lspet_dataset/"), extended=True)
+        )
 
 
 def _given(root: Path | None, name: str, what: str) -> Path:

@@ -50,7 +50,9 @@ class Hourglass(Cascade):
         self.stride = stride
         self.everybody = (False,) * stacks
         self.stem = _stem(channels, stride)
-        self.body = nn.ModuleList(SubNetwork(channels, len(JOINTS), depth) for _ in range(1 if reuse else stacks))
+        self.body = nn.ModuleList(
+            SubNetwork(channels, len(JOINTS), depth) for _ in range(1 if reuse else stacks)
+        )
         self.links = nn.ModuleList(Link(channels, len(JOINTS)) for _ in range(stacks - 1))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -32,7 +32,9 @@ class PoseMachine(Cascade):
     background = True
     parts = (9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5)
 
-    def __init__(self, size: int, *, stages: int = 6, width: float = 1.0, reuse: bool = False) -> None:
+    def __init__(
+        self, size: int, *, stages: int = 6, width: float = 1.0, reuse: bool = False
+    ) -> None:
         super().__init__()
         _check(size, stages, width)
         narrow, channels, wide = (max(1, round(width * published)) for published in (32, 128, 512))
@@ -40,7 +42,9 @@ class PoseMachine(Cascade):
         self.everybody = (True,) + (False,) * (stages - 1)
         self.first = nn.Sequential(*_features(channels), *_first_maps(channels, narrow, wide, maps))
         self.stem = nn.Sequential(*_features(channels))
-        self.body = nn.ModuleList(Stage(channels, narrow, maps) for _ in range(1 if reuse else stages - 1))
+        self.body = nn.ModuleList(
+            Stage(channels, narrow, maps) for _ in range(1 if reuse else stages - 1)
+        )
         self.register_buffer("centre", _centre(size), persistent=False)
         _initialise(self, std=0.01 * (128 / channels) ** 0.5)
 
@@ -77,7 +81,11 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...
 def _features(channels: int) -> list[nn.Module]:
     """From an image to features at an eighth of its height and width; pools round up, as Caffe's do."""
     inputs = (3, channels, channels)
-    return [layer for n in inputs for layer in (*_convolution(n, channels, 9), nn.MaxPool2d(3, 2, ceil_mode=True))]
+    return [
+        layer
+        for n in inputs
+        for layer in (*_convolution(n, channels, 9), nn.MaxPool2d(3, 2, ceil_mode=True))
+    ]
 
 
 def _first_maps(channels: int, narrow: int, wide: int, maps: int) -> list[nn.Module]:
@@ -106,7 +114,9 @@ def _initialise(model: PoseMachine, std: float) -> None:
 
 def _check(size: int, stages: int, width: float) -> None:
     if stages < 2:
-        raise LinconError(f"A pose machine of {stages} stages has none to share: ask for 2 or more.")
+        raise LinconError(
+            f"A pose machine of {stages} stages has none to share: ask for 2 or more."
+        )
     if size < 8 or size % 8:
         raise LinconError(
             f"Images of {size} x {size} pixels do not divide by 8, the stride of a pose machine: "

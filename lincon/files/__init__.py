@@ -1,0 +1,1 @@
+"""Model files: what they hold, whether they fit a model, writing them whole."""

@@ -1,0 +1,184 @@
+"""Entropy coding of small integers: masks, quantised numbers, cluster numbers, as they lie in a file. Lossless.
+
+A tensor of at most 256 neighbouring values becomes bytes in the shortest of three ways:
+
+- "bits": as many bits a value as the range needs, one after the other;
+- "huffman": a byte a value, Huffman-coded (zlib with matches switched off: Deep Compression's last step);
+- "gaps": the most frequent value left out. How far the others are from one another, a byte each (255: go on counting),
+  then the others themselves, Huffman-coded as well: a sparse mask takes about its entropy.
+"""
+
+import zlib
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lincon.errors import FileError, in_a_line
+from lincon.files.header import DIMENSIONS
+
+DTYPES = {
+    str(t).removeprefix("torch."): t
+    for t in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)
+}
+"""Types that are coded, by name."""
+
+LARGEST = 256 * 8
+"""Bytes that a coded byte stands for at most: a gap of 255 in each bit. A file that claims more is not read."""
+
+USUAL = LARGEST // 8
+"""As many it may stand for anywhere."""
+
+PLENTY = 1 << 26
+"""Bytes beyond `USUAL` in all coded tensors of a file together (64 MiB)."""
+
+SKIP = 255  # the gap that says: as far as that, and no value yet
+
+
+def encode(tensor: Tensor, plenty: int = PLENTY) -> tuple[Tensor, dict[str, Any]] | None:
+    """Bytes, (n,) uint8, and plain JSON from which `decode` makes the tensor again.
+
+    None for a tensor of another type or a wider range, and where no way is shorter than the tensor itself, or leaves
+    at most ``plenty`` of `excess`.
+    """
+    if tensor.dtype not in DTYPES.values() or not tensor.numel():
+        return None
+    values = tensor.detach().cpu().contiguous().numpy().reshape(-1).astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if high - low > 255:
+        return None
+    symbols = (values - low).astype(np.uint8)
+    width = max(1, (high - low).bit_length())
+    ways = {
+        "bits": _to_bits(symbols, width),
+        "huffman": _to_huffman(symbols),
+        "gaps": _to_gaps(symbols),
+    }
+    left = {
+        way: len(made) for way, made in ways.items() if _justified(tensor.nbytes, len(made), plenty)
+    }
+    way = min(left, key=lambda way: left[way], default="")
+    if not way or left[way] >= tensor.nbytes:
+        return None
+    described = {
+        "way": way,
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "shape": list(tensor.shape),
+    }
+    coded = torch.from_numpy(np.frombuffer(ways[way], np.uint8).copy())
+    return coded, {**described, "low": low, "width": width}
+
+
+def decode(coded: Tensor, described: dict[str, Any], plenty: int = PLENTY) -> Tensor:
+    """The tensor that was encoded, bit for bit.
+
+    Raises FileError for what `encode` did not write, before it takes more memory than the bytes and ``plenty`` justify.
+    """
+    try:
+        dtype, shape = DTYPES[described["dtype"]], [int(n) for n in described["shape"]]
+        low, width, way = int(described["low"]), int(described["width"]), _WAYS[described["way"]]
+        if len(shape) > DIMENSIONS or min(shape, default=1) < 0:
+            raise ValueError(f"{len(shape)} dimensions, or one below 0")
+        count = prod(shape)
+        if not 1 <= width <= 8 or not _justified(count * dtype.itemsize, coded.numel(), plenty):
+            raise ValueError(f"{shape} values of {width} bits from {coded.numel()} bytes")
+        symbols = way(coded.numpy().tobytes(), count, width)
+        least, most = (
+            (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        )
+        if len(symbols) != count or low < least or low + int(symbols.max(initial=0)) > most:
+            raise ValueError(f"{len(symbols)} values from {low} on are not {count} of {dtype}")
+        decoded = torch.from_numpy(symbols.copy()).to(torch.uint8 if dtype == torch.bool else dtype)
+        return decoded.add_(low).to(dtype).view(shape)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+        MemoryError,
+        zlib.error,
+    ) as error:
+        raise FileError(
+            f"A coded tensor is damaged ({in_a_line(error)}); get another copy."
+        ) from None
+
+
+def excess(plain: int, coded: int) -> int:
+    """Bytes of a tensor of ``plain`` bytes beyond those that ``coded`` bytes may stand for anywhere."""
+    return max(0, plain - USUAL * coded)
+
+
+def _justified(plain: int, coded: int, plenty: int) -> bool:
+    """Whether so many bytes may come of so few: no small file asks for much memory."""
+    return plain <= LARGEST * coded and excess(plain, coded) <= plenty
+
+
+def _to_bits(symbols: np.ndarray, width: int) -> bytes:
+    return np.packbits((symbols[:, None] >> np.arange(width, dtype=np.uint8)) & 1).tobytes()
+
+
+def _from_bits(coded: bytes, count: int, width: int) -> np.ndarray:
+    if len(coded) != -(-count * width // 8):
+        raise ValueError(f"{len(coded)} bytes for {count} values of {width} bits")
+    bits = np.unpackbits(np.frombuffer(coded, np.uint8), count=count * width).reshape(count, width)
+    return (bits << np.arange(width, dtype=np.uint8)).sum(1, dtype=np.uint8)
+
+
+def _to_huffman(symbols: np.ndarray) -> bytes:
+    coder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_HUFFMAN_ONLY)
+    return coder.compress(symbols.tobytes()) + coder.flush()
+
+
+def _from_huffman(coded: bytes, count: int, width: int = 8) -> np.ndarray:
+    return np.frombuffer(_inflated(coded, count), np.uint8)
+
+
+def _inflated(coded: bytes, most: int) -> bytes:
+    """What was deflated, whole; never more than ``most`` bytes."""
+    decoder = zlib.decompressobj(-15)
+    plain = decoder.decompress(coded, most + 1)
+    if len(plain) > most or not decoder.eof or decoder.unused_data:
+        raise ValueError("the stream is cut, or goes on")
+    return plain
+
+
+def _to_gaps(symbols: np.ndarray) -> bytes:
+    """Count of gaps, the most frequent value, then gaps and other values as one stream."""
+    common = int(np.bincount(symbols).argmax())
+    places = np.flatnonzero(symbols != common)
+    gaps = np.diff(places, prepend=-1) - 1
+    skips = gaps // SKIP
+    stream = np.full(len(gaps) + int(skips.sum()), SKIP, np.uint8)
+    stream[np.arange(len(gaps)) + skips.cumsum()] = gaps % SKIP
+    others = symbols[places]
+    parts = [_to_huffman(stream), _to_huffman(others) if symbols.max() > 1 else b""]
+    head = np.array([len(places), len(stream), len(parts[0])], "<u8").tobytes() + bytes([common])
+    return head + b"".join(parts)
+
+
+def _from_gaps(coded: bytes, count: int, width: int) -> np.ndarray:
+    places, length, first = (int(n) for n in np.frombuffer(coded[:24], "<u8"))
+    common = coded[24]
+    if max(places, length) > 8 * len(coded) or first > len(coded):
+        raise ValueError("more gaps than its bytes can hold")
+    stream = np.frombuffer(_inflated(coded[25 : 25 + first], length), np.uint8).astype(np.int64)
+    steps = (stream + (stream != SKIP)).cumsum() - 1
+    at = steps[stream != SKIP]
+    rest = coded[25 + first :]
+    others = _from_huffman(rest, places) if rest else np.full(places, 1 - common, np.uint8)
+    if (
+        len(stream) != length
+        or len(at) != places
+        or len(others) != places
+        or (places and at[-1] >= count)
+    ):
+        raise ValueError("gaps and values do not agree")
+    symbols = np.full(count, common, np.uint8)
+    symbols[at] = others
+    return symbols
+
+
+_WAYS = {"bits": _from_bits, "huffman": _from_huffman, "gaps": _from_gaps}

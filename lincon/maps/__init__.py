@@ -1,0 +1,1 @@
+"""The map: what a generator G is made of and how it is applied."""

@@ -1,0 +1,1 @@
+"""Many processes: sharded parameters, and what all ranks agree on."""

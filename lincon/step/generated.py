@@ -1,0 +1,162 @@
+"""The parametrization that stands where a weight was, on top of torch.nn.utils.parametrize.
+
+The contract, in plain words. When it is registered, `right_inverse` returns `()`: torch then keeps no original, so
+nothing of the old tensor stays behind and `state_dict` has no entry for it (undocumented behaviour of torch, pinned by
+a test). From then on reading the tensor asks the constraint for it, and writing to it is refused.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_map_only
+
+from lincon.errors import TargetError
+
+_REMEDY = "It is generated from the free vector: fit that with constraint.project({...}), or lincon.merge(model) first."
+
+
+class Generated(nn.Module):
+    """Reads one entry of a constraint's ledger. ``read``: a bound method of the constraint; ``key``: its argument."""
+
+    def __init__(
+        self, read: Callable[[tuple[int, int]], Tensor], key: tuple[int, int], name: str
+    ) -> None:
+        super().__init__()
+        self.read, self.key, self.name = read, key, name
+        self.sealed = False
+
+    def forward(self) -> Tensor:
+        return self.read(self.key)
+
+    def right_inverse(self, _: Tensor) -> tuple[()]:
+        if self.sealed:
+            raise TargetError(f"{self.name!r} cannot be assigned. {_REMEDY}")
+        return ()
+
+
+class Weight(Tensor):
+    """A generated weight read outside its model's forward: an ordinary tensor that refuses to be written to.
+
+    A write would change a temporary and nothing else. Its views refuse too; other results are plain tensors.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        first = args[:1] or tuple(kwargs.values())  # torch.nn.init hands its tensor over by name
+        written = [kwargs.get("out"), *(first if _writes(name) else ())]
+        if any(
+            isinstance(x, Weight)
+            for group in written
+            for x in (group if isinstance(group, list | tuple) else [group])
+        ):
+            raise TargetError(f"A generated weight cannot be written to ({name}). {_REMEDY}")
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+            storages = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Weight)}
+            return tree_map_only(Tensor, lambda x: _as_seen(x, storages), result)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+
+def _as_seen(result: Tensor, storages: set[int]) -> Tensor:
+    """Views of a weight are refused writes too; anything else is a plain tensor."""
+    if type(result) not in (Tensor, Weight) or result.layout != torch.strided:
+        return result
+    return result.as_subclass(Weight if result.untyped_storage().data_ptr() in storages else Tensor)
+
+
+def _writes(name: str) -> bool:
+    in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+    return (
+        in_place
+        or name in ("__set__", "__setitem__")
+        or (name.startswith("__i") and name not in _READS)
+    )
+
+
+_READS = {"__index__", "__int__", "__invert__", "__init__"}
+
+
+def install(module: nn.Module, attribute: str, generated: Generated) -> None:
+    """Put ``generated`` in place of ``module.<attribute>``."""
+    order = tuple(module._parameters)
+    stored = module._modules.get("parametrizations")
+    if isinstance(
+        stored, nn.ModuleDict
+    ):  # its class may be shared with deep copies: it gets one of its own
+        module.__class__ = type(module).__bases__[0]
+        _dress(module, tuple(stored))
+    parametrize.register_parametrization(module, attribute, generated, unsafe=True)
+    generated.sealed = True
+    if "_lincon_order" not in module.__dict__:
+        module._lincon_order = order  # type: ignore[assignment]
+    _finish(module)
+
+
+def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> None:
+    """Put an ordinary Parameter back, in its old place among the module's parameters.
+
+    The class made by torch may be shared with deep copies of the module, so it is left alone, never edited.
+    """
+    parametrizations = module._modules["parametrizations"]
+    assert isinstance(parametrizations, nn.ModuleDict)
+    del parametrizations[attribute]
+    module.__class__ = type(module).__bases__[0]
+    module._parameters[attribute] = parameter
+    if len(parametrizations):
+        _dress(module, tuple(parametrizations))
+        return
+    del module._modules["parametrizations"]
+    order = module.__dict__.pop("_lincon_order")
+    rest = [name for name in module._parameters if name not in order]
+    old = dict(module._parameters)
+    module._parameters.clear()
+    module._parameters.update({name: old[name] for name in (*order, *rest) if name in old})
+    if isinstance(module, nn.RNNBase):
+        module._init_flat_weights()
+
+
+def _dress(module: nn.Module, attributes: tuple[str, ...]) -> None:
+    """Give a module of the original class a parametrized class of its own, with these attributes as properties."""
+    parametrize._inject_new_class(module)
+    for attribute in attributes:
+        parametrize._inject_property(module, attribute)
+    _finish(module)
+
+
+def _finish(module: nn.Module) -> None:
+    """What torch's parametrized class lacks: pickling, and weights of recurrent networks that are never stale."""
+    cls = type(module)
+    cls.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]
+    if issubclass(cls, nn.RNNBase):
+        module.__dict__.pop("_flat_weights", None)
+        setattr(cls, "_flat_weights", property(_flat_weights, lambda self, value: None))  # noqa: B010
+
+
+def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
+    """What an RNN runs on: read afresh, so it is never that of an earlier step and no graph is kept alive."""
+    return [getattr(self, name, None) for name in self._flat_weights_names]
+
+
+def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+    """Pickle as the original class and the names that are parametrized; torch's own refuses."""
+    original = type(self).__bases__[0]
+    attributes: tuple[str, ...] = tuple(self._modules["parametrizations"])  # type: ignore[arg-type]
+    return _restore, (original, attributes), original.__getstate__(self)  # type: ignore[call-arg]
+
+
+def _restore(cls: type[nn.Module], attributes: tuple[str, ...]) -> nn.Module:
+    module = cls.__new__(cls)
+    _dress(module, attributes)
+    return module

@@ -1,0 +1,1 @@
+"""Pruning, knapsack channels and quantisation of image classifiers."""

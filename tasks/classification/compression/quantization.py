@@ -1,0 +1,120 @@
+"""What quantisation costs: trained models in eight-bit execution, and with free vectors of 8 and 4 bits."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+import lincon
+from lincon.exporting import merged_copy
+from lincon.int8 import compiled, stored_bytes, to_int8
+from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.report import Result
+from lincon.tasks.experiments.sweeps.reproduce import Columns, mean_of
+from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.trained.deploying import (
+    calibration,
+    images_of,
+    latency,
+    measured_program,
+)
+from lincon.tasks.experiments.trained.tuning import as_constrained, measured
+from lincon.tasks.experiments.training.recipe import Cell
+from lincon.tasks.experiments.training.training import SAVED, Run, load
+
+BITS = 8, 4
+BATCH = 64
+"""Images whose latency is measured."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """One trained model, quantised in every way.
+
+    `int8`: the score of the merged model in eight-bit execution, and `int8_bytes` its tensors. `free`, `bytes`: by
+    bits, the score with the free vector quantised to so many, and the size of the file. `milliseconds`: of a batch of
+    `BATCH` images, as float32 and as int8, both compiled; for the first seed alone.
+    """
+
+    int8: float
+    int8_bytes: int
+    free: dict[int, float]
+    bytes: dict[int, int]
+    milliseconds: tuple[float, float] | None
+
+
+def quantised(sweep: Sweep, cell: Cell, timed: bool) -> Quantised:
+    """Quantise the trained model of a cell; ``timed``: whether its latency is measured."""
+    model = load(cell, sweep.data.shape, sweep.store.model(cell)).eval()
+    score = sweep.measures[0].name
+    program = to_int8(model, calibration(sweep.data))
+    free, sizes = {}, {}
+    for bits in BITS:
+        narrow = deepcopy(model)
+        as_constrained(narrow)
+        lincon.quantize(narrow, bits)
+        free[bits] = measured(narrow, sweep.recipe, sweep.data)[score]
+        with TemporaryDirectory() as folder:
+            sizes[bits] = lincon.save(narrow, Path(folder) / SAVED)
+    found = measured_program(program, sweep.recipe, sweep.data)[score]
+    return Quantised(
+        found,
+        stored_bytes(program),
+        free,
+        sizes,
+        _milliseconds(model, program, sweep) if timed else None,
+    )
+
+
+def _milliseconds(model: nn.Module, program: nn.Module, sweep: Sweep) -> tuple[float, float]:
+    images = images_of(sweep.data, BATCH)
+    plain: Any = torch.compile(merged_copy(model))
+    fast = compiled(program, images)
+    return 1e3 * latency(plain, images), 1e3 * latency(fast, images)
+
+
+def with_quantisation(sweep: Sweep, objectnet: Path | None = None) -> tuple[Result, Columns]:
+    """Train, quantise, and say what every way costs."""
+    result = compare.compare(sweep)
+    first = sweep.cells[0].seed
+    found = {_key(cell): quantised(sweep, cell, cell.seed == first) for cell in sweep.cells}
+
+    def column(value: Callable[[Run, Quantised], float]) -> Callable[[Sequence[Run]], str]:
+        return mean_of(lambda run: value(run, found[_of(run)]))
+
+    def sizes(of: Callable[[Run, Quantised], int]) -> Callable[[Sequence[Run]], str]:
+        return lambda runs: f"{mean(of(run, found[_of(run)]) for run in runs):,.0f}"
+
+    def milliseconds(number: int) -> Callable[[Sequence[Run]], str]:
+        return lambda runs: next(
+            f"{q.milliseconds[number]:.2f}" for r in runs if (q := found[_of(r)]).milliseconds
+        )
+
+    numbers = [{"cell": list(key), **each.__dict__} for key, each in found.items()]
+    return replace(result, numbers={**result.numbers, "quantised": numbers}), {
+        "before %": column(lambda run, q: 100 * run.score),
+        "int8 %": column(lambda run, q: 100 * q.int8),
+        "drop": column(lambda run, q: 100 * (run.score - q.int8)),
+        "W in 8 bits %": column(lambda run, q: 100 * q.free[8]),
+        "W in 4 bits %": column(lambda run, q: 100 * q.free[4]),
+        "file bytes": sizes(lambda run, q: run.file_bytes),
+        "W in 8 bits, bytes": sizes(lambda run, q: q.bytes[8]),
+        "W in 4 bits, bytes": sizes(lambda run, q: q.bytes[4]),
+        "int8, bytes": sizes(lambda run, q: q.int8_bytes),
+        f"ms / {BATCH}, float32": milliseconds(0),
+        f"ms / {BATCH}, int8": milliseconds(1),
+    }
+
+
+def _key(cell: Cell) -> tuple[Any, ...]:
+    return cell.model, cell.scheme, cell.dof, cell.seed
+
+
+def _of(run: Run) -> tuple[Any, ...]:
+    return run.model, run.scheme, run.asked, run.seed

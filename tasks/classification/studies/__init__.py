@@ -1,0 +1,1 @@
+"""Studies beyond one table: scaling laws, convergence, generalisation."""

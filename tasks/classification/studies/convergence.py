@@ -1,0 +1,132 @@
+"""Convergence: constrained against vanilla on the same schedule, in steps to reach a share of an accuracy."""
+
+from collections.abc import Sequence
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lincon import LinconError
+from lincon.tasks.experiments.sweeps.curves import cycle, labelled, png
+from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
+from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.training.training import Run
+
+SHARES = 0.9, 0.95, 0.99
+NOTE = (
+    "Steps (median over the seeds, counted in whole epochs) until the test accuracy first reaches a share of its own "
+    "final value, and of vanilla's; – where it never does. Mean loss: of the training loss over all epochs, "
+    "lower where a scheme fits sooner."
+)
+
+
+def convergence(sweep: Sweep) -> Result:
+    """Train every cell, vanilla among them, and write the table, numbers and curves.
+
+    Raises LinconError if vanilla is not among the schemes.
+    """
+    if not any(cell.scheme == "vanilla" for cell in sweep.cells):
+        raise LinconError("convergence compares with vanilla: add it to --schemes.")
+    runs = sweep.run()
+    data = sweep.data
+    result = summarise(runs, sweep.title, len(data.train_dataloader()))
+    result.write(sweep, runs)
+    return result
+
+
+def summarise(runs: Sequence[Run], title: str, steps: int) -> Result:
+    """``steps``: in an epoch."""
+    groups = labelled(runs)
+    reference = {
+        run.model: mean(r.score for r in runs if r.model == run.model and r.scheme == "vanilla")
+        for run in runs
+    }
+    table = [
+        _line(label, group, steps, reference[group[0].model]) for label, group in groups.items()
+    ]
+    header = [
+        "scheme",
+        "dof",
+        "final accuracy %",
+        *(f"steps to {share:.0%} of its own" for share in SHARES),
+        *(f"steps to {share:.0%} of vanilla's" for share in SHARES),
+        "mean loss",
+    ]
+    rows = [
+        (
+            entry["scheme"],
+            f"{entry['dof']:,}",
+            with_spread(entry["accuracy"], entry["spread"]),
+            *(_text(entry["own"][share]) for share in SHARES),
+            *(_text(entry["vanilla"][share]) for share in SHARES),
+            f"{entry['loss']:.3f}",
+        )
+        for entry in table
+    ]
+    return Result(
+        title,
+        header,
+        rows,
+        {"table": table, "steps_per_epoch": steps},
+        picture(groups, title),
+        [NOTE],
+    )
+
+
+def _line(label: str, runs: Sequence[Run], steps: int, reference: float) -> dict[str, Any]:
+    accuracy, spread = mean_and_spread([100 * run.score for run in runs])
+    return {
+        "scheme": label,
+        "dof": runs[0].dof,
+        "accuracy": accuracy,
+        "spread": spread,
+        "own": {
+            share: _median([reached(run, share * run.score, steps) for run in runs])
+            for share in SHARES
+        },
+        "vanilla": {
+            share: _median([reached(run, share * reference, steps) for run in runs])
+            for share in SHARES
+        },
+        "loss": mean(mean(run.train_loss) for run in runs),
+    }
+
+
+def reached(run: Run, accuracy: float, steps: int) -> int | None:
+    """Steps after which a run's test accuracy is first at least ``accuracy``; None if it never is."""
+    epochs = (number for number, value in enumerate(run.curve, 1) if value >= accuracy)
+    epoch = next(epochs, None)
+    return None if epoch is None else epoch * steps
+
+
+def _median(values: Sequence[int | None]) -> int | None:
+    """None if more than half of the runs never got there."""
+    value = median(float("inf") if v is None else v for v in values)
+    return None if value == float("inf") else round(value)
+
+
+def _text(steps: int | None) -> str:
+    return "–" if steps is None else f"{steps:,}"
+
+
+def picture(groups: dict[str, list[Run]], title: str) -> bytes:
+    """Training loss and test accuracy by epoch, side by side, a line a scheme."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    losses, accuracies = figure.subplots(1, 2)
+    style = cycle("-", "--", ":", "-.")
+    for number, (label, runs) in enumerate(groups.items()):
+        epochs = np.arange(1, len(runs[0].train_loss) + 1)
+        losses.plot(
+            epochs, np.mean([run.train_loss for run in runs], 0), style(number // 10), label=label
+        )
+        accuracies.plot(epochs, 100 * np.mean([run.curve for run in runs], 0), style(number // 10))
+    losses.set(xlabel="epoch", ylabel="training loss (nats)", yscale="log")
+    accuracies.set(xlabel="epoch", ylabel="test accuracy (%)")
+    for axes in (losses, accuracies):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=10, wrap=True)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    return png(figure)

@@ -1,0 +1,136 @@
+"""Generalization: the gap between training and test accuracy, and accuracy on shifted images, without more training."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from lincon import LinconError
+from lincon.counter import key
+from lincon.tasks.classification.data import Images
+from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
+from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
+from lincon.tasks.classification.learner import MEASURES, accuracy
+from lincon.tasks.experiments.sweeps import gap
+from lincon.tasks.experiments.sweeps.curves import cycle, labelled, png
+from lincon.tasks.experiments.sweeps.report import Result
+from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.training.recipe import Cell
+from lincon.tasks.experiments.training.training import Run, load
+from lincon.tasks.experiments.writing import write_whole
+
+Shifted = dict[str, list[float]]
+"""Accuracy, a fraction, by shift and strength; of ObjectNet by protocol, a list of one."""
+
+NOTE = (
+    "Gap: training minus test accuracy, in points, both of the trained model on images without augmentation. Shifted: "
+    "mean over the strengths 1 to 5 of each shift of the test images; the models have not seen any of them in training."
+)
+
+
+def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
+    """Train every cell, evaluate the trained models, and write table, numbers and picture.
+
+    ``objectnet``: the folder of ObjectNet, for models of ImageNet; the shifts of the test set otherwise. Evaluations
+    are kept beside the runs, so called again it continues.
+    """
+    data = sweep.data
+    assert isinstance(data, Images)
+    if objectnet is not None:  # before hours of training, not after
+        if data.name != "imagenet":
+            raise LinconError(
+                f"ObjectNet tests models of imagenet, not of {data.name}; leave --objectnet out."
+            )
+        ObjectNet(objectnet)
+    runs = sweep.run()
+    shifted = [_evaluated(sweep, cell, data, objectnet) for cell in sweep.cells]
+    result = summarise(runs, shifted, sweep.title)
+    result.write(sweep, runs)
+    return result
+
+
+def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -> Shifted:
+    place = sweep.store.place(cell) / ("objectnet.json" if objectnet else "shifted.json")
+    if not place.exists():
+        model = load(cell, data.shape, sweep.store.model(cell))
+        found = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
+        write_whole(place, json.dumps(found))
+    try:
+        return dict(json.loads(place.read_text()))
+    except ValueError:
+        raise LinconError(f"{place} is damaged: delete it, and call again.") from None
+
+
+def on_shifts(model: nn.Module, data: Images) -> Shifted:
+    """Accuracy on the shifted test set; equal shifts for every model."""
+    found: Shifted = {}
+    for number, (name, shift) in enumerate(SHIFTS.items()):
+        found[name] = []
+        for strength in range(1, len(STRENGTHS[name]) + 1):
+            generator = torch.Generator().manual_seed(key(number, strength))
+            found[name].append(accuracy(model, data, shift=_at(shift, strength, generator)))
+    return found
+
+
+def _at(shift: Shift, strength: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    return lambda images: shift(images, strength, generator)
+
+
+@torch.inference_mode()
+def on_objectnet(model: nn.Module, data: Images, root: Path) -> Shifted:
+    """Accuracy on ObjectNet by its three protocols."""
+    model.eval()
+    images = ObjectNet(root)
+    right: dict[str, list[torch.Tensor]] = {which: [] for which in "ABC"}
+    for start in range(0, len(images), 64):
+        batch, labels = images[list(range(start, min(start + 64, len(images))))]
+        logits = model(data.prepare(batch))
+        for which, found in right.items():
+            found.append(protocol(logits, labels, images.mapping, which))
+    return {
+        f"ObjectNet {which}": [float(torch.cat(found).double().mean())]
+        for which, found in right.items()
+    }
+
+
+def summarise(runs: Sequence[Run], shifted: Sequence[Shifted], title: str) -> Result:
+    """``shifted``: of each run."""
+    of = {id(run): found for run, found in zip(runs, shifted, strict=True)}
+    more = {
+        name: {run: 100 * mean(found[name]) for run, found in of.items()} for name in shifted[0]
+    }
+    header, rows, table = gap.tabulate(runs, MEASURES[0], more)
+    numbers: dict[str, Any] = {"table": table, "shifted": list(shifted), "strengths": STRENGTHS}
+    return Result(title, header, rows, numbers, picture(runs, of, title), [NOTE])
+
+
+def picture(runs: Sequence[Run], of: dict[int, Shifted], title: str) -> bytes:
+    """Accuracy against the strength of each shift (0: none), a line a scheme."""
+    names = list(next(iter(of.values())))
+    figure = Figure(figsize=(3.2 * len(names) + 2.5, 4), layout="constrained")
+    style = cycle("-", "--", ":", "-.")
+    for axes, name in zip(
+        figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True
+    ):
+        for number, (label, group) in enumerate(labelled(runs).items()):
+            values = 100 * np.mean([[run.score, *of[id(run)][name]] for run in group], 0)
+            first = name == names[0]
+            axes.plot(
+                range(len(values)),
+                values,
+                style(number // 10),
+                marker=".",
+                label=label if first else None,
+            )
+        axes.set(title=name, xlabel="strength")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("accuracy (%)")
+    figure.suptitle(title, fontsize=10, wrap=True)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    return png(figure)

@@ -1,0 +1,1 @@
+"""Data sets: splits, synthetic pictures, caches, random draws by key."""

@@ -1,0 +1,1 @@
+"""Many trainings: cells, their results, tables and pictures."""

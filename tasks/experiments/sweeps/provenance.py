@@ -1,0 +1,52 @@
+"""Where numbers come from: versions, commit, machine."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lincon
+
+_LIBRARIES = ("torch", "numpy", "lightning", "torchmetrics", "kornia", "scikit-learn")
+
+
+def provenance() -> dict[str, Any]:
+    """Plain JSON: `versions` by library, `commit` of lincon's checkout (None outside of one), `machine`."""
+    versions = {"python": platform.python_version(), "lincon": lincon.__version__}
+    versions |= {name: version(name) for name in _LIBRARIES}
+    return {"versions": versions, "commit": _commit(), "machine": _machine()}
+
+
+def _machine() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
+
+
+def _commit() -> str | None:
+    """The commit, with `-dirty` where files differ from it; only if git tracks the very files that run."""
+    folder = Path(lincon.__file__).parent
+    tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
+    return (
+        _git(folder, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
+        if tracked
+        else None
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,63 @@
+"""The finished trainings of an experiment, so that an interrupted one continues."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lincon import LinconError
+from lincon.tasks.experiments.sweeps.provenance import provenance
+from lincon.tasks.experiments.training.recipe import Cell, differences
+from lincon.tasks.experiments.training.training import SAVED, Run
+from lincon.tasks.experiments.writing import write_whole
+
+
+class Store:
+    """Runs of one recipe, as plain JSON: in ``folder``, for each cell, a folder with `run.json` and the trained model.
+
+    Raises:
+        LinconError: the folder holds a run of another recipe (named with what differs), or a damaged file.
+    """
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        self.folder, self.recipe = folder, dict(recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("*/run.json")):
+            self._check(_read(path)["recipe"])
+
+    def get(self, cell: Cell) -> Run | None:
+        """The run as it was put there, or None."""
+        path = self.place(cell) / "run.json"
+        return Run(**_read(path)["run"]) if path.exists() else None
+
+    def put(self, cell: Cell, run: Run) -> None:
+        """Keep a finished run."""
+        record = {"recipe": self.recipe, "run": asdict(run), "provenance": provenance()}
+        write_whole(self.place(cell) / "run.json", json.dumps(record, indent=1))
+
+    def place(self, cell: Cell) -> Path:
+        """The folder of a cell."""
+        return self.folder / cell.name
+
+    def model(self, cell: Cell) -> Path:
+        """The file of the trained model."""
+        return self.place(cell) / SAVED
+
+    def _check(self, there: dict[str, Any]) -> None:
+        if differing := differences(there, self.recipe):
+            raise LinconError(
+                f"{self.folder} holds runs made with other options ({', '.join(differing)}): "
+                "choose another folder, or delete this one."
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        Run(**record["run"])
+        return {"recipe": dict(record["recipe"]), **record}
+    except (ValueError, TypeError, KeyError):
+        raise LinconError(
+            f"{path} is not a finished run: delete its folder, and call again."
+        ) from None

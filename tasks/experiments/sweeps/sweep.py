@@ -1,0 +1,138 @@
+"""Trainings of many cells on one recipe, kept as they finish: what every experiment is made of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback
+
+from lincon import LinconError
+from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.sweeps.store import Store
+from lincon.tasks.experiments.task import Measure, task
+from lincon.tasks.experiments.training.progress import EpochBar
+from lincon.tasks.experiments.training.ranks import by_torchrun, others_end
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, describe
+from lincon.tasks.experiments.training.training import (
+    Run,
+    build,
+    check_epochs,
+    interrupted,
+    open_data,
+    train,
+)
+
+SEVERAL = "strategy", "devices", "num_nodes"
+"""Flags of the Trainer by which a training has several processes."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of an experiment.
+
+    Args:
+        recipe: what all trainings have in common.
+        cells: the trainings.
+        out: folder of the results; finished runs are kept in ``out/runs``.
+        root: folder of the data set, where it is not embedded.
+        options: of Lightning's Trainer.
+        logs: kinds of logs to write beside each run, of `LOGS`.
+        parallel: trainings at a time; more than one by Ray, each in a process of its own, with the same results.
+    """
+
+    recipe: Recipe
+    cells: Sequence[Cell]
+    out: Path
+    root: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    logs: Sequence[str] = ()
+    parallel: int = 1
+
+    def run(self) -> list[Run]:
+        """Train what is missing; all runs, in the order of the cells.
+
+        An interrupted sweep continues when called again, the training that was cut from its last epoch, and one with
+        more cells trains only what is new. Every cell is built before the first is trained, so that a refusal comes at
+        once.
+
+        Raises:
+            LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``; several
+            trainings at a time of which each would have several processes.
+        """
+        several = [f"--trainer.{name}" for name in SEVERAL if name in self.options]
+        several += ["torchrun"] if by_torchrun() else []
+        if self.parallel > 1 and several:
+            raise LinconError(f"--parallel {self.parallel} and {several[0]} exclude each other.")
+        for cell in {(c.model, c.scheme, c.dof): c for c in self.cells}.values():
+            check_epochs(self.recipe, cell)
+            build(cell, self.data.shape)
+        missing = [cell for cell in self.cells if not self.store.get(cell)]
+        epochs = self.recipe.epochs
+        with EpochBar(len(self.cells) * epochs, (len(self.cells) - len(missing)) * epochs) as bar:
+            for cell, run in self._trained(missing, bar):
+                self.store.put(cell, run)
+        others_end()
+        return [found for cell in self.cells if (found := self.store.get(cell))]
+
+    def _trained(self, missing: Sequence[Cell], bar: EpochBar) -> Iterator[tuple[Cell, Run]]:
+        if self.parallel == 1:
+            for cell in missing:
+                bar.describe(cell.name)
+                yield cell, self.train(cell, [bar])
+            return
+        from lincon.tasks.experiments.sweeps.parallel import side_by_side
+
+        bar.describe(f"{self.parallel} at a time")
+        bar.start()
+        for cell, run in side_by_side(replace(self, parallel=1).train, missing, self.parallel):
+            bar.advance(self.recipe.epochs)
+            yield cell, run
+
+    def train(self, cell: Cell, callbacks: Sequence[Callback] = ()) -> Run:
+        """Train one cell, or go on with it where it was cut. A LinconError says which cell it was."""
+        place = self.store.place(cell)
+        try:
+            return train(
+                self.recipe,
+                cell,
+                place,
+                root=self.root,
+                callbacks=callbacks,
+                options=self.options,
+                logs=self.logs,
+                resume=interrupted(place),
+            )[1]
+        except LinconError as error:
+            raise type(error)(f"{cell.name}: {error}") from error
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set, with the order of seed 0."""
+        found: Data = open_data(self.recipe, 0, self.root)
+        return found
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the finished runs are."""
+        return Store(self.out / "runs", self.described)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The recipe and the Trainer's options, as plain JSON: what all runs must have in common."""
+        return describe(self.recipe, self.options)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the task measures."""
+        return task(self.recipe.task).measures
+
+    @property
+    def title(self) -> str:
+        """What was trained, in one line."""
+        seeds = len({cell.seed for cell in self.cells})
+        spread = f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else "1 seed"
+        models = ", ".join(dict.fromkeys(cell.model for cell in self.cells))
+        images = "" if self.recipe.images is None else f" ({self.recipe.images:,} training images)"
+        return f"{models} on {self.recipe.data}{images}, {self.recipe.epochs} epochs, {spread}"

@@ -1,0 +1,1 @@
+"""Trained models: evaluate, tune, deploy, predict."""
