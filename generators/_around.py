@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lincon.errors import LinconError
-from lincon.generator import Generator
+from lincon.generator import Generator, Segments
 from lincon.maps.registry import build
 
 _INNER = "inner_"
@@ -15,8 +15,7 @@ _INNER = "inner_"
 class Around(Generator):
     """Holds ``inner``; the file stores its spec, its tables by their names after "inner_", and `own_tables`.
 
-    A subclass writes `_write_scaled` and `_accumulate_scaled`, which give `_write` and `_accumulate`; the free vector
-    reaches them as the inner generator spreads it.
+    A subclass writes `write` and `accumulate`, which hand the segments on to the inner generator.
     """
 
     allows_unused = True
@@ -54,17 +53,25 @@ class Around(Generator):
         }
 
     @property
-    def spread_dof(self) -> int:
-        return self.inner.spread_dof
+    def prepared_dof(self) -> int:
+        return self.inner.prepared_dof
 
-    def _spread(self, free: Tensor) -> Tensor:
-        return self.inner._spread(free)
+    def prepare(self, free: Tensor) -> Tensor:
+        return self.inner.prepare(free)
 
-    def _gather(self, total: Tensor) -> Tensor:
-        return self.inner._gather(total)
+    def prepare_adjoint(self, total: Tensor) -> Tensor:
+        return self.inner.prepare_adjoint(total)
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        self._write_scaled(out, free, start, [(0, len(out), 1.0)])
+    @abstractmethod
+    def write(self, out: Tensor, prepared: Tensor, start: int, segments: Segments = ()) -> None: ...
+
+    @abstractmethod
+    def accumulate(
+        self, out: Tensor, grad: Tensor, start: int, segments: Segments = ()
+    ) -> None: ...
+
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        self.write(out, prepared, start)
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        self._accumulate_scaled(out, grad, start, [(0, len(grad), 1.0)])
+        self.accumulate(out, grad, start)

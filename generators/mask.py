@@ -75,13 +75,13 @@ class Mask(Around):
             return inner.masked(cls.of, shown.cpu())
         return cls(inner.rows, inner.dof, inner.seed, inner=inner, shown=shown)
 
-    def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
-        self.inner._write_scaled(out, free, start, segments)
+    def write(self, out: Tensor, prepared: Tensor, start: int, segments: Segments = ()) -> None:
+        self.inner.write(out, prepared, start, segments)
         _bits(out).bitwise_and_(self._as_bits(out.device, start, len(out)))
 
-    def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
+    def accumulate(self, out: Tensor, grad: Tensor, start: int, segments: Segments = ()) -> None:
         shown = _bits(grad).bitwise_and(self._as_bits(grad.device, start, len(grad)))
-        self.inner._accumulate_scaled(out, shown.view(grad.dtype), start, segments)
+        self.inner.accumulate(out, shown.view(grad.dtype), start, segments)
 
     def offset(self) -> Tensor | None:
         inner = self.inner.offset()

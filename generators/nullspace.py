@@ -107,11 +107,11 @@ class Nullspace(Generator):
     def offset(self) -> Tensor | None:
         return self._origin if bool(self._origin.any()) else None
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        self._basis._write(out, free, start)
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        self._basis.write(out, prepared, start)
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        self._basis._accumulate(out, grad, start)
+        self._basis.accumulate(out, grad, start)
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         return self._basis.gram_diagonal(weights)

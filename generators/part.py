@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lincon.errors import LinconError
-from lincon.generator import Generator, Segments
+from lincon.generator import Generator, Segments, times_segments
 from lincon.generators._around import Around
 from lincon.maps.registry import register
 
@@ -104,28 +104,25 @@ class Part(Around):
             kept_rows=self._rows_kept,
         )
 
-    def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
+    def write(self, out: Tensor, prepared: Tensor, start: int, segments: Segments = ()) -> None:
         if self._rows_kept is None:
-            return self.inner._write_scaled(out, free, start, segments)
+            return self.inner.write(out, prepared, start, segments)
         rows = self._place("rows", out.device)[start : start + len(out)]
         if len(rows):
             span = out.new_empty(int(rows[-1] - rows[0]) + 1)
-            self.inner._write(span, free, int(rows[0]))
+            self.inner.write(span, prepared, int(rows[0]))
             torch.index_select(span, 0, rows - rows[0], out=out)
         for low, high, scale in segments:
             out[low:high].mul_(scale)
 
-    def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
+    def accumulate(self, out: Tensor, grad: Tensor, start: int, segments: Segments = ()) -> None:
         if self._rows_kept is None:
-            self.inner._accumulate_scaled(out, grad, start, segments)
+            self.inner.accumulate(out, grad, start, segments)
         elif len(grad):
             rows = self._place("rows", grad.device)[start : start + len(grad)]
             span = out.new_zeros(int(rows[-1] - rows[0]) + 1)
-            scaled = grad.to(out.dtype, copy=True)
-            for low, high, scale in segments:
-                scaled[low:high].mul_(scale)
-            span[rows - rows[0]] = scaled
-            self.inner._accumulate(out, span, int(rows[0]))
+            span[rows - rows[0]] = times_segments(grad, out.dtype, segments)
+            self.inner.accumulate(out, span, int(rows[0]))
 
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         if self._rows_kept is not None:
@@ -135,16 +132,16 @@ class Part(Around):
         gram = self.inner.gram_diagonal(weights)
         return gram if self._columns is None else gram[self._columns]
 
-    def _spread(self, free: Tensor) -> Tensor:
+    def prepare(self, free: Tensor) -> Tensor:
         """The free numbers in their places among those of the inner generator, zeros elsewhere."""
         if self._columns is None:
-            return self.inner._spread(free)
+            return self.inner.prepare(free)
         whole = free.new_zeros(self.inner.dof)
         whole[self._place("columns", free.device)] = free
-        return self.inner._spread(whole)
+        return self.inner.prepare(whole)
 
-    def _gather(self, total: Tensor) -> Tensor:
-        total = self.inner._gather(total)
+    def prepare_adjoint(self, total: Tensor) -> Tensor:
+        total = self.inner.prepare_adjoint(total)
         return total if self._columns is None else total[self._place("columns", total.device)]
 
     def _place(self, what: str, device: torch.device) -> Tensor:

@@ -155,14 +155,10 @@ class Ring(Single):
 
     # The same map, many pieces at a time.
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
+    def write(self, out: Tensor, prepared: Tensor, start: int, segments: Segments = ()) -> None:
         if self.order == "deck" or self._tabulated(out.device):
-            return super()._write(out, free, start)
-        self._write_scaled(out, free, start, [(0, len(out), 1.0)])
-
-    def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
-        if self.order == "deck" or self._tabulated(out.device):
-            return super()._write_scaled(out, free, start, segments)
+            return super().write(out, prepared, start, segments)
+        free, segments = prepared, segments or [(0, len(out), 1.0)]
         source = self._two_turns(free)
         scratch = out.new_empty(min(len(out), max(BLOCK, self.tile)))
         for part, scale in self._scaled_parts(start, segments):
@@ -199,14 +195,14 @@ class Ring(Single):
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         if self.order == "deck" and len(grad) == self.rows:
-            return self._accumulate_deck(out, grad)
-        if self.order == "deck" or self._tabulated(out.device):
-            return super()._accumulate(out, grad, start)
-        self._accumulate_scaled(out, grad, start, [(0, len(grad), 1.0)])
+            self._accumulate_deck(out, grad)
+        else:
+            super()._accumulate(out, grad, start)
 
-    def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
+    def accumulate(self, out: Tensor, grad: Tensor, start: int, segments: Segments = ()) -> None:
         if self.order == "deck" or self._tabulated(out.device):
-            return super()._accumulate_scaled(out, grad, start, segments)
+            return super().accumulate(out, grad, start, segments)
+        segments = segments or [(0, len(grad), 1.0)]
         scratch = out.new_empty(min(len(grad), max(BLOCK, self.tile)))
         for part, scale in self._scaled_parts(start, segments):
             rows = grad[part.start - start : part.stop - start]

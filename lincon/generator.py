@@ -1,33 +1,32 @@
 """The abstract generator: a fixed linear map G that is computed, never learned and never stored.
 
-An implementation says what G does to a range of rows, twice: `_write` (G[start:stop] @ free) and `_accumulate`
-(+= G[start:stop].T @ grad). Everything else (autograd, projection, spec, fingerprint, operators) is derived here.
-Where a part of the work is on the free vector, whatever rows are asked for, G = H S, `_spread` (S free) and `_gather`
-(Sᵀ total) have it, and the two others are those of H: a step that asks for many ranges does it once.
-The two directions are a pair of torch operators, each the derivative of the other, so gradients of any order, forward
-mode, `torch.func` and `torch.compile(fullgraph=True)` see a linear map and never trace into it.
+An author says twice what G does to a range of rows: `_write` (G[start:stop] @ free) and `_accumulate`
+(+= G[start:stop].T @ grad). Autograd, projection, spec, fingerprint and operators are derived here.
+
+If part of the work depends only on the free vector, factor G = H S. `prepare` computes S @ free once per step, and
+`prepare_adjoint` applies Sᵀ to the sum of all gradients; `_write` and `_accumulate` then apply H.
 """
 
 import hashlib
-import itertools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from operator import index
 from typing import Any, ClassVar, Self
-from weakref import WeakValueDictionary
 
 import numpy as np
 import scipy  # its parts are imported at first use: half of lincon's import time otherwise
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
+from lincon.maps import operators
 from lincon.recycling import Recycler
 
-Segments = list[tuple[int, int, float]]
+Segments = Sequence[tuple[int, int, float]]
 """Consecutive ranges of rows (low, high), each with a multiplier."""
 
 CHUNK = 1 << 16
@@ -84,66 +83,97 @@ class Generator(ABC):
             )
         self.rows, self.dof, self.seed = int(rows), int(dof), as_seed(seed)
         self._recycler = Recycler()
-        self._handle = str(next(_handles))
-        _live[self._handle] = self
+        self.handle = operators.handle_of(self)
 
-    # What an implementation says.
+    # What an author writes.
 
     @abstractmethod
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        """out[:] = H[start : start + len(out)] @ free. ``out`` and ``free`` share dtype and device; no autograd.
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        """out[:] = H[start : start + len(out)] @ prepared, where H is G unless `prepare` is overridden.
 
-        ``free``: (spread_dof,), what `_spread` made of the free vector; H is G where there is no `_spread`.
+        ``prepared``: (prepared_dof,), of the dtype and device of ``out``. No autograd is recorded.
         """
 
     @abstractmethod
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        """out += H[start : start + len(grad)].T @ grad. ``out``: (spread_dof,) float32 or float64.
+        """out += H[start : start + len(grad)].T @ grad, the same bits run to run.
 
-        The same bits run to run.
+        ``out``: (prepared_dof,) float32 or float64.
         """
 
     @property
-    def spread_dof(self) -> int:
-        """The length of what `_spread` makes."""
+    def prepared_dof(self) -> int:
+        """The length of what `prepare` returns."""
         return self.dof
 
-    def _spread(self, free: Tensor) -> Tensor:
-        """S free: (dof,) -> (spread_dof,), once for all ranges of rows. The default is the free vector itself."""
+    def prepare(self, free: Float[Tensor, " dof"]) -> Float[Tensor, " prepared_dof"]:
+        """S @ free, the work that is the same for all ranges of rows. The default is the free vector itself."""
         return free
 
-    def _gather(self, total: Tensor) -> Tensor:
-        """Sᵀ total: (spread_dof,), what all of `_accumulate` added up, -> (dof,)."""
+    def prepare_adjoint(self, total: Float[Tensor, " prepared_dof"]) -> Float[Tensor, " dof"]:
+        """Sᵀ @ total, where ``total`` is the sum of all that `accumulate` added. The default is ``total``."""
         return total
 
-    def _write_scaled(self, out: Tensor, free: Tensor, start: int, segments: Segments) -> None:
-        """`_write`, then each (low, high, scale) of ``out`` times its scale. Overridden where one pass does both."""
-        self._write(out, free, start)
+    # What a step calls.
+
+    def write(
+        self,
+        out: Float[Tensor, " n"],
+        prepared: Float[Tensor, " prepared_dof"],
+        start: int,
+        segments: Segments = (),
+    ) -> None:
+        """Generate the rows [start, start + n) into ``out``; then multiply each segment of ``out`` by its scale.
+
+        Override it only where one pass does both.
+        """
+        self._write(out, prepared, start)
         for low, high, scale in segments:
             if scale != 1.0:
                 out[low:high].mul_(scale)
 
-    def _accumulate_scaled(self, out: Tensor, grad: Tensor, start: int, segments: Segments) -> None:
-        """`_accumulate` of ``grad`` with each (low, high, scale) of it times its scale."""
-        if self.grain == 1:
+    def accumulate(
+        self,
+        out: Float[Tensor, " prepared_dof"],
+        grad: Float[Tensor, " n"],
+        start: int,
+        segments: Segments = (),
+    ) -> None:
+        """Add Hᵀ of the rows [start, start + n) to ``out``, with each segment of ``grad`` times its scale."""
+        if not segments:
+            self._accumulate(out, grad, start)
+        elif self.grain == 1:
             for low, high, scale in segments:
                 part = grad[low:high].to(out.dtype) * scale if scale != 1.0 else grad[low:high]
                 self._accumulate(out, part, start + low)
-            return
-        scaled = grad.to(out.dtype, copy=True)
-        for low, high, scale in segments:
-            scaled[low:high].mul_(scale)
-        self._accumulate(out, scaled, start)
+        else:  # a range costs as much as all rows, so all segments go in one call
+            self._accumulate(out, times_segments(grad, out.dtype, segments), start)
 
-    def accumulator(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Zeros (spread_dof,) in which gradients of ``dtype`` are summed."""
-        return self._recycler.empty(self.spread_dof, wide_enough(dtype), device).zero_()
+    def accumulator(
+        self, dtype: torch.dtype, device: torch.device
+    ) -> Float[Tensor, " prepared_dof"]:
+        """Zeros in which gradients of ``dtype`` are summed."""
+        return self._recycler.empty(self.prepared_dof, wide_enough(dtype), device).zero_()
 
-    def rows_of(self, spread: Tensor, start: int, stop: int) -> Tensor:
-        """The weights of rows [start, stop) from what `_spread` made, in its type; of recycled storage."""
-        out = self._recycler.empty(stop - start, spread.dtype, spread.device)
-        self._write(out, spread, start)
+    def prepared_rows(
+        self, prepared: Float[Tensor, " prepared_dof"], start: int, stop: int
+    ) -> Float[Tensor, " {stop-start}"]:
+        """The weights of rows [start, stop) from what `prepare` returned, in its dtype; of recycled storage."""
+        out = self._recycler.empty(stop - start, prepared.dtype, prepared.device)
+        self.write(out, prepared, start)
         return out
+
+    def unpack_rows(self, free: Tensor, start: int, stop: int) -> Tensor:
+        """`unpack` without checks and without autograd."""
+        return self.prepared_rows(self.prepare(free), start, stop)
+
+    def adjoint_of_rows(self, grad: Tensor, start: int) -> Tensor:
+        """`adjoint` without checks and without autograd, in the dtype of the `accumulator`."""
+        total = self.accumulator(grad.dtype, grad.device)
+        self.accumulate(total, grad, start)
+        return self.prepare_adjoint(total)
+
+    # What an author may say besides.
 
     def options(self) -> dict[str, Any]:
         """Constructor options beyond rows, dof and seed, as plain JSON values."""
@@ -170,7 +200,7 @@ class Generator(ABC):
         """The dof when none is asked for; refused unless the scheme itself says it."""
         raise DofError(f"{cls.name}: give dof, an integer or a fraction of the {rows} rows.")
 
-    # What follows from it.
+    # What follows.
 
     def unpack(
         self,
@@ -194,7 +224,7 @@ class Generator(ABC):
         """
         stop = self._check(free, self.dof, start, stop)
         if out is None:
-            return _Unpack.on(free, self._handle, start, stop, dtype or free.dtype)
+            return operators.unpack(free, self.handle, (start, stop), dtype or free.dtype)
         if out.shape != (stop - start,) or not out.is_contiguous():
             raise LinconError(
                 f"{self.name}: out has shape {tuple(out.shape)}; it must be contiguous ({stop - start},)."
@@ -204,7 +234,7 @@ class Generator(ABC):
                 f"{self.name}: unpack(out=...) is not differentiable; call it under torch.no_grad()."
             )
         with torch.no_grad():
-            self._write(out, self._spread(free.to(out.dtype)), start)
+            self.write(out, self.prepare(free.to(out.dtype)), start)
         return out
 
     def adjoint(self, grad: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
@@ -214,7 +244,7 @@ class Generator(ABC):
         """
         stop = self.rows if stop is None else stop
         self._check(grad, stop - start, start, stop)
-        return _Adjoint.on(grad, self._handle, start, stop, grad.dtype)
+        return operators.adjoint(grad, self.handle, (start, stop), grad.dtype)
 
     def project(self, target: Tensor) -> Tensor:
         """The free vector nearest to given weights: argmin over W of ‖G W - target‖ (of least norm).
@@ -326,9 +356,9 @@ class Generator(ABC):
         """G as a scipy LinearOperator, (rows, dof) float64 on the CPU."""
 
         def apply(function: Any, x: np.ndarray) -> np.ndarray:
-            return function(
-                torch.from_numpy(np.ascontiguousarray(x.reshape(-1), np.float64))
-            ).numpy()
+            vector = torch.from_numpy(np.ascontiguousarray(x.reshape(-1), np.float64))
+            result: np.ndarray = function(vector).numpy()
+            return result
 
         return scipy.sparse.linalg.LinearOperator(
             (self.rows, self.dof),
@@ -408,6 +438,14 @@ def chunks(start: int, stop: int, size: int = CHUNK) -> Iterator[tuple[int, int]
     return ((low, min(low + size, stop)) for low in range(start, stop, size))
 
 
+def times_segments(grad: Tensor, dtype: torch.dtype, segments: Segments) -> Tensor:
+    """A copy of ``grad``, in ``dtype``, with each segment times its scale."""
+    scaled = grad.to(dtype, copy=True)
+    for low, high, scale in segments:
+        scaled[low:high].mul_(scale)
+    return scaled
+
+
 def wide_enough(dtype: torch.dtype) -> torch.dtype:
     """What gradients of ``dtype`` are summed in: float64 for float64, float32 for all narrower."""
     return torch.float64 if dtype == torch.float64 else torch.float32
@@ -425,104 +463,3 @@ def _rebuild(
     cls: type[Generator], rows: int, dof: int, seed: int, options: dict[str, Any]
 ) -> Generator:
     return cls(rows=rows, dof=dof, seed=seed, **options)
-
-
-# The pair of operators, opaque to compilers. A generator is passed by a handle, a string that they treat as a constant.
-
-_handles = itertools.count()
-_live: WeakValueDictionary[str, Generator] = WeakValueDictionary()
-
-
-@torch.library.custom_op("lincon::unpack", mutates_args=())
-def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    g = _live[generator]
-    return g.rows_of(g._spread(free.to(dtype)), start, stop)
-
-
-@torch.library.custom_op("lincon::adjoint", mutates_args=())
-def _adjoint(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    g = _live[generator]
-    out = g.accumulator(grad.dtype, grad.device)
-    g._accumulate(out, grad.contiguous(), start)
-    return g._gather(out).to(dtype)
-
-
-@_unpack.register_fake
-def _(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    return free.new_empty(stop - start, dtype=dtype)
-
-
-@_adjoint.register_fake
-def _(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-    return grad.new_empty(_live[generator].dof, dtype=dtype)
-
-
-_is_exporting = getattr(
-    torch.compiler, "is_exporting", lambda: False
-)  # newer than the oldest torch allowed
-
-
-class _Linear(torch.autograd.Function):
-    """Applies one operator; its derivative is the other. Arguments: vector, handle, start, stop, result's dtype."""
-
-    @classmethod
-    def on(cls, vector: Tensor, *where: Any) -> Tensor:
-        if _is_exporting():
-            raise LinconError(
-                "A constrained model cannot be exported: its G lives in this process. lincon.merge it first."
-            )
-        function = cls if torch.compiler.is_compiling() else _FORWARD_MODE[cls]
-        return function.apply(vector, *where)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        vector, *ctx.where, ctx.out = inputs
-        ctx.dtype = vector.dtype
-
-
-class _Unpack(_Linear):
-    @staticmethod
-    def forward(vector: Tensor, handle: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        return torch.ops.lincon.unpack(vector, handle, start, stop, dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _Adjoint.on(grad, *ctx.where, ctx.dtype), None, None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], batch: Tensor, *args: Any) -> tuple[Tensor, int]:
-        return torch.stack([_Unpack.on(x, *args) for x in batch.movedim(in_dims[0], 0)]), 0
-
-
-class _Adjoint(_Linear):
-    @staticmethod
-    def forward(vector: Tensor, handle: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        return torch.ops.lincon.adjoint(vector, handle, start, stop, dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _Unpack.on(grad, *ctx.where, ctx.dtype), None, None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], batch: Tensor, *args: Any) -> tuple[Tensor, int]:
-        return torch.stack([_Adjoint.on(x, *args) for x in batch.movedim(in_dims[0], 0)]), 0
-
-
-class _UnpackForwardMode(_Unpack):
-    """With forward-mode derivatives, which compilers refuse to trace."""
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        return _Unpack.on(tangent, *ctx.where, ctx.out)
-
-
-class _AdjointForwardMode(_Adjoint):
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        return _Adjoint.on(tangent, *ctx.where, ctx.out)
-
-
-_FORWARD_MODE: dict[type[_Linear], type[_Linear]] = {
-    _Unpack: _UnpackForwardMode,
-    _Adjoint: _AdjointForwardMode,
-}

@@ -81,11 +81,11 @@ def _check_slices(g: Generator, free: Tensor, grad: Tensor) -> None:
         (g.adjoint(grad[a:b], a, b) for a, b in parts), torch.zeros(g.dof, dtype=torch.float64)
     )
     _same(total, g.adjoint(grad), "adjoints of slices do not add up")
-    there = values(g.spread_dof, 6)
+    there = values(g.prepared_dof, 6)
     sums = there.clone()
-    g._accumulate(sums, grad[: g.rows // 2], 0)
-    g._accumulate(sums, grad[g.rows // 2 :], g.rows // 2)
-    _same(g._gather(sums - there), total, "_accumulate does not add to what is there")
+    g.accumulate(sums, grad[: g.rows // 2], 0)
+    g.accumulate(sums, grad[g.rows // 2 :], g.rows // 2)
+    _same(g.prepare_adjoint(sums - there), total, "_accumulate does not add to what is there")
     out = torch.empty(g.rows, dtype=torch.float64)
     assert g.unpack(free, out=out) is out and torch.equal(out, whole), "unpack(out=) differs"
     assert torch.equal(g.unpack(free), whole), "unpack is not the same twice"

@@ -236,10 +236,10 @@ def test_tensors_of_any_sizes_are_looked_up_and_never_computed_entry_by_entry(do
     ring.unpack(free)  # makes the tables
     monkeypatch.setattr(Ring, "entries", None)
     out, grad = torch.empty(rows), torch.randn(rows, dtype=torch.float64)
-    ring._write_scaled(out, free, 0, segments)
+    ring.write(out, free, 0, segments)
     assert torch.equal(out, free[index] * sign * scale)
     total = torch.zeros(dof, dtype=torch.float64)
-    ring._accumulate_scaled(total, grad, 0, segments)
+    ring.accumulate(total, grad, 0, segments)
     scales = torch.cat(
         [torch.full((high - low,), scale, dtype=torch.float64) for low, high, scale in segments]
     )

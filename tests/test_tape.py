@@ -62,7 +62,10 @@ def test_what_is_done_to_the_free_vector_is_done_once_a_step(build, materialize,
     model, x = build(materialize), torch.randn(3, 8)
     expected = dense_gradient(model, x)
     map_ = lincon.constraints(model)[0].groups[0].map
-    spread, gathered = counted(monkeypatch, map_, "_spread"), counted(monkeypatch, map_, "_gather")
+    spread, gathered = (
+        counted(monkeypatch, map_, "prepare"),
+        counted(monkeypatch, map_, "prepare_adjoint"),
+    )
     out = model(x).square().sum()
     out.backward()
     assert len(spread) == len(gathered) == 1
@@ -165,8 +168,8 @@ def test_a_pruned_weight_passes_no_gradient_on_whatever_it_is():
 def test_a_forward_leaves_nothing_alive(materialize, trained, monkeypatch):
     """What was made of the free vector goes with the graph, without the help of the garbage collector."""
     made = []
-    spread = Scaled._spread
-    monkeypatch.setattr(Scaled, "_spread", lambda *args: remember(spread(*args), made))
+    spread = Scaled.prepare
+    monkeypatch.setattr(Scaled, "prepare", lambda *args: remember(spread(*args), made))
     model = isometric(materialize)
     made.clear()
     gc.collect()

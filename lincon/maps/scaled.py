@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lincon.generator import Generator, Segments
+from lincon.maps.per_device import per_device
 
 
 @final
@@ -40,7 +41,6 @@ class Scaled(Generator):
         self.grain = inner.grain
         uniform = len(set(self.scales)) == 1
         self.diagonal_gram = inner.disjoint or (inner.diagonal_gram and uniform)
-        self._columns: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def options(self) -> dict[str, Any]:
         return {
@@ -56,7 +56,7 @@ class Scaled(Generator):
     def _segments(self, start: int, stop: int) -> Segments:
         """(low, high, scale) of the pieces of [start, stop), counted from start; equal neighbours are one."""
         position = 0
-        merged: Segments = []
+        merged: list[tuple[int, int, float]] = []
         for size, scale in zip(self.sizes, self.scales, strict=True):
             low, high = max(position, start), min(position + size, stop)
             position += size
@@ -68,14 +68,11 @@ class Scaled(Generator):
                 merged.append((low - start, high - start, scale))
         return merged
 
-    def _column_scale(self, like: Tensor) -> Tensor:
-        slot = like.device, like.dtype
-        if slot not in self._columns:
-            norms = self.inner.gram_diagonal(self._row_squares()).sqrt()
-            self._columns[slot] = (
-                norms.where(norms > 0, torch.ones_like(norms)).reciprocal().to(like)
-            )
-        return self._columns[slot]
+    @per_device
+    def _column_scale(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """1 / norm of each column, (dof,); 1 for a column that no row reads."""
+        norms = self.inner.gram_diagonal(self._row_squares()).sqrt()
+        return norms.where(norms > 0, torch.ones_like(norms)).reciprocal().to(device, dtype)
 
     def _row_squares(self) -> Tensor | None:
         if set(self.scales) == {1.0}:
@@ -84,24 +81,24 @@ class Scaled(Generator):
         return squares.repeat_interleave(torch.tensor(self.sizes))
 
     @property
-    def spread_dof(self) -> int:
-        return self.inner.spread_dof
+    def prepared_dof(self) -> int:
+        return self.inner.prepared_dof
 
-    def _spread(self, free: Tensor) -> Tensor:
+    def prepare(self, free: Tensor) -> Tensor:
         if self.isometric:
             wide = free.to(torch.promote_types(free.dtype, torch.float32))
-            free = (wide * self._column_scale(wide)).to(free.dtype)
-        return self.inner._spread(free)
+            free = (wide * self._column_scale(wide.device, wide.dtype)).to(free.dtype)
+        return self.inner.prepare(free)
 
-    def _gather(self, total: Tensor) -> Tensor:
-        total = self.inner._gather(total)
-        return total * self._column_scale(total) if self.isometric else total
+    def prepare_adjoint(self, total: Tensor) -> Tensor:
+        total = self.inner.prepare_adjoint(total)
+        return total * self._column_scale(total.device, total.dtype) if self.isometric else total
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        self.inner._write_scaled(out, free, start, self._segments(start, start + len(out)))
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        self.inner.write(out, prepared, start, self._segments(start, start + len(out)))
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        self.inner._accumulate_scaled(out, grad, start, self._segments(start, start + len(grad)))
+        self.inner.accumulate(out, grad, start, self._segments(start, start + len(grad)))
 
     def energy(self, start: int, stop: int) -> float:
         if self.isometric:
@@ -119,4 +116,6 @@ class Scaled(Generator):
                 weights.double().cpu() if squares is None else squares * weights.double().cpu()
             )
         gram = self.inner.gram_diagonal(squares)
-        return gram * self._column_scale(gram).square() if self.isometric else gram
+        return (
+            gram * self._column_scale(gram.device, gram.dtype).square() if self.isometric else gram
+        )

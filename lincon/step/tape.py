@@ -84,13 +84,13 @@ class Tape(ABC):
         self.buffers.clear()
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Zeros (spread_dof,), of recycled storage where it is large: what the adjoints are added into."""
+        """Zeros (prepared_dof,), of recycled storage where it is large: what the adjoints are added into."""
         return generator.accumulator(dtype, device)
 
     def gradient(self, number: int) -> Tensor | None:
         """(dof,), of all that was added to the buffer of a group, which the tape lets go of; None if nothing was."""
         buffer = self.buffers.pop(number, None)
-        return None if buffer is None else self.groups[number].map._gather(buffer)
+        return None if buffer is None else self.groups[number].map.prepare_adjoint(buffer)
 
     @abstractmethod
     def add(self, key: Key, grad: Tensor) -> None:
@@ -101,7 +101,7 @@ class Tape(ABC):
         map_, device = self.groups[number].map, self.free[number].device
         if number not in self.buffers:
             self.buffers[number] = self.buffer(map_, grad.dtype, device)
-        map_._accumulate(self.buffers[number], grad.to(device).reshape(-1), start)
+        map_.accumulate(self.buffers[number], grad.to(device).reshape(-1), start)
 
     def start(self, key: Key) -> int:
         """The first row of an entry."""
@@ -227,7 +227,7 @@ class LayerTape(Tape):
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
         """One that is freed with the gradient: a recycled one would be there in every forward too."""
-        return torch.zeros(generator.spread_dof, dtype=wide_enough(dtype), device=device)
+        return torch.zeros(generator.prepared_dof, dtype=wide_enough(dtype), device=device)
 
     def gradient(self, number: int) -> Tensor | None:
         self._add_waiting()
@@ -260,7 +260,10 @@ class LayerTape(Tape):
         """
         generator, free = self.groups[number].map, self.free[number]
         size = wide_enough(free.dtype).itemsize
-        buffer, waiting = size * generator.spread_dof, sum(grad.nbytes for _, grad in self.waiting)
+        buffer, waiting = (
+            size * generator.prepared_dof,
+            sum(grad.nbytes for _, grad in self.waiting),
+        )
         if self.saved.bytes < buffer + size * generator.rows:
             return False
         return self.saved.freed < buffer + waiting <= self.saved.freed + 2 * buffer
@@ -272,8 +275,8 @@ class LayerTape(Tape):
         with torch.no_grad():
             if (number, dtype) not in self.spread:
                 free = self.constraint.scaled(self.free[number], group)
-                self.spread[number, dtype] = group.map._spread(free.to(dtype))
-            flat = group.map.rows_of(self.spread[number, dtype], entry.start, entry.stop)
+                self.spread[number, dtype] = group.map.prepare(free.to(dtype))
+            flat = group.map.prepared_rows(self.spread[number, dtype], entry.start, entry.stop)
             return self.constraint._shaped(group, index, flat)
 
     def _note(self, tensor: Tensor) -> Any:

@@ -1,0 +1,117 @@
+"""The pair of torch operators that apply G and Gᵀ, opaque to compilers; each is the derivative of the other.
+
+So gradients of any order, forward mode, `torch.func` and `torch.compile(fullgraph=True)` see a linear map and never
+trace into it. A generator reaches them by its handle, a string that compilers treat as a constant.
+"""
+
+import itertools
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from lincon.errors import LinconError
+
+
+class LinearMap(Protocol):
+    """What the operators ask of a generator."""
+
+    @property
+    def dof(self) -> int:
+        """The width of G."""
+
+    def unpack_rows(self, free: Tensor, start: int, stop: int) -> Tensor:
+        """G[start:stop] @ free, without autograd."""
+
+    def adjoint_of_rows(self, grad: Tensor, start: int) -> Tensor:
+        """G[start : start + len(grad)].T @ grad, without autograd."""
+
+
+_numbers = itertools.count()
+_live: WeakValueDictionary[str, LinearMap] = WeakValueDictionary()
+
+
+def handle_of(linear_map: LinearMap) -> str:
+    """A new handle, which is valid for as long as the map lives."""
+    handle = str(next(_numbers))
+    _live[handle] = linear_map
+    return handle
+
+
+def unpack(vector: Tensor, handle: str, rows: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """G[start:stop] @ vector, differentiable; ``rows`` are (start, stop), ``dtype`` that of the result."""
+    return _apply(vector, False, handle, *rows, dtype)
+
+
+def adjoint(vector: Tensor, handle: str, rows: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """G[start:stop].T @ vector, differentiable."""
+    return _apply(vector, True, handle, *rows, dtype)
+
+
+@torch.library.custom_op("lincon::unpack", mutates_args=())
+def _unpack(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    return _live[generator].unpack_rows(free.to(dtype), start, stop)
+
+
+@torch.library.custom_op("lincon::adjoint", mutates_args=())
+def _adjoint(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    return _live[generator].adjoint_of_rows(grad.contiguous(), start).to(dtype)
+
+
+@_unpack.register_fake
+def _(free: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    return free.new_empty(stop - start, dtype=dtype)
+
+
+@_adjoint.register_fake
+def _(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    return grad.new_empty(_live[generator].dof, dtype=dtype)
+
+
+# Newer than the oldest torch allowed.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def _apply(vector: Tensor, transposed: bool, *where: Any) -> Tensor:
+    if _is_exporting():
+        raise LinconError(
+            "A constrained model cannot be exported: its G lives in this process. lincon.merge it first."
+        )
+    # Compilers refuse to trace a function that has a forward-mode derivative.
+    function = _Linear if torch.compiler.is_compiling() else _LinearForwardMode
+    result: Tensor = function.apply(vector, transposed, *where)
+    return result
+
+
+class _Linear(torch.autograd.Function):
+    """Applies G, or Gᵀ if ``transposed``; the arguments after it are handle, start, stop, the result's dtype."""
+
+    @staticmethod
+    def forward(
+        vector: Tensor, transposed: bool, handle: str, start: int, stop: int, dtype: torch.dtype
+    ) -> Tensor:
+        operator = torch.ops.lincon.adjoint if transposed else torch.ops.lincon.unpack
+        result: Tensor = operator(vector, handle, start, stop, dtype)
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        vector, ctx.transposed, *ctx.where, ctx.dtype_out = inputs
+        ctx.dtype_in = vector.dtype
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = _apply(grad, not ctx.transposed, *ctx.where, ctx.dtype_in)
+        return gradient, None, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], batch: Tensor, *args: Any) -> tuple[Tensor, int]:
+        vectors = batch.movedim(in_dims[0], 0)
+        return torch.stack([_apply(vector, *args) for vector in vectors]), 0
+
+
+class _LinearForwardMode(_Linear):
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        return _apply(tangent, ctx.transposed, *ctx.where, ctx.dtype_out)

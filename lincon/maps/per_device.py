@@ -1,0 +1,49 @@
+"""Results that are kept once for each device: tables that make a map fast and belong to no state."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+
+Owner = TypeVar("Owner")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Cache(dict[Any, Any]):
+    """Results by method and arguments. A copy or a pickle of it is empty, whatever holds it."""
+
+    def __reduce__(self) -> tuple[type["Cache"], tuple[()]]:
+        return Cache, ()
+
+
+def per_device(
+    method: Callable[Concatenate[Owner, torch.device, Arguments], Result],
+) -> Callable[Concatenate[Owner, torch.device, Arguments], Result]:
+    """Keep the results of a method, by device and all other (hashable) arguments.
+
+    The results are made outside of inference mode, because a training may need them later.
+
+    >>> class Squares:
+    ...     @per_device
+    ...     def table(self, device: torch.device, size: int) -> torch.Tensor:
+    ...         return torch.arange(size, device=device) ** 2
+    >>> squares = Squares()
+    >>> squares.table(torch.device("cpu"), 3) is squares.table(torch.device("cpu"), 3)
+    True
+    """
+
+    @wraps(method)
+    def kept(
+        owner: Owner, device: torch.device, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        cache = vars(owner).setdefault("_per_device", Cache())
+        slot = method, device, args, tuple(kwargs.items())
+        if slot not in cache:
+            with torch.inference_mode(False):
+                cache[slot] = method(owner, device, *args, **kwargs)
+        result: Result = cache[slot]
+        return result
+
+    return kept
