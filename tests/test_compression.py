@@ -16,7 +16,7 @@ from torch.nn.utils import prune as torch_prune
 import lincon
 from lincon.files.coding import LARGEST, PLENTY, USUAL, decode, encode, excess
 from lincon.generators import Mask, Part, Ring
-from lincon.quantising import shared, to_integers
+from lincon.quantising import default_size, to_integers
 from tests.models import Raw, convnet, images
 from tests.resealed import resealed
 
@@ -393,8 +393,13 @@ def test_dtypes_of_a_model_change_steps_and_not_integers():
 
 
 def test_steps_are_few_by_default():
-    assert [shared(n) for n in (1, 64 * 8192, 64 * 8192 + 1, 11_160_576)] == [64, 64, 128, 2048]
-    assert all(-(-n // shared(n)) <= 8192 for n in (1, 10**5, 10**6, 10**7, 12_345_678))
+    assert [default_size(n) for n in (1, 64 * 8192, 64 * 8192 + 1, 11_160_576)] == [
+        64,
+        64,
+        128,
+        2048,
+    ]
+    assert all(-(-n // default_size(n)) <= 8192 for n in (1, 10**5, 10**6, 10**7, 12_345_678))
 
 
 # Files.

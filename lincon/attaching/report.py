@@ -81,7 +81,9 @@ def summary(model: nn.Module) -> Summary:
     free |= {id(c.owner._buffers[g.steps]) for c in found for g in c.groups if g.steps}
     origin_bytes = sum(o.numel() * o.element_size() for o in origins if o is not None)
     free_bytes = sum(t.numel() * t.element_size() for t in tensors if id(t) in free)
-    generated_bytes = sum(g.generator.rows * c._dtype(g).itemsize for c in found for g in c.groups)
+    generated_bytes = sum(
+        v.group.generator.rows * v.dtype.itemsize for c in found for v in c.vectors
+    )
     return Summary(
         lines=tuple(line for prefix, c in placed for line in _lines(c, prefix)),
         dof=sum(c.dof for c in found),

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.attaching.constraint import Group, owned, prefixes
+from lincon.attaching.constraint import owned, prefixes
+from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
 from lincon.attaching.targets import Target, targets
 from lincon.errors import FileError, in_a_line

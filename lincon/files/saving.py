@@ -15,8 +15,15 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lincon.attaching.binding import bind, check_whole, unbind, unwrapped, warn_of_holders
-from lincon.attaching.constraint import Constraint, Group, owned, prefixes
+from lincon.attaching.binding import (
+    bind,
+    check_complete,
+    unbind,
+    unwrapped,
+    warn_of_stale_optimizers,
+)
+from lincon.attaching.constraint import Constraint, owned, prefixes
+from lincon.attaching.group import Group
 from lincon.attaching.targets import Target
 from lincon.errors import FileError, LinconError
 from lincon.files.atomic import whole
@@ -45,7 +52,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
     is no tensor, tensors on the meta device; or if the folder does not exist.
     """
     model = unwrapped(model)
-    check_whole(model)
+    check_complete(model)
     state = model.state_dict(keep_vars=True)  # one tensor of two names is one object
     if not any(is_shard(tensor) for tensor in state.values()):
         return _write(model, state, Path(path), code)
@@ -134,7 +141,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
             raise FileError(f"{path} does not fit this {type(model).__name__}: {error}") from None
         raise
     if bound:
-        warn_of_holders([target.tensor for _, chosen in bound for target in chosen])
+        warn_of_stale_optimizers([target.tensor for _, chosen in bound for target in chosen])
     return [constraint for _, constraint in owned(model)]
 
 

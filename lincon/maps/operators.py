@@ -5,6 +5,7 @@ trace into it. A generator reaches them by its handle, a string that compilers t
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -79,9 +80,8 @@ def _apply(vector: Tensor, transposed: bool, *where: Any) -> Tensor:
             "A constrained model cannot be exported: its G lives in this process. lincon.merge it first."
         )
     # Compilers refuse to trace a function that has a forward-mode derivative.
-    function = _Linear if torch.compiler.is_compiling() else _LinearForwardMode
-    result: Tensor = function.apply(vector, transposed, *where)
-    return result
+    function = _apply_plainly if torch.compiler.is_compiling() else _apply_with_forward_mode
+    return function(vector, transposed, *where)
 
 
 class _Linear(torch.autograd.Function):
@@ -115,3 +115,7 @@ class _LinearForwardMode(_Linear):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         return _apply(tangent, ctx.transposed, *ctx.where, ctx.dtype_out)
+
+
+_apply_plainly: Callable[..., Tensor] = _Linear.apply
+_apply_with_forward_mode: Callable[..., Tensor] = _LinearForwardMode.apply

@@ -13,7 +13,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 
-from lincon.attaching.constraint import Group, owned
+from lincon.attaching.constraint import owned
+from lincon.attaching.group import Group
 from lincon.errors import LinconError, TargetError
 from lincon.files.header import sha_of
 from lincon.processes.shards import is_shard

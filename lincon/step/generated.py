@@ -5,8 +5,8 @@ nothing of the old tensor stays behind and `state_dict` has no entry for it (und
 a test). From then on reading the tensor asks the constraint for it, and writing to it is refused.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,31 @@ from lincon.errors import TargetError
 _REMEDY = "It is generated from the free vector: fit that with constraint.project({...}), or lincon.merge(model) first."
 
 
-class Generated(nn.Module):
-    """Reads one entry of a constraint's ledger. ``read``: a bound method of the constraint; ``key``: its argument."""
+class Source(Protocol):
+    """What reads weights: a constraint."""
 
-    def __init__(
-        self, read: Callable[[tuple[int, int]], Tensor], key: tuple[int, int], name: str
-    ) -> None:
+    owner: nn.Module
+
+    def read(self, key: tuple[int, int]) -> Tensor:
+        """The tensor of entry ``key`` = (group, index)."""
+
+
+class Generated(nn.Module):
+    """Reads one entry of a constraint's ledger.
+
+    Args:
+        source: the constraint.
+        key: (group, index) of the entry.
+        name: of the tensor in the constraint's owner.
+    """
+
+    def __init__(self, source: Source, key: tuple[int, int], name: str) -> None:
         super().__init__()
-        self.read, self.key, self.name = read, key, name
+        self.source, self.key, self.name = source, key, name
         self.sealed = False
 
     def forward(self) -> Tensor:
-        return self.read(self.key)
+        return self.source.read(self.key)
 
     def right_inverse(self, _: Tensor) -> tuple[()]:
         if self.sealed:

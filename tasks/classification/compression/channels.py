@@ -16,7 +16,7 @@ import lincon
 from lincon import LinconError
 from lincon.exporting import merged_copy
 from lincon.files.contents import Contents
-from lincon.slicing import Kept, slice_tensors
+from lincon.slicing import DimensionMasks, slice_tensors
 from lincon.tasks.classification.models.resnet import BasicBlock, ResNet
 
 Masks = Mapping[str, Tensor]
@@ -147,7 +147,7 @@ def slim(model: ResNet, masks: Masks) -> None:
                 f"{norm}.{of}": [masks[name]]
                 for of in ("weight", "bias", "running_mean", "running_var")
             }
-    tensors: dict[str, Kept] = dict(kept)
+    tensors: dict[str, DimensionMasks] = dict(kept)
     slice_tensors(model, tensors)
     settle_sizes(model)
 

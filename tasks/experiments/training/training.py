@@ -19,7 +19,7 @@ from torch import nn
 
 import lincon
 from lincon import LinconError
-from lincon.attaching.targets import count as as_count
+from lincon.attaching.dof import as_count
 from lincon.files.atomic import remove_partial
 from lincon.tasks.experiments.choice import choose
 from lincon.tasks.experiments.data.sets import Data
