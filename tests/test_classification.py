@@ -16,7 +16,7 @@ import lincon
 from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.learner import Classifier, accuracy
-from lincon.tasks.classification.models import MODELS, body_weights, count
+from lincon.tasks.classification.models import MODELS, body_weights, count_parameters
 from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES
 from lincon.tasks.classification.task import PRESETS, TASK
 from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
@@ -75,7 +75,7 @@ def fail_to_train(*_args, **_kwargs):
 def test_constrained_schemes_have_exactly_the_dof_asked_for(scheme):
     model = build(cell(scheme, 1000), DIGITS.shape)
     assert degrees_of_freedom(model) == 1000
-    assert count(model) == 12_082 - 11_536 + 1000
+    assert count_parameters(model) == 12_082 - 11_536 + 1000
 
 
 def test_hash_has_a_free_vector_for_every_layer():

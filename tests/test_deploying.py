@@ -16,7 +16,7 @@ from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data.digits import Digits
 from lincon.tasks.classification.models import MODELS
 from lincon.tasks.classification.tables import TABLES
-from lincon.tasks.experiments.schemes.body import body_weights, count
+from lincon.tasks.experiments.schemes.body import body_weights, count_parameters
 from lincon.tasks.experiments.trained.deploying import images_of
 from lincon.tasks.experiments.trained.tuning import measured
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
@@ -272,7 +272,7 @@ def test_the_pruning_table_has_the_papers_rows_at_equal_dof(tmp_path):
         ("95.0", "93.0", "2.0"),
     ]
     model = MODELS["resnet-small"](1, 10, 8)
-    whole = count(model, body_weights(model))
+    whole = count_parameters(model, body_weights(model))
     assert rows[0]["dof"] == rows[1]["dof"] == f"{round(0.025 * whole):,}"
     assert {r["dof"] for r in rows[2:-2]} == {f"{round(s * whole):,}" for s in (0.05, 0.1, 0.2)}
     work = [int(r["multiply-adds"].replace(",", "")) for r in rows]

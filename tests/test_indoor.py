@@ -150,8 +150,8 @@ def test_what_is_behind_the_mask_trains_nothing_and_is_not_measured():
         seen = Batch(images, depth, normals)
         learner.loss(seen).backward()
         learner.metric.reset()
-        learner.observe(seen)
-        return learner.model.free.grad.clone(), learner.measured()
+        learner.update_metric(seen)
+        return learner.model.free.grad.clone(), learner.compute_metric()
 
     gradient, errors = gradient_and_errors(batch.images)
     assert gradient.isfinite().all() and gradient.any() and all(np.isfinite(list(errors.values())))

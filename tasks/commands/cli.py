@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 import lincon
 from lincon.errors import LinconError
 from lincon.recycling import keep_pages
-from lincon.tasks.commands.options import Options, Sweeping, Training, names_in
+from lincon.tasks.commands.options import Options, Sweeping, Training, split_names
 
 UsageError: Any = typer.BadParameter.__mro__[
     1
@@ -159,13 +159,13 @@ def train(
     ] = Path("runs/train"),
 ) -> None:
     """Train one scheme and save the model."""
-    from lincon.tasks.experiments.task import task as find
+    from lincon.tasks.experiments.task import find_task
     from lincon.tasks.experiments.training import training
     from lincon.tasks.experiments.training.progress import EpochBar
-    from lincon.tasks.experiments.training.ranks import others_end
+    from lincon.tasks.experiments.training.ranks import exit_unless_first
     from lincon.tasks.experiments.training.recipe import Cell
 
-    defaults = find(task).defaults
+    defaults = find_task(task).defaults
     recipe = options.recipe(task)
     cell = Cell(model or defaults["model"], scheme, _dof(dof or defaults["dof"]), seed, task)
     flags, logs = options.trainer_options(), options.logs()
@@ -183,7 +183,7 @@ def train(
             logs=logs,
             resume=resume,
         )
-    others_end()
+    exit_unless_first()
     typer.echo(lincon.summary(trained))
     _measures(task, {name: values[-1] for name, values in run.test.items()})
     typer.echo(f"{run.file_bytes:,} bytes in {out / training.SAVED}")
@@ -306,7 +306,7 @@ def reproduce(
     from lincon.tasks.experiments.sweeps import reproduce
 
     paper = reproduce.find(table)
-    models = names_in(model) or list(paper.models)
+    models = split_names(model) or list(paper.models)
     if len(models) != len(paper.models):
         raise LinconError(
             f"--model is {model!r}; {table} takes {len(paper.models)}, as in {','.join(paper.models)}."
@@ -387,9 +387,9 @@ def evaluate(
 
 
 def _measures(task: str, found: dict[str, float]) -> None:
-    from lincon.tasks.experiments.task import task as find
+    from lincon.tasks.experiments.task import find_task
 
-    for measure in find(task).measures:
+    for measure in find_task(task).measures:
         typer.echo(f"test {measure.label}: {measure.factor * found[measure.name]:.2f}")
 
 
@@ -452,7 +452,7 @@ def quantize(
 
 
 def _tune(run: Path, out: Path, change: Callable[[Any], object], **options: Any) -> None:
-    from lincon.tasks.experiments.task import task as find
+    from lincon.tasks.experiments.task import find_task
     from lincon.tasks.experiments.trained.tuning import tune
     from lincon.tasks.experiments.training.training import SAVED, reload
 
@@ -461,7 +461,7 @@ def _tune(run: Path, out: Path, change: Callable[[Any], object], **options: Any)
     typer.echo(lincon.summary(model))
     zeros, rows = lincon.zeros(model)
     typer.echo(f"zero weights           {zeros:>14,}  (of {rows:,} generated, {zeros / rows:.1%})")
-    for measure in find(reload(out)[1].task).measures:
+    for measure in find_task(reload(out)[1].task).measures:
         values = (f"{measure.factor * found[measure.name]:.2f}" for found in (before, after))
         typer.echo(f"test {measure.label}: {' -> '.join(values)}")
     sizes = (f"{(folder / SAVED).stat().st_size:,}" for folder in (run, out))
@@ -514,15 +514,15 @@ def _run(
     out: Path,
 ) -> None:
     """Run an experiment on every combination; what is empty is as the task has it."""
-    from lincon.tasks.experiments.task import task as find
+    from lincon.tasks.experiments.task import find_task
     from lincon.tasks.experiments.training.recipe import cells
 
-    defaults, every = find(task).defaults, ",".join(find(task).schemes)
+    defaults, every = find_task(task).defaults, ",".join(find_task(task).schemes)
     models, dofs = (
-        names_in(model or defaults["model"]),
-        [_dof(text) for text in names_in(dof or defaults["dof"])],
+        split_names(model or defaults["model"]),
+        [_dof(text) for text in split_names(dof or defaults["dof"])],
     )
-    chosen = names_in(schemes or defaults.get("schemes", every))
+    chosen = split_names(schemes or defaults.get("schemes", every))
     _show(experiment(options.sweep(cells(models, chosen, dofs, range(seeds), task), out)), out)
 
 

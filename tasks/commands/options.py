@@ -130,13 +130,13 @@ class Options:
 
     def recipe(self, task: str) -> Any:
         """The preset, changed by what was given."""
-        from lincon.tasks.experiments.choice import choose
-        from lincon.tasks.experiments.task import task as find
+        from lincon.tasks.experiments.names import choose
+        from lincon.tasks.experiments.task import find_task
         from lincon.tasks.experiments.training.recipe import Recipe
 
         names = [field.name for field in fields(Recipe) if field.name != "task"]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return Recipe(task, **{**choose("preset", self.preset, find(task).presets), **given})
+        return Recipe(task, **{**choose("preset", self.preset, find_task(task).presets), **given})
 
     def trainer_options(self) -> dict[str, Any]:
         """Values are JSON where they can be, else text."""
@@ -147,10 +147,10 @@ class Options:
 
     def logs(self) -> list[str]:
         """Names of the logs."""
-        from lincon.tasks.experiments.choice import choose
+        from lincon.tasks.experiments.names import choose
         from lincon.tasks.experiments.training.training import LOGS
 
-        names = names_in(self.log)
+        names = split_names(self.log)
         for name in names:
             choose("log", name, LOGS)
         return names
@@ -174,7 +174,7 @@ class Sweeping(Options):
         )
 
 
-def names_in(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     """The names between commas, each once. A model's own options (a=1,b=2) stay with it."""
     parts: list[str] = []
     for part in (part.strip() for part in text.split(",")):

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from lincon.tasks.experiments.choice import choose
-from lincon.tasks.experiments.options import named
-from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count
+from lincon.tasks.experiments.names import choose, named
+from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
 
 if TYPE_CHECKING:
     from lincon.tasks.experiments.data.sets import Data
@@ -25,18 +24,18 @@ TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose"
 class Measure:
     """A number that models are judged by; shown as ``label``, ``factor`` times what is stored.
 
-    ``rising``: whether more is better.
+    ``higher_is_better``: whether more is better.
     """
 
     name: str
     label: str
     factor: float = 100
-    rising: bool = True
+    higher_is_better: bool = True
 
 
 def body_size(model: nn.Module) -> int:
     """Weights of the body."""
-    return count(model, body_weights(model))
+    return count_parameters(model, body_weights(model))
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Task:
         defaults: of the options `model`, `schemes` and `dof` of the commands.
         baseline: data set -> every measure of a prediction without looking, such as the mean of the training set.
         show: a picture, as a PNG, of what trained models by name make of some test items.
-        whole: model without a scheme -> the free numbers that a dof of 1.0 stands for.
+        full_dof: model without a scheme -> the free numbers that a dof of 1.0 stands for.
     """
 
     name: str
@@ -66,7 +65,7 @@ class Task:
     measures: tuple[Measure, ...]
     tables: "Mapping[str, PaperTable]"
     defaults: Mapping[str, str] = field(default_factory=dict)
-    whole: Callable[[nn.Module], int] = body_size
+    full_dof: Callable[[nn.Module], int] = body_size
     baseline: Callable[[Any], dict[str, float]] | None = None
     show: "Callable[[Mapping[str, nn.Module], Any], bytes] | None" = None
 
@@ -75,7 +74,7 @@ class Task:
         return named("data set", name, self.data)
 
 
-def task(name: str) -> Task:
+def find_task(name: str) -> Task:
     """The task called ``name``."""
     found: Task = import_module(choose("task", name, TASKS)).TASK
     return found

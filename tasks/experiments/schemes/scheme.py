@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 import lincon
-from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count, nearest_width
+from lincon.tasks.experiments.schemes.body import (
+    Architecture,
+    body_weights,
+    count_parameters,
+    nearest_width,
+)
 
 if TYPE_CHECKING:
     from lincon.tasks.experiments.data.sets import Data
@@ -41,7 +46,11 @@ def vanilla(architecture: Architecture, dof: int, seed: int) -> nn.Module:
 def degrees_of_freedom(model: nn.Module) -> int:
     """Free numbers in the body: the free vectors of a constrained model, all body weights of another."""
     constraints = lincon.constraints(model)
-    return sum(c.dof for c in constraints) if constraints else count(model, body_weights(model))
+    return (
+        sum(c.dof for c in constraints)
+        if constraints
+        else count_parameters(model, body_weights(model))
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Scheme:
     """How a model is made, how its training is divided, and how its DoF are counted.
 
     ``takes_dof``: whether the asked DoF changes anything. ``bare``: makes the module that a file of it is loaded into;
-    ``shape``: gives that the shapes of the file, where training changes them. ``least``: epochs without which what it
+    ``shape``: gives that the shapes of the file, where training changes them. ``min_epochs``: with fewer, what it
     trains would mean nothing.
     """
 
@@ -59,7 +68,7 @@ class Scheme:
     takes_dof: bool = True
     bare: Make = vanilla
     shape: Callable[[nn.Module, Path], None] | None = None
-    least: int = 1
+    min_epochs: int = 1
 
     def epochs(self, total: int) -> list[int]:
         """How many epochs each phase gets; a phase may get none of a short training."""
@@ -75,7 +84,7 @@ class Scheme:
 def small(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     """The dense network of the same family that has about as many parameters in all as a constrained one."""
     model = architecture()
-    total = count(model) - count(model, body_weights(model)) + dof
+    total = count_parameters(model) - count_parameters(model, body_weights(model)) + dof
     return architecture(width=nearest_width(architecture, total))
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.table import Table
 
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.training import Run
-from lincon.tasks.experiments.writing import write_whole
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -138,11 +138,11 @@ class Result:
             "runs": [asdict(run) for run in runs],
             **provenance(),
         }
-        write_whole(
+        write_output(
             sweep.out / "results.json", json.dumps(_finite(everything), indent=1, allow_nan=False)
         )
-        write_whole(sweep.out / "picture.png", self.picture)
-        write_whole(sweep.out / "table.md", self.markdown())
+        write_output(sweep.out / "picture.png", self.picture)
+        write_output(sweep.out / "table.md", self.markdown())
 
     def markdown(self) -> str:
         """Title, table and notes."""

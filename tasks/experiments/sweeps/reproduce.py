@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lincon.tasks.experiments.choice import choose
+from lincon.tasks.experiments.names import choose
 from lincon.tasks.experiments.sweeps import compare, gap
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
-from lincon.tasks.experiments.task import TASKS, Measure, task
+from lincon.tasks.experiments.task import TASKS, Measure, find_task
 from lincon.tasks.experiments.training.recipe import Cell
 from lincon.tasks.experiments.training.training import Run
 
@@ -78,7 +78,7 @@ def find(name: str) -> PaperTable:
     """The table called ``name``, of whichever task."""
     tables: dict[str, PaperTable] = {}
     for each in TASKS:
-        tables |= task(each).tables
+        tables |= find_task(each).tables
     return choose("table", name, tables)
 
 

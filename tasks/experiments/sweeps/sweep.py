@@ -11,9 +11,9 @@ from lightning import Callback
 from lincon import LinconError
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.sweeps.store import Store
-from lincon.tasks.experiments.task import Measure, task
+from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.progress import EpochBar
-from lincon.tasks.experiments.training.ranks import by_torchrun, others_end
+from lincon.tasks.experiments.training.ranks import by_torchrun, exit_unless_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, describe
 from lincon.tasks.experiments.training.training import (
     Run,
@@ -73,7 +73,7 @@ class Sweep:
         with EpochBar(len(self.cells) * epochs, (len(self.cells) - len(missing)) * epochs) as bar:
             for cell, run in self._trained(missing, bar):
                 self.store.put(cell, run)
-        others_end()
+        exit_unless_first()
         return [found for cell in self.cells if (found := self.store.get(cell))]
 
     def _trained(self, missing: Sequence[Cell], bar: EpochBar) -> Iterator[tuple[Cell, Run]]:
@@ -126,7 +126,7 @@ class Sweep:
     @property
     def measures(self) -> tuple[Measure, ...]:
         """What the task measures."""
-        return task(self.recipe.task).measures
+        return find_task(self.recipe.task).measures
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ from lincon import LinconError
 from lincon.exporting import export, save_program
 from lincon.int8 import to_int8
 from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.task import task
+from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.trained.tuning import measured
 from lincon.tasks.experiments.training.recipe import Recipe
 from lincon.tasks.experiments.training.training import open_data, reload
@@ -59,7 +59,7 @@ def deploy(
     program = to_int8(model, calibration(data))
     save_program(program, file, example)
     before, after = measured(model, recipe, data), measured_program(program, recipe, data)
-    for measure in task(cell.task).measures:
+    for measure in find_task(cell.task).measures:
         yield f"test {measure.label}: {' -> '.join(f'{measure.factor * f[measure.name]:.2f}' for f in (before, after))}"
     yield f"written: {file}, {os.path.getsize(file):,} bytes"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lincon import LinconError
-from lincon.tasks.experiments.task import task
+from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training import learner
 from lincon.tasks.experiments.training.training import open_data, reload
 
@@ -18,7 +18,7 @@ def evaluate(
     """
     model, cell, recipe, _ = reload(folder)
     data = open_data(recipe, cell.seed, root)
-    measuring = task(cell.task).learner(model, data, recipe)
+    measuring = find_task(cell.task).learner(model, data, recipe)
     if flip and not measuring.can_flip:
         raise LinconError(
             f"{folder} holds a model of {cell.task}, which has no flip test: leave --flip out."

@@ -11,14 +11,14 @@ from torch import nn
 
 import lincon
 from lincon import LinconError
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.schemes.body import body_weights
 from lincon.tasks.experiments.schemes.scheme import Phase
-from lincon.tasks.experiments.task import task
+from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training.learner import evaluate
-from lincon.tasks.experiments.training.ranks import others_end
+from lincon.tasks.experiments.training.ranks import exit_unless_first
 from lincon.tasks.experiments.training.recipe import Recipe
 from lincon.tasks.experiments.training.training import RECORD, SAVED, fit, open_data, reload
-from lincon.tasks.experiments.writing import write_whole
 
 
 def tune(
@@ -57,15 +57,17 @@ def tune(
     as_constrained(model)
     change(model)
     if epochs:
-        learner = task(cell.task).learner(model, data, shorter, Phase(), cell.seed, recipe.epochs)
-        data.first = recipe.epochs
+        learner = find_task(cell.task).learner(
+            model, data, shorter, Phase(), cell.seed, recipe.epochs
+        )
+        data.first_epoch = recipe.epochs
         fit(learner, data, epochs, list(callbacks))
     after = measured(model, recipe, data)
-    others_end()
+    exit_unless_first()
     out.mkdir(parents=True, exist_ok=True)
     lincon.save(model, out / SAVED)
-    write_whole(out / RECORD, (folder / RECORD).read_text())
-    write_whole(
+    write_output(out / RECORD, (folder / RECORD).read_text())
+    write_output(
         out / "tuned.json",
         json.dumps({"from": folder.name, "before": before, "after": after}, indent=1),
     )
@@ -74,7 +76,7 @@ def tune(
 
 def measured(model: nn.Module, recipe: Recipe, data: Any) -> dict[str, float]:
     """Every measure on the whole test set."""
-    return evaluate(task(recipe.task).learner(model, data, recipe), data)
+    return evaluate(find_task(recipe.task).learner(model, data, recipe), data)
 
 
 def as_constrained(model: nn.Module) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lincon import LinconError
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.output import write_output
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -21,7 +21,7 @@ class WholeFiles(TorchCheckpointIO):
     ) -> None:
         buffer = BytesIO()
         torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getvalue())
+        write_output(Path(path), buffer.getvalue())
 
 
 def after_every_epoch(place: Path) -> Callback:

@@ -7,8 +7,8 @@ from math import inf
 from typing import Any
 
 from lincon import LinconError
-from lincon.tasks.experiments.choice import choose
-from lincon.tasks.experiments.task import task
+from lincon.tasks.experiments.names import choose
+from lincon.tasks.experiments.task import find_task
 
 OPTIMISERS = "sgd", "heavy-ball", "adam", "rmsprop"
 MILESTONES = {
@@ -52,8 +52,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.data:
-            object.__setattr__(self, "data", next(iter(task(self.task).data)))
-        task(self.task).data_set(self.data)
+            object.__setattr__(self, "data", next(iter(find_task(self.task).data)))
+        find_task(self.task).data_set(self.data)
         choose("optimiser", self.optimiser, dict.fromkeys(OPTIMISERS))
         choose("schedule", self.schedule, dict.fromkeys(SCHEDULES))
         for name in ("epochs", "batch", "images"):
@@ -80,8 +80,8 @@ class Cell:
     task: str = "classification"
 
     def __post_init__(self) -> None:
-        task(self.task).architecture(self.model)
-        if not choose("scheme", self.scheme, task(self.task).schemes).takes_dof:
+        find_task(self.task).architecture(self.model)
+        if not choose("scheme", self.scheme, find_task(self.task).schemes).takes_dof:
             object.__setattr__(self, "dof", None)
         if not 0 <= self.seed < 1 << 32:
             raise LinconError(f"seed={self.seed}; give one from 0 to {(1 << 32) - 1}.")

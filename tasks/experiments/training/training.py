@@ -19,20 +19,25 @@ from torch import nn
 
 import lincon
 from lincon import LinconError
-from lincon.attaching.targets import count as as_count
+from lincon.attaching.targets import count
 from lincon.files.atomic import remove_partial
-from lincon.tasks.experiments.choice import choose
 from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.schemes.body import Architecture, blueprint, body_weights, count
+from lincon.tasks.experiments.names import choose
+from lincon.tasks.experiments.output import write_output
+from lincon.tasks.experiments.schemes.body import (
+    Architecture,
+    blueprint,
+    body_weights,
+    count_parameters,
+)
 from lincon.tasks.experiments.schemes.scheme import Scheme
-from lincon.tasks.experiments.task import task
+from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training import checkpoints
 from lincon.tasks.experiments.training.history import History
 from lincon.tasks.experiments.training.learner import Learner, evaluate
-from lincon.tasks.experiments.training.ranks import is_first, started
+from lincon.tasks.experiments.training.ranks import devices_by_torchrun, is_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, describe, differences
 from lincon.tasks.experiments.training.sharded import Sharded
-from lincon.tasks.experiments.writing import write_whole
 
 SAVED = "model.safetensors"
 RECORD = "training.json"
@@ -104,7 +109,7 @@ class Run:
 
 def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Any:
     """The recipe's data set; ``root``: the folder where it lies, where it is not embedded."""
-    return task(recipe.task).data_set(recipe.data)(seed, recipe.batch, root, recipe.images)
+    return find_task(recipe.task).data_set(recipe.data)(seed, recipe.batch, root, recipe.images)
 
 
 def build(cell: Cell, shape: Sequence[int]) -> nn.Module:
@@ -118,26 +123,26 @@ def build(cell: Cell, shape: Sequence[int]) -> nn.Module:
 
 def check_epochs(recipe: Recipe, cell: Cell) -> None:
     """Raise LinconError for a training that is too short for its scheme."""
-    if recipe.epochs < (least := _scheme(cell).least):
+    if recipe.epochs < (least := _scheme(cell).min_epochs):
         raise LinconError(
             f"{cell.scheme} trains {least} times over: give {least} epochs or more, not {recipe.epochs}."
         )
 
 
 def _scheme(cell: Cell) -> Scheme:
-    return task(cell.task).schemes[cell.scheme]
+    return find_task(cell.task).schemes[cell.scheme]
 
 
 def _architecture(cell: Cell, shape: Sequence[int]) -> Architecture:
     """Makes the cell's model for the data, before any scheme; takes options by name alone."""
-    return partial(task(cell.task).architecture(cell.model), *shape)
+    return partial(find_task(cell.task).architecture(cell.model), *shape)
 
 
 def dof_of(cell: Cell, shape: Sequence[int]) -> int:
     """The asked DoF as a number; that of a fraction of 1.0 where the scheme takes none."""
     model = blueprint(_architecture(cell, shape))
-    most = count(model, body_weights(model))
-    dof = as_count(1.0 if cell.dof is None else cell.dof, task(cell.task).whole(model))
+    most = count_parameters(model, body_weights(model))
+    dof = count(1.0 if cell.dof is None else cell.dof, find_task(cell.task).full_dof(model))
     if dof > most:
         raise LinconError(f"dof={dof} exceeds the {most} weights of the body of {cell.model}.")
     return dof
@@ -165,7 +170,7 @@ def train(
     """
     check_epochs(recipe, cell)
     data, scheme, history = open_data(recipe, cell.seed, root), _scheme(cell), History()
-    learner = task(cell.task).learner
+    learner = find_task(cell.task).learner
     model, dof = build(cell, data.shape), dof_of(cell, data.shape)
     described = {**describe(recipe, options or {}), **asdict(cell), "shape": list(data.shape)}
     places = _prepared(folder, described, len(scheme.phases), resume)
@@ -181,7 +186,7 @@ def train(
         if there is not None and later is not None and later.exists():
             _restore(module, history, there)
         elif epochs:
-            data.first = first
+            data.first_epoch = first
             loggers = [_logger(log, folder, place.stem) for log in logs]
             given = {"logger": loggers or False, **(options or {})}
             if there is not None:
@@ -206,7 +211,7 @@ def train(
         cell.dof,
         cell.seed,
         scheme.dof(model),
-        count(model),
+        count_parameters(model),
         size,
         history.epoch_seconds,
         history.train_loss,
@@ -214,7 +219,7 @@ def train(
         evaluate(learner(model, data, recipe), data, train=True),
         data.note,
     )
-    write_whole(folder / RECORD, json.dumps(described, indent=1))
+    write_output(folder / RECORD, json.dumps(described, indent=1))
     if is_first():
         for place in places:
             place.unlink(missing_ok=True)
@@ -319,7 +324,7 @@ def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> 
     if is_first():
         for stale in folder.glob("phase-*.ckpt"):
             stale.unlink()
-    write_whole(record, json.dumps({**here, UNFINISHED: True}, indent=1))
+    write_output(record, json.dumps({**here, UNFINISHED: True}, indent=1))
     return places
 
 
@@ -352,7 +357,7 @@ def fit(
 ) -> None:
     """Train for so many epochs, quietly; from a checkpoint where there is one."""
     defaults: dict[str, Any] = {
-        **started(),
+        **devices_by_torchrun(),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
