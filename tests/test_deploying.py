@@ -18,9 +18,11 @@ from lincon.tasks.classification.models import MODELS
 from lincon.tasks.classification.tables import TABLES
 from lincon.tasks.experiments.schemes.body import body_weights, count_parameters
 from lincon.tasks.experiments.trained.deploying import images_of
-from lincon.tasks.experiments.trained.tuning import measured
+from lincon.tasks.experiments.trained.evaluate import measure
+from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
-from lincon.tasks.experiments.training.training import load, reload, train
+from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.training import train
 from tests.models import Tied, convnet, images
 from tests.test_cli import call, refused
 
@@ -321,7 +323,7 @@ def test_a_model_that_is_changed_after_its_last_epoch_is_measured_again(tmp_path
     recipe, cell = Recipe(epochs=1, images=256), Cell("resnet-small", "deep-compression", 300, 0)
     _, run = train(recipe, cell, tmp_path)
     data = Digits(limit=256)
-    found = measured(load(cell, data.shape, tmp_path / "model.safetensors"), recipe, data)
+    found = measure(load(cell, data.shape, tmp_path / "model.safetensors"), recipe, data)
     assert found["accuracy"] == pytest.approx(run.score, abs=1e-6)
 
 

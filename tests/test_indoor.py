@@ -11,8 +11,10 @@ from PIL import Image
 import lincon
 from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
 from lincon.tasks.experiments.training.learner import evaluate
+from lincon.tasks.experiments.training.models import build, load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
-from lincon.tasks.experiments.training.training import build, load, reload, train
+from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.training import train
 from lincon.tasks.indoor import predict as predicting
 from lincon.tasks.indoor.baseline import baseline
 from lincon.tasks.indoor.data import DATA, sets

@@ -15,8 +15,10 @@ from lincon.tasks.experiments.schemes.body import body_weights, count_parameters
 from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
 from lincon.tasks.experiments.sweeps import reproduce
 from lincon.tasks.experiments.training.learner import evaluate
+from lincon.tasks.experiments.training.models import build, load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
-from lincon.tasks.experiments.training.training import build, load, reload, train
+from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.training import train
 from lincon.tasks.pose import predict as predicting
 from lincon.tasks.pose.data import DATA, sets
 from lincon.tasks.pose.data.augment import Augment

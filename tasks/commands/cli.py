@@ -164,12 +164,13 @@ def train(
     from lincon.tasks.experiments.training.progress import EpochBar
     from lincon.tasks.experiments.training.ranks import exit_unless_first
     from lincon.tasks.experiments.training.recipe import Cell
+    from lincon.tasks.experiments.training.record import SAVED
 
     defaults = find_task(task).defaults
     recipe = options.recipe(task)
     cell = Cell(model or defaults["model"], scheme, _dof(dof or defaults["dof"]), seed, task)
-    flags, logs = options.trainer_options(), options.logs()
-    if not resume and (out / training.SAVED).exists():
+    setup = options.setup()
+    if not resume and (out / SAVED).exists():
         raise LinconError(f"{out} holds a trained model: give another --out, or delete it.")
     with EpochBar(recipe.epochs) as bar:
         bar.describe(f"{scheme}, seed {seed}")
@@ -177,16 +178,14 @@ def train(
             recipe,
             cell,
             out,
-            root=options.root,
+            setup,
             callbacks=[bar],
-            options=flags,
-            logs=logs,
             resume=resume,
         )
     exit_unless_first()
     typer.echo(lincon.summary(trained))
     _measures(task, {name: values[-1] for name, values in run.test.items()})
-    typer.echo(f"{run.file_bytes:,} bytes in {out / training.SAVED}")
+    typer.echo(f"{run.file_bytes:,} bytes in {out / SAVED}")
     if run.note:
         typer.echo(run.note)
     if odd := next(
@@ -305,7 +304,7 @@ def reproduce(
     """A table of the paper, its figures beside ours."""
     from lincon.tasks.experiments.sweeps import reproduce
 
-    paper = reproduce.find(table)
+    paper = reproduce.find_table(table)
     models = split_names(model) or list(paper.models)
     if len(models) != len(paper.models):
         raise LinconError(
@@ -454,7 +453,7 @@ def quantize(
 def _tune(run: Path, out: Path, change: Callable[[Any], object], **options: Any) -> None:
     from lincon.tasks.experiments.task import find_task
     from lincon.tasks.experiments.trained.tuning import tune
-    from lincon.tasks.experiments.training.training import SAVED, reload
+    from lincon.tasks.experiments.training.record import SAVED, reload
 
     keep_pages()
     model, before, after = tune(run, out, change, **options)
@@ -498,7 +497,7 @@ def inspect(
     ],
 ) -> None:
     """Say what a saved model's file holds."""
-    from lincon.tasks.experiments.training.training import SAVED
+    from lincon.tasks.experiments.training.record import SAVED
 
     typer.echo(lincon.inspect(file / SAVED if file.is_dir() else file))
 

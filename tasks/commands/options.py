@@ -138,9 +138,15 @@ class Options:
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return Recipe(task, **{**choose("preset", self.preset, find_task(task).presets), **given})
 
+    def setup(self) -> Any:
+        """Where and with which tools the trainings run."""
+        from lincon.tasks.experiments.training.recipe import Setup
+
+        return Setup(self.root, self.trainer_options(), self.logs())
+
     def trainer_options(self) -> dict[str, Any]:
         """Values are JSON where they can be, else text."""
-        from lincon.tasks.experiments.training.training import trainer_options
+        from lincon.tasks.experiments.training.trainer import trainer_options
 
         pairs = [pair.partition("=") for pair in self.trainer or []]
         return trainer_options({flag: _value(text) for flag, _, text in pairs})
@@ -148,7 +154,7 @@ class Options:
     def logs(self) -> list[str]:
         """Names of the logs."""
         from lincon.tasks.experiments.names import choose
-        from lincon.tasks.experiments.training.training import LOGS
+        from lincon.tasks.experiments.training.trainer import LOGS
 
         names = split_names(self.log)
         for name in names:
@@ -168,10 +174,7 @@ class Sweeping(Options):
         """The experiment that trains ``cells``."""
         from lincon.tasks.experiments.sweeps.sweep import Sweep
 
-        flags = self.trainer_options()
-        return Sweep(
-            self.recipe(cells[0].task), cells, out, self.root, flags, self.logs(), self.parallel
-        )
+        return Sweep(self.recipe(cells[0].task), cells, out, self.setup(), self.parallel)
 
 
 def split_names(text: str) -> list[str]:

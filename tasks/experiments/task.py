@@ -3,18 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.names import choose, named
 from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
-
-if TYPE_CHECKING:
-    from lincon.tasks.experiments.data.sets import Data
-    from lincon.tasks.experiments.schemes.scheme import Scheme
-    from lincon.tasks.experiments.sweeps.reproduce import PaperTable
-    from lincon.tasks.experiments.training.learner import Learner
+from lincon.tasks.experiments.schemes.scheme import Scheme
+from lincon.tasks.experiments.sweeps.tables import PaperTable
 
 TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
 """Modules by name of the task, each with its `TASK`."""
@@ -47,7 +44,7 @@ class Task:
         architecture: name -> architecture.
         schemes: schemes of sharing by name.
         presets: recipes by name, as what they change.
-        learner: the LightningModule that trains.
+        learner: the subclass of `training.learner.Learner` that trains.
         measures: what is tabulated, the one that counts first.
         tables: of the paper, by name.
         defaults: of the options `model`, `schemes` and `dof` of the commands.
@@ -57,19 +54,19 @@ class Task:
     """
 
     name: str
-    data: Mapping[str, "type[Data]"]
+    data: Mapping[str, type[Data]]
     architecture: Callable[[str], Architecture]
-    schemes: "Mapping[str, Scheme]"
+    schemes: Mapping[str, Scheme]
     presets: Mapping[str, Mapping[str, Any]]
-    learner: "type[Learner]"
+    learner: Callable[..., Any]
     measures: tuple[Measure, ...]
-    tables: "Mapping[str, PaperTable]"
+    tables: Mapping[str, PaperTable]
     defaults: Mapping[str, str] = field(default_factory=dict)
     full_dof: Callable[[nn.Module], int] = body_size
     baseline: Callable[[Any], dict[str, float]] | None = None
-    show: "Callable[[Mapping[str, nn.Module], Any], bytes] | None" = None
+    show: Callable[[Mapping[str, nn.Module], Any], bytes] | None = None
 
-    def data_set(self, name: str) -> "Callable[..., Data]":
+    def data_set(self, name: str) -> Callable[..., Data]:
         """The data set called ``name``, its options bound. Raises LinconError for an unknown name or option."""
         return named("data set", name, self.data)
 

@@ -13,7 +13,7 @@ from lincon import LinconError
 from lincon.tasks.experiments.data.pictures import open_picture
 from lincon.tasks.experiments.data.sets import standardised
 from lincon.tasks.experiments.output import write_output
-from lincon.tasks.experiments.trained.predicting import trained
+from lincon.tasks.experiments.trained.predicting import load_trained
 from lincon.tasks.indoor.data.writing import png, steps
 from lincon.tasks.indoor.models.cascade import Cascade
 from lincon.tasks.indoor.showing import coloured, painted
@@ -33,7 +33,7 @@ def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]
     Raises:
         LinconError: a picture that cannot be read, two of one name, or a folder without a trained model of scenes.
     """
-    model, size = trained(folder, Cascade, "indoor", images)
+    model, size = load_trained(folder, Cascade, "indoor", images)
     pictures = [_read(path) for path in images]
     return [
         _write(path.stem, out, *seen(model, picture, size))

@@ -15,7 +15,7 @@ from lincon import LinconError
 from lincon.tasks.experiments.data.pictures import open_picture
 from lincon.tasks.experiments.data.sets import standardised
 from lincon.tasks.experiments.output import write_output
-from lincon.tasks.experiments.trained.predicting import trained
+from lincon.tasks.experiments.trained.predicting import load_trained
 from lincon.tasks.pose.data.photos import crop
 from lincon.tasks.pose.drawing import skeleton_on
 from lincon.tasks.pose.learner import find
@@ -43,7 +43,7 @@ def predict(
     Raises:
         LinconError: a picture that cannot be read, two of one name, or a folder without a trained model of poses.
     """
-    model, size = trained(folder, Cascade, "pose", images)
+    model, size = load_trained(folder, Cascade, "pose", images)
     boxes = [around(path) if box is None else box for path in images]
     pictures = torch.stack(
         [crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)]

@@ -23,7 +23,7 @@ from lincon.tasks.experiments.sweeps.curves import cycle, group_by_label, png
 from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import Run, load
+from lincon.tasks.experiments.training.run import Run
 
 Shifted = dict[str, list[float]]
 """Accuracy, a fraction, by shift and strength; of ObjectNet by protocol, a list of one."""
@@ -58,7 +58,7 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
 def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -> Shifted:
     place = sweep.store.place(cell) / ("objectnet.json" if objectnet else "shifted.json")
     if not place.exists():
-        model = load(cell, data.shape, sweep.store.model(cell))
+        model = sweep.load(cell)
         found = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
         write_output(place, json.dumps(found))
     try:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 import lincon
+from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.schemes.body import (
     Architecture,
     body_weights,
@@ -16,13 +17,10 @@ from lincon.tasks.experiments.schemes.body import (
     nearest_width,
 )
 
-if TYPE_CHECKING:
-    from lincon.tasks.experiments.data.sets import Data
-
 Make = Callable[[Architecture, int, int], nn.Module]
 """(architecture, dof, seed of the generating matrix) -> model."""
 
-Begin = Callable[[nn.Module, int, "Data"], None]
+Begin = Callable[[nn.Module, int, Data], None]
 """(model, dof, data set): what is done to the model, in place."""
 
 

@@ -10,7 +10,7 @@ from lincon.tasks.experiments.sweeps.report import Result, header, lines, notes_
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import Run, load
+from lincon.tasks.experiments.training.run import Run
 
 
 def compare(sweep: Sweep) -> Result:
@@ -39,9 +39,7 @@ def show(sweep: Sweep) -> None:
     if draw is None:
         return
     cells = [cell for cell in sweep.cells if cell.seed == sweep.cells[0].seed]
-    models = {
-        short(cell, cells): load(cell, sweep.data.shape, sweep.store.model(cell)) for cell in cells
-    }
+    models = {short(cell, cells): sweep.load(cell) for cell in cells}
     write_output(sweep.out / "predictions.png", draw(models, sweep.data))
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.training import Run
+from lincon.tasks.experiments.training.run import Run
 
 STRETCHED = 80
 """Percent from which errors are what tells curves apart."""

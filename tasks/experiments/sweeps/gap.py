@@ -7,7 +7,7 @@ from lincon.tasks.experiments.sweeps.curves import group_by_label, picture
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, notes_of, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.training import Run
+from lincon.tasks.experiments.training.run import Run
 
 NOTE = "Gap: of the trained model, training minus test, both on images without augmentation."
 
@@ -24,7 +24,7 @@ def gap(sweep: Sweep) -> Result:
     return result
 
 
-def of(run: Run, measure: Measure) -> float:
+def gap_of(run: Run, measure: Measure) -> float:
     """How much better a model is on what it was trained on, in the units of the measure's label."""
     return measure.factor * (run.train_score - run.score) * (1 if measure.higher_is_better else -1)
 
@@ -38,7 +38,7 @@ def tabulate(
         columns = {
             "train": [measure.factor * run.train_score for run in group],
             "test": [measure.factor * run.score for run in group],
-            "gap": [of(run, measure) for run in group],
+            "gap": [gap_of(run, measure) for run in group],
             **{name: [values[id(run)] for run in group] for name, values in extra.items()},
         }
         summed = {name: mean_and_spread(values) for name, values in columns.items()}

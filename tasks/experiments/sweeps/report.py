@@ -15,7 +15,7 @@ from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.training import Run
+from lincon.tasks.experiments.training.run import Run
 
 Rows = Sequence[tuple[str, ...]]
 

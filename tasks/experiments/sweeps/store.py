@@ -10,7 +10,8 @@ from lincon import LinconError
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.training.recipe import Cell, differences
-from lincon.tasks.experiments.training.training import SAVED, Run
+from lincon.tasks.experiments.training.record import SAVED
+from lincon.tasks.experiments.training.run import Run
 
 
 class Store:

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+from torch import nn
+
 from lincon import LinconError
+from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training import learner
-from lincon.tasks.experiments.training.training import open_data, reload
+from lincon.tasks.experiments.training.recipe import Recipe, open_data
+from lincon.tasks.experiments.training.record import reload
 
 
 def evaluate(
@@ -25,3 +29,8 @@ def evaluate(
         )
     measuring.flip = flip
     return cell.task, learner.evaluate(measuring, data)
+
+
+def measure(model: nn.Module, recipe: Recipe, data: Data) -> dict[str, float]:
+    """Every measure of a model on the whole test set."""
+    return learner.evaluate(find_task(recipe.task).learner(model, data, recipe), data)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lightning import Callback
 from torch import nn
@@ -15,10 +14,11 @@ from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.schemes.body import body_weights
 from lincon.tasks.experiments.schemes.scheme import Phase
 from lincon.tasks.experiments.task import find_task
-from lincon.tasks.experiments.training.learner import evaluate
+from lincon.tasks.experiments.trained.evaluate import measure
 from lincon.tasks.experiments.training.ranks import exit_unless_first
-from lincon.tasks.experiments.training.recipe import Recipe
-from lincon.tasks.experiments.training.training import RECORD, SAVED, fit, open_data, reload
+from lincon.tasks.experiments.training.recipe import open_data
+from lincon.tasks.experiments.training.record import RECORD, SAVED, reload
+from lincon.tasks.experiments.training.trainer import fit
 
 
 def tune(
@@ -53,7 +53,7 @@ def tune(
     shorter = replace(
         recipe, epochs=max(1, epochs), learning_rate=learning_rate or recipe.learning_rate / 10
     )
-    before = measured(model, recipe, data)
+    before = measure(model, recipe, data)
     as_constrained(model)
     change(model)
     if epochs:
@@ -62,7 +62,7 @@ def tune(
         )
         data.first_epoch = recipe.epochs
         fit(learner, data, epochs, list(callbacks))
-    after = measured(model, recipe, data)
+    after = measure(model, recipe, data)
     exit_unless_first()
     out.mkdir(parents=True, exist_ok=True)
     lincon.save(model, out / SAVED)
@@ -72,11 +72,6 @@ def tune(
         json.dumps({"from": folder.name, "before": before, "after": after}, indent=1),
     )
     return model, before, after
-
-
-def measured(model: nn.Module, recipe: Recipe, data: Any) -> dict[str, float]:
-    """Every measure on the whole test set."""
-    return evaluate(find_task(recipe.task).learner(model, data, recipe), data)
 
 
 def as_constrained(model: nn.Module) -> None:

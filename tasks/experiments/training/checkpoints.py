@@ -13,7 +13,7 @@ from lincon import LinconError
 from lincon.tasks.experiments.output import write_output
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicFiles(TorchCheckpointIO):
     """Under a temporary name, synced, renamed: an interruption or a full disk leaves the one before as it was."""
 
     def save_checkpoint(

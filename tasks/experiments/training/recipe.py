@@ -1,9 +1,10 @@
 """What all trainings of an experiment have in common, and what tells them apart."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
@@ -66,6 +67,21 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Setup:
+    """Where and with which tools a training runs, beside its recipe.
+
+    Args:
+        root: folder of the data set, for those that are not embedded.
+        trainer: options of Lightning's Trainer.
+        logs: kinds of logs to write beside the model, names in `trainer.LOGS`.
+    """
+
+    root: Path | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    logs: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Cell:
     """One training: a scheme on a model, with so many DoF and a seed.
 
@@ -98,6 +114,12 @@ class Cell:
         return "-".join(
             "".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts
         )
+
+
+def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Any:
+    """The recipe's data set; ``seed`` is of the order of its items, ``root`` the folder where it lies."""
+    make = find_task(recipe.task).data_set(recipe.data)
+    return make(seed, recipe.batch, root, recipe.images)
 
 
 def describe(recipe: Recipe, trainer: Mapping[str, Any]) -> dict[str, Any]:
