@@ -29,6 +29,14 @@ class Measure:
     factor: float = 100
     higher_is_better: bool = True
 
+    def shown(self, values: Mapping[str, float]) -> str:
+        """This measure among ``values`` by name, as text in the units of the label.
+
+        >>> Measure("accuracy", "accuracy %").shown({"accuracy": 0.975})
+        '97.50'
+        """
+        return f"{self.factor * values[self.name]:.2f}"
+
 
 def body_size(model: nn.Module) -> int:
     """Weights of the body."""

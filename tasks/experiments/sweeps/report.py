@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from math import isfinite
-from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
@@ -18,6 +17,9 @@ from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.run import Run
 
 Rows = Sequence[tuple[str, ...]]
+
+FILES = "table.md", "results.json", "picture.png"
+"""What `Result.write` writes."""
 
 
 def header(measures: Sequence[Measure]) -> tuple[str, ...]:
@@ -167,8 +169,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def written(out: Path) -> str:
-    """What `Result.write` leaves behind."""
-    return f"written to {out}: table.md, results.json, picture.png"
