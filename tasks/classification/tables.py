@@ -14,12 +14,13 @@ from lincon.tasks.classification.compression.quantization import BATCH, with_qua
 from lincon.tasks.classification.schemes import SCHEMES
 from lincon.tasks.classification.studies import generalization
 from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.columns import gap_columns, mean_of
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
-from lincon.tasks.experiments.sweeps.reproduce import Columns, PaperTable, Row, gap_columns, mean_of
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tables import Columns, PaperTable, Row
 from lincon.tasks.experiments.trained.deploying import images_of, latency
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import Run, load
+from lincon.tasks.experiments.training.run import Run
 
 SMALLER, LARGER = 0, 1
 PRUNED_274K = 274_042
@@ -72,10 +73,7 @@ def pruned(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
     """Train and prune, and say the accuracy before the first pruning and after the last, and what a forward takes."""
     result, images = compare.compare(sweep), images_of(sweep.data, BATCH)
     cells = {(c.scheme, c.dof): c for c in sweep.cells if c.seed == sweep.cells[0].seed}
-    plain = {
-        key: merged_copy(load(c, sweep.data.shape, sweep.store.model(c)))
-        for key, c in cells.items()
-    }
+    plain = {key: merged_copy(sweep.load(c)) for key, c in cells.items()}
     work = {key: macs(model, images) for key, model in plain.items()}
     seconds = {key: latency(model, images) for key, model in plain.items()}
 

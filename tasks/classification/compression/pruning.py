@@ -22,7 +22,12 @@ from lincon.tasks.classification.compression import knapsack
 from lincon.tasks.classification.compression.channels import groups, reshape, shapes_in, slim
 from lincon.tasks.classification.models.resnet import ResNet
 from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.schemes.body import Architecture, blueprint, body_weights, count
+from lincon.tasks.experiments.schemes.body import (
+    Architecture,
+    blueprint,
+    body_weights,
+    count_parameters,
+)
 from lincon.tasks.experiments.schemes.scheme import Begin, Make, Phase, Scheme, constrained, vanilla
 from lincon.tasks.experiments.schemes.sharing import SHARING, pruned_places
 
@@ -41,7 +46,7 @@ def halved(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     """A ring of half the body's weights, to be pruned to ``dof``."""
     model = blueprint(architecture)
     return constrained("ring").make(
-        architecture, max(dof, round(RING * count(model, body_weights(model)))), seed
+        architecture, max(dof, round(RING * count_parameters(model, body_weights(model)))), seed
     )
 
 
@@ -119,8 +124,10 @@ def tickets(
     )
     once = Phase(0.5, round_of(1, 1, size, cut, rewind=False))
     return {
-        "": Scheme(phases=(Phase(share, remember), *rounds, *after), least=ROUNDS + 1, **scheme),
-        "-once": Scheme(phases=(Phase(0.5), once, *after), least=2, **scheme),
+        "": Scheme(
+            phases=(Phase(share, remember), *rounds, *after), min_epochs=ROUNDS + 1, **scheme
+        ),
+        "-once": Scheme(phases=(Phase(0.5), once, *after), min_epochs=2, **scheme),
     }
 
 
@@ -175,7 +182,7 @@ PRUNED: dict[str, Scheme] = {
         for name, s in tickets(weights_left, cut_weights, Phase(0, settle), make=vanilla).items()
     },
     **{f"rpg-imp{name}": s for name, s in tickets(dof_left, cut_free, make=halved).items()},
-    "knapsack": Scheme(residual(vanilla), _NARROWED, takes_dof=False, shape=as_in, least=2),
-    "rpg-knapsack": Scheme(residual(SHARING["rpg"].make), _NARROWED, shape=as_in, least=2),
+    "knapsack": Scheme(residual(vanilla), _NARROWED, takes_dof=False, shape=as_in, min_epochs=2),
+    "rpg-knapsack": Scheme(residual(SHARING["rpg"].make), _NARROWED, shape=as_in, min_epochs=2),
 }
 """Schemes by name. DoF are what is left; a table says what the model had before."""

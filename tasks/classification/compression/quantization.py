@@ -15,18 +15,21 @@ import lincon
 from lincon.exporting import merged_copy
 from lincon.int8 import compiled, stored_bytes, to_int8
 from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.columns import mean_of
 from lincon.tasks.experiments.sweeps.report import Result
-from lincon.tasks.experiments.sweeps.reproduce import Columns, mean_of
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tables import Columns
 from lincon.tasks.experiments.trained.deploying import (
     calibration,
     images_of,
     latency,
-    measured_program,
+    measure_program,
 )
-from lincon.tasks.experiments.trained.tuning import as_constrained, measured
+from lincon.tasks.experiments.trained.evaluate import measure
+from lincon.tasks.experiments.trained.tuning import as_constrained
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import SAVED, Run, load
+from lincon.tasks.experiments.training.record import SAVED
+from lincon.tasks.experiments.training.run import Run
 
 BITS = 8, 4
 BATCH = 64
@@ -51,7 +54,7 @@ class Quantised:
 
 def quantised(sweep: Sweep, cell: Cell, timed: bool) -> Quantised:
     """Quantise the trained model of a cell; ``timed``: whether its latency is measured."""
-    model = load(cell, sweep.data.shape, sweep.store.model(cell)).eval()
+    model = sweep.load(cell).eval()
     score = sweep.measures[0].name
     program = to_int8(model, calibration(sweep.data))
     free, sizes = {}, {}
@@ -59,10 +62,10 @@ def quantised(sweep: Sweep, cell: Cell, timed: bool) -> Quantised:
         narrow = deepcopy(model)
         as_constrained(narrow)
         lincon.quantize(narrow, bits)
-        free[bits] = measured(narrow, sweep.recipe, sweep.data)[score]
+        free[bits] = measure(narrow, sweep.recipe, sweep.data)[score]
         with TemporaryDirectory() as folder:
             sizes[bits] = lincon.save(narrow, Path(folder) / SAVED)
-    found = measured_program(program, sweep.recipe, sweep.data)[score]
+    found = measure_program(program, sweep.recipe, sweep.data)[score]
     return Quantised(
         found,
         stored_bytes(program),

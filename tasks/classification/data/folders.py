@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images
 from lincon.tasks.classification.data.sets import Batch, Labelled
-from lincon.tasks.experiments.data.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 
 RESIZED = 256  # the shorter side, before any crop
 TINY = 1000  # images that are not worth starting processes for
@@ -54,7 +54,7 @@ def decode(path: Path, crop: int, border: int = 0) -> Tensor:
     Unreadable names a file that is truncated or no image.
     """
     try:
-        with opened(path) as file:
+        with open_picture(path) as file:
             image = file.convert("RGB")
     except Exception as reason:  # a damaged image can fail in any way
         raise Unreadable(

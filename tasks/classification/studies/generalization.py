@@ -17,13 +17,13 @@ from lincon.tasks.classification.data import Images
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
 from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
 from lincon.tasks.classification.learner import MEASURES, accuracy
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import gap
-from lincon.tasks.experiments.sweeps.curves import cycle, labelled, png
+from lincon.tasks.experiments.sweeps.curves import cycle, group_by_label, png
 from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import Run, load
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.training.run import Run
 
 Shifted = dict[str, list[float]]
 """Accuracy, a fraction, by shift and strength; of ObjectNet by protocol, a list of one."""
@@ -58,9 +58,9 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
 def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -> Shifted:
     place = sweep.store.place(cell) / ("objectnet.json" if objectnet else "shifted.json")
     if not place.exists():
-        model = load(cell, data.shape, sweep.store.model(cell))
+        model = sweep.load(cell)
         found = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
-        write_whole(place, json.dumps(found))
+        write_output(place, json.dumps(found))
     try:
         return dict(json.loads(place.read_text()))
     except ValueError:
@@ -118,7 +118,7 @@ def picture(runs: Sequence[Run], of: dict[int, Shifted], title: str) -> bytes:
     for axes, name in zip(
         figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True
     ):
-        for number, (label, group) in enumerate(labelled(runs).items()):
+        for number, (label, group) in enumerate(group_by_label(runs).items()):
             values = 100 * np.mean([[run.score, *of[id(run)][name]] for run in group], 0)
             first = name == names[0]
             axes.plot(

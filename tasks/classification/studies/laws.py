@@ -14,7 +14,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from lincon import LinconError
-from lincon.tasks.experiments.choice import choose
+from lincon.tasks.experiments.names import choose
 
 _SIDES = (0.025, 0.975)
 _STEEPEST = (

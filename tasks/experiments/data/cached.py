@@ -8,7 +8,7 @@ from torch import Tensor
 from lincon.tasks.experiments.data.sets import Split
 
 
-class Remembered(Split):
+class Cached(Split):
     """The items of ``source``, whose batches are named tuples of tensors, kept in memory once they were asked for."""
 
     def __init__(self, source: Split) -> None:

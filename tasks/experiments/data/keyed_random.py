@@ -12,7 +12,7 @@ _BLOCK = (
 )
 
 
-class Draws:
+class KeyedRandom:
     """A stream of numbers for each key: calls take the next ones, as many for every key.
 
     Args:

@@ -14,7 +14,7 @@ PIXELS_A_BYTE, PLENTY = 2048, 1 << 22
 
 
 @contextmanager
-def opened(path: Path, formats: list[str] | None = None) -> Iterator[Image.Image]:
+def open_picture(path: Path, formats: list[str] | None = None) -> Iterator[Image.Image]:
     """The picture in a file, not decoded yet.
 
     Raises ValueError for one of more pixels than its bytes justify, and whatever PIL raises for a damaged one.

@@ -45,7 +45,7 @@ class Data(lightning.LightningDataModule, ABC):
 
     name: str
     evaluation_batch = 512
-    first: int = 0
+    first_epoch: int = 0
     """Epochs that were trained before those of the trainer."""
     note: str = ""
     """What must be known of the data to read a table, such as how they were split."""
@@ -92,7 +92,7 @@ class Data(lightning.LightningDataModule, ABC):
         Processes that train together share every batch, so that their steps are those of one. Let the Trainer reload
         it every epoch: then a training that is resumed sees the order it would have seen.
         """
-        epoch = self.first + (self.trainer.current_epoch if self.trainer else 0)
+        epoch = self.first_epoch + (self.trainer.current_epoch if self.trainer else 0)
         generator = torch.Generator().manual_seed(key(self.seed, epoch))
         order = torch.randperm(len(self.train_set), generator=generator)
         full = len(order) // self.batch * self.batch

@@ -14,7 +14,7 @@ SMALLEST = 16
 """Pixels below which nothing could be recognised."""
 
 
-class Made(Split):
+class Synthetic(Split):
     """Square pictures, each a function of seed, size and its index alone, bit for bit: ``made[[3, 1]]`` makes two.
 
     Args:
@@ -26,10 +26,10 @@ class Made(Split):
         LinconError: a count or a size that is too small; an index that is out of range.
     """
 
-    one: str
+    singular: str
     """What one is called in messages, as in "Picture"."""
-    many: str
-    at_once: int
+    plural: str
+    chunk: int
     """Pictures made together: so many that their pixels stay in the cache."""
 
     def __init__(self, count: int, seed: int, size: int) -> None:
@@ -62,12 +62,12 @@ class Made(Split):
         wrong = indices[(indices < 0) | (indices >= self.count)]
         if len(wrong):
             raise LinconError(
-                f"{self.one} {wrong[0]} of {self.count} {self.many}: choose from 0 to {self.count - 1}."
+                f"{self.singular} {wrong[0]} of {self.count} {self.plural}: choose from 0 to {self.count - 1}."
             )
-        return (indices if self.indices is None else self.indices[indices]).split(self.at_once)
+        return (indices if self.indices is None else self.indices[indices]).split(self.chunk)
 
     def _check_least(self, name: str, value: int, least: int) -> None:
         if value < least:
             raise LinconError(
-                f"{self.many.capitalize()} with {name}={value}: choose {name} from {least} on."
+                f"{self.plural.capitalize()} with {name}={value}: choose {name} from {least} on."
             )

@@ -55,14 +55,16 @@ def _is_weight(name: str, parameter: nn.Parameter, layers: dict[str, nn.Module])
     return owner in layers and "weight" in own and parameter.dim() > 1 and parameter.requires_grad
 
 
-def count(model: nn.Module, names: Sequence[str] | None = None) -> int:
+def count_parameters(model: nn.Module, names: Sequence[str] | None = None) -> int:
     """Number of parameters of a model, of those in ``names`` alone where given."""
     return sum(p.numel() for name, p in model.named_parameters() if names is None or name in names)
 
 
 def one_sub_network(model: nn.Module) -> int:
     """Weights of the first sub-network of a cascade, whose ``body`` is a list of them."""
-    return count(model, [name for name in body_weights(model) if name.startswith("body.0.")])
+    return count_parameters(
+        model, [name for name in body_weights(model) if name.startswith("body.0.")]
+    )
 
 
 def blueprint(make: Callable[[], nn.Module]) -> nn.Module:
@@ -81,5 +83,7 @@ def nearest_width(architecture: Architecture, total: int) -> float:
     ``architecture`` is called with `width=` alone: bind channels, classes and size to it before.
     """
     widths = [step / 100 for step in range(1, 101)]
-    counts = {width: count(blueprint(partial(architecture, width=width))) for width in widths}
+    counts = {
+        width: count_parameters(blueprint(partial(architecture, width=width))) for width in widths
+    }
     return min(widths, key=lambda width: (abs(counts[width] - total), -width))

@@ -4,20 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 import lincon
-from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count, nearest_width
-
-if TYPE_CHECKING:
-    from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.schemes.body import (
+    Architecture,
+    body_weights,
+    count_parameters,
+    nearest_width,
+)
 
 Make = Callable[[Architecture, int, int], nn.Module]
 """(architecture, dof, seed of the generating matrix) -> model."""
 
-Begin = Callable[[nn.Module, int, "Data"], None]
+Begin = Callable[[nn.Module, int, Data], None]
 """(model, dof, data set): what is done to the model, in place."""
 
 
@@ -41,7 +44,11 @@ def vanilla(architecture: Architecture, dof: int, seed: int) -> nn.Module:
 def degrees_of_freedom(model: nn.Module) -> int:
     """Free numbers in the body: the free vectors of a constrained model, all body weights of another."""
     constraints = lincon.constraints(model)
-    return sum(c.dof for c in constraints) if constraints else count(model, body_weights(model))
+    return (
+        sum(c.dof for c in constraints)
+        if constraints
+        else count_parameters(model, body_weights(model))
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Scheme:
     """How a model is made, how its training is divided, and how its DoF are counted.
 
     ``takes_dof``: whether the asked DoF changes anything. ``bare``: makes the module that a file of it is loaded into;
-    ``shape``: gives that the shapes of the file, where training changes them. ``least``: epochs without which what it
+    ``shape``: gives that the shapes of the file, where training changes them. ``min_epochs``: with fewer, what it
     trains would mean nothing.
     """
 
@@ -59,7 +66,7 @@ class Scheme:
     takes_dof: bool = True
     bare: Make = vanilla
     shape: Callable[[nn.Module, Path], None] | None = None
-    least: int = 1
+    min_epochs: int = 1
 
     def epochs(self, total: int) -> list[int]:
         """How many epochs each phase gets; a phase may get none of a short training."""
@@ -75,7 +82,7 @@ class Scheme:
 def small(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     """The dense network of the same family that has about as many parameters in all as a constrained one."""
     model = architecture()
-    total = count(model) - count(model, body_weights(model)) + dof
+    total = count_parameters(model) - count_parameters(model, body_weights(model)) + dof
     return architecture(width=nearest_width(architecture, total))
 
 

@@ -11,7 +11,7 @@ import lincon
 from lincon import LinconError
 from lincon.generators import lego
 from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count
+from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
 from lincon.tasks.experiments.schemes.scheme import Phase, Scheme, constrained, small, vanilla
 
 
@@ -35,7 +35,7 @@ def legos(architecture: Architecture, dof: int, seed: int) -> nn.Module:
         raise LinconError(
             "lego builds filters of convolutions; this model's body has other weights."
         )
-    share = dof / count(model, names)
+    share = dof / count_parameters(model, names)
     for name in names:
         splits = _splits(model.get_parameter(name).shape[1], 0.5 / share)
         lego.warm_up(model, splits=splits, legos=share * splits, where=[name])

@@ -4,28 +4,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.curves import picture
 from lincon.tasks.experiments.sweeps.report import Result, header, lines, notes_of
 from lincon.tasks.experiments.sweeps.sweep import Sweep
-from lincon.tasks.experiments.task import Measure, task
+from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import Run, load
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.training.run import Run
 
 
 def compare(sweep: Sweep) -> Result:
     """Train every cell, and write table, numbers and learning curves; called again it continues."""
     runs = sweep.run()
     result = summarise(runs, sweep.title, sweep.measures)
-    result = replace(result, notes=[*without_looking(sweep), *notes_of(runs)])
+    result = replace(result, notes=[*baseline_note(sweep), *notes_of(runs)])
     result.write(sweep, runs)
     show(sweep)
     return result
 
 
-def without_looking(sweep: Sweep) -> list[str]:
+def baseline_note(sweep: Sweep) -> list[str]:
     """A sentence on what every measure is of a prediction without looking, if the task knows one."""
-    baseline = task(sweep.recipe.task).baseline
+    baseline = find_task(sweep.recipe.task).baseline
     if baseline is None:
         return []
     found = baseline(sweep.data)
@@ -35,14 +35,12 @@ def without_looking(sweep: Sweep) -> list[str]:
 
 def show(sweep: Sweep) -> None:
     """Write `predictions.png`, of what the models of the first seed make of test items, if the task draws such."""
-    draw = task(sweep.recipe.task).show
+    draw = find_task(sweep.recipe.task).show
     if draw is None:
         return
     cells = [cell for cell in sweep.cells if cell.seed == sweep.cells[0].seed]
-    models = {
-        short(cell, cells): load(cell, sweep.data.shape, sweep.store.model(cell)) for cell in cells
-    }
-    write_whole(sweep.out / "predictions.png", draw(models, sweep.data))
+    models = {short(cell, cells): sweep.load(cell) for cell in cells}
+    write_output(sweep.out / "predictions.png", draw(models, sweep.data))
 
 
 def short(cell: Cell, cells: Sequence[Cell]) -> str:

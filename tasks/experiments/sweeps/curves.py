@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.training import Run
+from lincon.tasks.experiments.training.run import Run
 
 STRETCHED = 80
 """Percent from which errors are what tells curves apart."""
@@ -30,7 +30,7 @@ def picture(runs: Sequence[Run], title: str, measure: Measure) -> bytes:
     names: dict[str, int] = {}
     best = measure.factor * max(max(run.curve) for run in runs)
     for axes, dof in zip(figure.subplots(1, len(dofs), squeeze=False)[0], dofs, strict=True):
-        for label, group in labelled(
+        for label, group in group_by_label(
             [run for run in runs if run.asked in (dof, None)], dof=False
         ).items():
             number = names.setdefault(label, len(names))
@@ -40,7 +40,7 @@ def picture(runs: Sequence[Run], title: str, measure: Measure) -> bytes:
             xlabel="epoch",
             ylabel=f"test {measure.label}",
         )
-        if measure.rising and best >= STRETCHED:
+        if measure.higher_is_better and best >= STRETCHED:
             _stretch(axes, best)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -56,7 +56,7 @@ def picture(runs: Sequence[Run], title: str, measure: Measure) -> bytes:
     return png(figure)
 
 
-def labelled(runs: Sequence[Run], dof: bool = True) -> dict[str, list[Run]]:
+def group_by_label(runs: Sequence[Run], dof: bool = True) -> dict[str, list[Run]]:
     """Runs that differ by their seeds alone, by as short a name as tells them apart; ``dof``: which may be in it."""
     models, dofs = (
         len({run.model for run in runs}) > 1,

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lincon.tasks.experiments.sweeps.curves import labelled, picture
+from lincon.tasks.experiments.sweeps.curves import group_by_label, picture
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, notes_of, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.training import Run
+from lincon.tasks.experiments.training.run import Run
 
 NOTE = "Gap: of the trained model, training minus test, both on images without augmentation."
 
@@ -24,9 +24,9 @@ def gap(sweep: Sweep) -> Result:
     return result
 
 
-def of(run: Run, measure: Measure) -> float:
+def gap_of(run: Run, measure: Measure) -> float:
     """How much better a model is on what it was trained on, in the units of the measure's label."""
-    return measure.factor * (run.train_score - run.score) * (1 if measure.rising else -1)
+    return measure.factor * (run.train_score - run.score) * (1 if measure.higher_is_better else -1)
 
 
 def tabulate(
@@ -34,11 +34,11 @@ def tabulate(
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]], list[dict[str, Any]]]:
     """Header, rows and numbers; ``more``: further columns, from the `id` of each run to a value as it is shown."""
     extra, table, rows = more or {}, [], []
-    for label, group in labelled(runs).items():
+    for label, group in group_by_label(runs).items():
         columns = {
             "train": [measure.factor * run.train_score for run in group],
             "test": [measure.factor * run.score for run in group],
-            "gap": [of(run, measure) for run in group],
+            "gap": [gap_of(run, measure) for run in group],
             **{name: [values[id(run)] for run in group] for name, values in extra.items()},
         }
         summed = {name: mean_and_spread(values) for name, values in columns.items()}

@@ -5,19 +5,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from math import isfinite
-from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
 from rich.table import Table
 
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.training import Run
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.training.run import Run
 
 Rows = Sequence[tuple[str, ...]]
+
+FILES = "table.md", "results.json", "picture.png"
+"""What `Result.write` writes."""
 
 
 def header(measures: Sequence[Measure]) -> tuple[str, ...]:
@@ -138,11 +140,11 @@ class Result:
             "runs": [asdict(run) for run in runs],
             **provenance(),
         }
-        write_whole(
+        write_output(
             sweep.out / "results.json", json.dumps(_finite(everything), indent=1, allow_nan=False)
         )
-        write_whole(sweep.out / "picture.png", self.picture)
-        write_whole(sweep.out / "table.md", self.markdown())
+        write_output(sweep.out / "picture.png", self.picture)
+        write_output(sweep.out / "table.md", self.markdown())
 
     def markdown(self) -> str:
         """Title, table and notes."""
@@ -167,8 +169,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def written(out: Path) -> str:
-    """What `Result.write` leaves behind."""
-    return f"written to {out}: table.md, results.json, picture.png"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.training.recipe import Cell, differences
-from lincon.tasks.experiments.training.training import SAVED, Run
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.training.record import SAVED
+from lincon.tasks.experiments.training.run import Run
 
 
 class Store:
@@ -34,7 +35,7 @@ class Store:
     def put(self, cell: Cell, run: Run) -> None:
         """Keep a finished run."""
         record = {"recipe": self.recipe, "run": asdict(run), "provenance": provenance()}
-        write_whole(self.place(cell) / "run.json", json.dumps(record, indent=1))
+        write_output(self.place(cell) / "run.json", json.dumps(record, indent=1))
 
     def place(self, cell: Cell) -> Path:
         """The folder of a cell."""

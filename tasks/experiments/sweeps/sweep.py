@@ -1,28 +1,25 @@
 """Trainings of many cells on one recipe, kept as they finish: what every experiment is made of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback
+from torch import nn
 
 from lincon import LinconError
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.sweeps.store import Store
-from lincon.tasks.experiments.task import Measure, task
+from lincon.tasks.experiments.task import Measure, find_task
+from lincon.tasks.experiments.training.models import build, check_epochs, load
 from lincon.tasks.experiments.training.progress import EpochBar
-from lincon.tasks.experiments.training.ranks import by_torchrun, others_end
-from lincon.tasks.experiments.training.recipe import Cell, Recipe, describe
-from lincon.tasks.experiments.training.training import (
-    Run,
-    build,
-    check_epochs,
-    interrupted,
-    open_data,
-    train,
-)
+from lincon.tasks.experiments.training.ranks import by_torchrun, exit_unless_first
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, Setup, describe, open_data
+from lincon.tasks.experiments.training.record import interrupted
+from lincon.tasks.experiments.training.run import Run
+from lincon.tasks.experiments.training.training import train
 
 SEVERAL = "strategy", "devices", "num_nodes"
 """Flags of the Trainer by which a training has several processes."""
@@ -36,18 +33,14 @@ class Sweep:
         recipe: what all trainings have in common.
         cells: the trainings.
         out: folder of the results; finished runs are kept in ``out/runs``.
-        root: folder of the data set, where it is not embedded.
-        options: of Lightning's Trainer.
-        logs: kinds of logs to write beside each run, of `LOGS`.
+        setup: where the data lie, the options of Lightning's Trainer, and logs.
         parallel: trainings at a time; more than one by Ray, each in a process of its own, with the same results.
     """
 
     recipe: Recipe
     cells: Sequence[Cell]
     out: Path
-    root: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    logs: Sequence[str] = ()
+    setup: Setup = field(default_factory=Setup)
     parallel: int = 1
 
     def run(self) -> list[Run]:
@@ -61,7 +54,7 @@ class Sweep:
             LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``; several
             trainings at a time of which each would have several processes.
         """
-        several = [f"--trainer.{name}" for name in SEVERAL if name in self.options]
+        several = [f"--trainer.{name}" for name in SEVERAL if name in self.setup.trainer]
         several += ["torchrun"] if by_torchrun() else []
         if self.parallel > 1 and several:
             raise LinconError(f"--parallel {self.parallel} and {several[0]} exclude each other.")
@@ -73,7 +66,7 @@ class Sweep:
         with EpochBar(len(self.cells) * epochs, (len(self.cells) - len(missing)) * epochs) as bar:
             for cell, run in self._trained(missing, bar):
                 self.store.put(cell, run)
-        others_end()
+        exit_unless_first()
         return [found for cell in self.cells if (found := self.store.get(cell))]
 
     def _trained(self, missing: Sequence[Cell], bar: EpochBar) -> Iterator[tuple[Cell, Run]]:
@@ -98,19 +91,21 @@ class Sweep:
                 self.recipe,
                 cell,
                 place,
-                root=self.root,
-                callbacks=callbacks,
-                options=self.options,
-                logs=self.logs,
+                self.setup,
+                callbacks,
                 resume=interrupted(place),
             )[1]
         except LinconError as error:
             raise type(error)(f"{cell.name}: {error}") from error
 
+    def load(self, cell: Cell) -> nn.Module:
+        """The trained model of a cell whose training has ended."""
+        return load(cell, self.data.shape, self.store.model(cell))
+
     @cached_property
     def data(self) -> Data:
         """The data set, with the order of seed 0."""
-        found: Data = open_data(self.recipe, 0, self.root)
+        found: Data = open_data(self.recipe, 0, self.setup.root)
         return found
 
     @cached_property
@@ -121,12 +116,12 @@ class Sweep:
     @property
     def described(self) -> dict[str, Any]:
         """The recipe and the Trainer's options, as plain JSON: what all runs must have in common."""
-        return describe(self.recipe, self.options)
+        return describe(self.recipe, self.setup.trainer)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
         """What the task measures."""
-        return task(self.recipe.task).measures
+        return find_task(self.recipe.task).measures
 
     @property
     def title(self) -> str:

@@ -14,10 +14,10 @@ from lincon import LinconError
 from lincon.exporting import export, save_program
 from lincon.int8 import to_int8
 from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.task import task
-from lincon.tasks.experiments.trained.tuning import measured
-from lincon.tasks.experiments.training.recipe import Recipe
-from lincon.tasks.experiments.training.training import open_data, reload
+from lincon.tasks.experiments.task import find_task
+from lincon.tasks.experiments.trained.evaluate import measure
+from lincon.tasks.experiments.training.recipe import Recipe, open_data
+from lincon.tasks.experiments.training.record import reload
 
 CALIBRATION = 32
 """Batches of training images that an eight-bit model is calibrated on, as torchvision's are."""
@@ -58,9 +58,9 @@ def deploy(
         return
     program = to_int8(model, calibration(data))
     save_program(program, file, example)
-    before, after = measured(model, recipe, data), measured_program(program, recipe, data)
-    for measure in task(cell.task).measures:
-        yield f"test {measure.label}: {' -> '.join(f'{measure.factor * f[measure.name]:.2f}' for f in (before, after))}"
+    before, after = measure(model, recipe, data), measure_program(program, recipe, data)
+    for each in find_task(cell.task).measures:
+        yield f"test {each.label}: {' -> '.join(f'{each.factor * f[each.name]:.2f}' for f in (before, after))}"
     yield f"written: {file}, {os.path.getsize(file):,} bytes"
 
 
@@ -80,9 +80,9 @@ def calibration(data: Data) -> Iterator[Tensor]:
         ]
 
 
-def measured_program(run: Callable[[Tensor], Any], recipe: Recipe, data: Data) -> dict[str, float]:
+def measure_program(run: Callable[[Tensor], Any], recipe: Recipe, data: Data) -> dict[str, float]:
     """Every measure of a program on the whole test set."""
-    return measured(Program(run), recipe, data)
+    return measure(Program(run), recipe, data)
 
 
 @torch.inference_mode()

@@ -7,12 +7,12 @@ from typing import TypeVar
 from torch import nn
 
 from lincon import LinconError
-from lincon.tasks.experiments.training.training import reload
+from lincon.tasks.experiments.training.record import reload
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def trained(
+def load_trained(
     folder: Path, kind: type[Model], task: str, images: Sequence[Path]
 ) -> tuple[Model, int]:
     """The model that a training left in ``folder``, for evaluation, and the size of the pictures that it sees.

@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lincon import LinconError
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.output import write_output
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicFiles(TorchCheckpointIO):
     """Under a temporary name, synced, renamed: an interruption or a full disk leaves the one before as it was."""
 
     def save_checkpoint(
@@ -21,7 +21,7 @@ class WholeFiles(TorchCheckpointIO):
     ) -> None:
         buffer = BytesIO()
         torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getvalue())
+        write_output(Path(path), buffer.getvalue())
 
 
 def after_every_epoch(place: Path) -> Callback:

@@ -27,7 +27,7 @@ class Learner(lightning.LightningModule, ABC):
 
     Args:
         seed: of augmentation and whatever else is random in training.
-        first: the epoch of the whole training at which this phase begins.
+        first_epoch: the epoch of the whole training at which this phase begins.
     """
 
     can_flip = False
@@ -41,18 +41,18 @@ class Learner(lightning.LightningModule, ABC):
         recipe: Recipe,
         phase: Phase | None = None,
         seed: int = 0,
-        first: int = 0,
+        first_epoch: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.recipe, self.phase = model, recipe, phase or Phase()
-        self.seed, self.first = seed, first
+        self.seed, self.first_epoch = seed, first_epoch
         self.unsharded: tuple[
             nn.Module, ...
         ] = ()  # no submodule: the model, while a sharded copy is trained
-        self.metric = self.measuring(data)
+        self.metric = self.make_metric(data)
 
     @abstractmethod
-    def measuring(self, data: Data) -> Metric | MetricCollection:
+    def make_metric(self, data: Data) -> Metric | MetricCollection:
         """A metric whose `compute` gives numbers by name of the measure."""
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Learner(lightning.LightningModule, ABC):
         """The mean loss of a prepared batch."""
 
     @abstractmethod
-    def observe(self, batch: Any) -> None:
+    def update_metric(self, batch: Any) -> None:
         """Update the metric with a prepared batch."""
 
     def configure_model(self) -> None:
@@ -77,7 +77,7 @@ class Learner(lightning.LightningModule, ABC):
             self.model = model
 
     def on_train_epoch_start(self) -> None:
-        seed = 1_000_003 * self.seed + self.first + self.current_epoch
+        seed = 1_000_003 * self.seed + self.first_epoch + self.current_epoch
         torch.manual_seed(
             key(seed, self.global_rank) if self.global_rank else seed
         )  # mixed: sums would meet others
@@ -99,13 +99,13 @@ class Learner(lightning.LightningModule, ABC):
             agree(self.model)
 
     def validation_step(self, batch: Any) -> None:
-        self.observe(batch)
+        self.update_metric(batch)
 
     def on_validation_epoch_end(self) -> None:
-        for name, value in self.measured().items():
+        for name, value in self.compute_metric().items():
             self.log(f"test_{name}", value)
 
-    def measured(self) -> dict[str, float]:
+    def compute_metric(self) -> dict[str, float]:
         """What the metric has seen, by measure; the metric starts anew."""
         found = {name: float(value) for name, value in self.metric.compute().items()}
         self.metric.reset()
@@ -136,9 +136,9 @@ def evaluate(
     learner.metric.reset()
     for batch in data.evaluation_loader(train):
         seen = move_data_to_device(batch if change is None else change(batch), device)
-        learner.observe(data.prepared(seen, training=False))
+        learner.update_metric(data.prepared(seen, training=False))
     learner.train(was_training)
-    return learner.measured()
+    return learner.compute_metric()
 
 
 def _optimizer(recipe: Recipe, parameters: Any) -> torch.optim.Optimizer:

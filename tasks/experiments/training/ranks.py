@@ -11,7 +11,7 @@ def is_first() -> bool:
     return not getattr(rank_zero_only, "rank", 0)
 
 
-def others_end() -> None:
+def exit_unless_first() -> None:
     """End this process unless it is the first: what is made of a training is the work of one."""
     if not is_first():
         raise SystemExit(0)
@@ -22,7 +22,7 @@ def by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def started() -> dict[str, Any]:
+def devices_by_torchrun() -> dict[str, Any]:
     """The Trainer's devices and nodes: those that torchrun started processes for, or one."""
     if not by_torchrun():
         return {"devices": 1}

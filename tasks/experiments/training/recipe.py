@@ -1,14 +1,15 @@
 """What all trainings of an experiment have in common, and what tells them apart."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
-from lincon.tasks.experiments.choice import choose
-from lincon.tasks.experiments.task import task
+from lincon.tasks.experiments.names import choose
+from lincon.tasks.experiments.task import find_task
 
 OPTIMISERS = "sgd", "heavy-ball", "adam", "rmsprop"
 MILESTONES = {
@@ -52,8 +53,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.data:
-            object.__setattr__(self, "data", next(iter(task(self.task).data)))
-        task(self.task).data_set(self.data)
+            object.__setattr__(self, "data", next(iter(find_task(self.task).data)))
+        find_task(self.task).data_set(self.data)
         choose("optimiser", self.optimiser, dict.fromkeys(OPTIMISERS))
         choose("schedule", self.schedule, dict.fromkeys(SCHEDULES))
         for name in ("epochs", "batch", "images"):
@@ -63,6 +64,21 @@ class Recipe:
             raise LinconError(
                 f"learning rate {self.learning_rate} must be above 0, weight decay {self.weight_decay} not below."
             )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and with which tools a training runs, beside its recipe.
+
+    Args:
+        root: folder of the data set, for those that are not embedded.
+        trainer: options of Lightning's Trainer.
+        logs: kinds of logs to write beside the model, names in `trainer.LOGS`.
+    """
+
+    root: Path | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    logs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,8 @@ class Cell:
     task: str = "classification"
 
     def __post_init__(self) -> None:
-        task(self.task).architecture(self.model)
-        if not choose("scheme", self.scheme, task(self.task).schemes).takes_dof:
+        find_task(self.task).architecture(self.model)
+        if not choose("scheme", self.scheme, find_task(self.task).schemes).takes_dof:
             object.__setattr__(self, "dof", None)
         if not 0 <= self.seed < 1 << 32:
             raise LinconError(f"seed={self.seed}; give one from 0 to {(1 << 32) - 1}.")
@@ -98,6 +114,12 @@ class Cell:
         return "-".join(
             "".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts
         )
+
+
+def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Any:
+    """The recipe's data set; ``seed`` is of the order of its items, ``root`` the folder where it lies."""
+    make = find_task(recipe.task).data_set(recipe.data)
+    return make(seed, recipe.batch, root, recipe.images)
 
 
 def describe(recipe: Recipe, trainer: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.indoor.data.furniture import KINDS
 from lincon.tasks.indoor.data.geometry import Boxes, Camera
 from lincon.tasks.pose.data.anatomy import compose, rotation
@@ -90,14 +90,14 @@ class Pieces(NamedTuple):
         return Boxes(room, middle, (high - low) / 2, turn, OWN + 2 * place + _MATERIAL[box])
 
 
-def rooms(draws: Draws, size: int) -> tuple[Tensor, Camera, Pieces]:
+def rooms(draws: KeyedRandom, size: int) -> tuple[Tensor, Camera, Pieces]:
     """Sizes (n, 3) in metres, a camera in each for pictures of ``size`` pixels, and the pieces around it."""
     extent = torch.cat((draws.uniform(2.5, 8, 2), draws.uniform(2.3, 3.2, 1)), 1)
     camera = _camera(draws, extent, size)
     return extent, camera, _furnished(draws, extent, camera.place)
 
 
-def _camera(draws: Draws, extent: Tensor, size: int) -> Camera:
+def _camera(draws: KeyedRandom, extent: Tensor, size: int) -> Camera:
     """Anywhere, but rather with the larger part of the room before it."""
     yaw, pitch, roll = draws.uniform(0, 360), draws.uniform(-16, 8), draws.uniform(-4, 4)
     turned = compose(compose(rotation(1, yaw), rotation(0, pitch)), rotation(2, roll))
@@ -108,7 +108,7 @@ def _camera(draws: Draws, extent: Tensor, size: int) -> Camera:
     return Camera(place, frame, size / 2 * half[:, 0, 0] / half[:, 0, 1])
 
 
-def _furnished(draws: Draws, extent: Tensor, camera: Tensor) -> Pieces:
+def _furnished(draws: KeyedRandom, extent: Tensor, camera: Tensor) -> Pieces:
     k = HUNG + STANDING
     kind = torch.cat(
         (_HUNG[draws.index(len(_HUNG), HUNG)], _STANDING[draws.index(len(_STANDING), STANDING)]), 1

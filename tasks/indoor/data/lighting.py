@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.indoor.data.casting import shaded
 from lincon.tasks.indoor.data.furnishing import Pieces
 from lincon.tasks.indoor.data.geometry import dot
@@ -27,7 +27,7 @@ class Lamps(NamedTuple):
     ambient: Tensor
 
 
-def lamps(draws: Draws, extent: Tensor) -> Lamps:
+def lamps(draws: KeyedRandom, extent: Tensor) -> Lamps:
     """Under the ceilings of rooms of sizes ``extent`` (n, 3); only one in half of them."""
     share = torch.cat((draws.uniform(-0.35, 0.35, 2, 2), draws.uniform(0.8, 0.96, 2, 1)), -1)
     second = torch.stack((torch.ones(len(extent)), draws.happens(0.5).float()), 1)
@@ -47,7 +47,7 @@ def light(points: Tensor, normals: Tensor, extent: Tensor, lamps: Lamps, pieces:
     return (total + arriving[0] + arriving[1]) * _open(points, normals, extent)
 
 
-def exposed(reflected: Tensor, glow: Tensor, draws: Draws, keys: Tensor) -> Tensor:
+def exposed(reflected: Tensor, glow: Tensor, draws: KeyedRandom, keys: Tensor) -> Tensor:
     """(n, 3, p), uint8: a picture of what is ``reflected`` (3, n, p), exposed for its middle brightness.
 
     glow: (n, p): how bright glass is, whatever the exposure; 0 for all else.

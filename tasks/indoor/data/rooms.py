@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits, key
-from lincon.tasks.experiments.data.keyed_random import Draws
-from lincon.tasks.experiments.data.synthetic import Made
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
+from lincon.tasks.experiments.data.synthetic import Synthetic
 from lincon.tasks.indoor.data.casting import cast
 from lincon.tasks.indoor.data.furnishing import rooms
 from lincon.tasks.indoor.data.lighting import exposed, lamps, light
@@ -15,7 +15,7 @@ from lincon.tasks.indoor.data.surfaces import colours, materials
 _STREAM = 0x726F6F6D  # sets these keys apart from other uses of the same seed
 
 
-class Rooms(Made):
+class Rooms(Synthetic):
     """Views into furnished rooms, each surface's depth and normal known but for window panes.
 
     A view is a function of seed, size and its index alone, bit for bit: ``rooms[[3, 1]]`` casts two. Depth is exact and
@@ -32,17 +32,17 @@ class Rooms(Made):
         LinconError: a count or a size that is too small; an index that is out of range.
     """
 
-    one, many, at_once = "View", "rooms", 16
+    singular, plural, chunk = "View", "rooms", 16
 
     def __init__(self, count: int, seed: int, size: int = 64) -> None:
         super().__init__(count, seed, size)
 
     def make(self, indices: Tensor) -> Batch:
         scene, look, noise = (bits(key(self.seed, _STREAM, stream), indices) for stream in range(3))
-        extent, camera, pieces = rooms(Draws(scene), self.size)
+        extent, camera, pieces = rooms(KeyedRandom(scene), self.size)
         rays = camera.rays(self.size)
         hits = cast(camera, rays, extent, pieces.boxes())
-        draws = Draws(look)
+        draws = KeyedRandom(look)
         surface = materials(draws, pieces.glazed).at(hits.material)
         falling = light(
             camera.points(rays, hits.depth), hits.normal, extent, lamps(draws, extent), pieces

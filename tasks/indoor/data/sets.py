@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.cached import Remembered
+from lincon.tasks.experiments.data.cached import Cached
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.indoor.data import stanford
 from lincon.tasks.indoor.data.rooms import Rooms
@@ -42,7 +42,7 @@ class RayCast(Scenes):
             Rooms(self.count, seed=0, size=self.size),
             Rooms(TEST, seed=1, size=self.size),
         )
-        return Remembered(training) if self.count <= FEW else training, Remembered(test)
+        return Cached(training) if self.count <= FEW else training, Cached(test)
 
 
 class Stanford(Scenes):

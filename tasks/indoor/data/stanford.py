@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.indoor.data.scenes import Batch
 
@@ -232,7 +232,7 @@ def view(frame: Frame, size: int) -> Batch:
 def load(path: Path, formats: Sequence[str]) -> Image.Image:
     """A PNG that is whole and of one of ``formats``; PIL alone would bring 16 bits a channel to 8 and say nothing."""
     try:
-        with opened(path, ["PNG"]) as picture:
+        with open_picture(path, ["PNG"]) as picture:
             picture.load()
         with path.open("rb") as file:
             *_, bits, colours = file.read(26)  # of the header, which comes first

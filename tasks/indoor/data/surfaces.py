@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.indoor.data.furnishing import OWN
 from lincon.tasks.indoor.data.geometry import Hits
 from lincon.tasks.indoor.data.noise import CLOUDS, TONES
@@ -73,7 +73,7 @@ class Materials(NamedTuple):
         return Materials(rows[:3], rows[3:6], *rows[6:])
 
 
-def materials(draws: Draws, glazed: Tensor) -> Materials:
+def materials(draws: KeyedRandom, glazed: Tensor) -> Materials:
     """Materials (n, 3 + 2k) of floor, ceiling and walls and of k pieces.
 
     glazed: (n, k), bool: pieces whose second material is glass.

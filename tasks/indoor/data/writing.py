@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lincon import LinconError
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.indoor.data.scenes import Batch
 from lincon.tasks.indoor.data.stanford import AREAS, GREY, METRE, UNKNOWN, directions, folder
 
@@ -44,9 +44,9 @@ def write(batch: Batch, root: Path, area: str, start: int = 0) -> None:
     camera = blake2b(area.encode(), digest_size=16).hexdigest()
     for number, (image, depth, normals) in enumerate(views, start):
         name = f"camera_{camera}_office_1_frame_{number}_domain"
-        write_whole(data / "rgb" / f"{name}_rgb.png", png(image.transpose(1, 2, 0)))
-        write_whole(data / "depth" / f"{name}_depth.png", png(steps(depth)))
-        write_whole(
+        write_output(data / "rgb" / f"{name}_rgb.png", png(image.transpose(1, 2, 0)))
+        write_output(data / "depth" / f"{name}_depth.png", png(steps(depth)))
+        write_output(
             data / "normal" / f"{name}_normals.png", png(colours(normals).transpose(1, 2, 0))
         )
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 
 _STEPS = 4096  # angles in a full turn
 _SINES = torch.tensor([sin(2 * pi * step / _STEPS) for step in range(_STEPS)])
@@ -90,7 +90,7 @@ VARIATION = 0.08
 """Lengths of a body differ from the average by up to this share."""
 
 
-def bodies(draws: Draws) -> Body:
+def bodies(draws: KeyedRandom) -> Body:
     """One body for each key, turned any way to the camera, its pelvis at the origin."""
     lengths = dict(
         zip(
@@ -131,7 +131,7 @@ def bodies(draws: Draws) -> Body:
 
 
 def _arms(
-    draws: Draws, shoulders: Tensor, chest: Tensor, lengths: dict[str, Tensor]
+    draws: KeyedRandom, shoulders: Tensor, chest: Tensor, lengths: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Elbows, wrists and tips of the hands, (n, 2, 3) each."""
     kinds = draws.index(len(_ARMS), 2)
@@ -145,7 +145,7 @@ def _arms(
 
 
 def _legs(
-    draws: Draws, kind: Tensor, hips: Tensor, pelvis: Tensor, lengths: dict[str, Tensor]
+    draws: KeyedRandom, kind: Tensor, hips: Tensor, pelvis: Tensor, lengths: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Knees, ankles and tips of the feet, (n, 2, 3) each."""
     ranges = _LEGS[kind]

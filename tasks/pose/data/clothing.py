@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.pose.data.anatomy import Body
 
 _SKIN = torch.tensor(
@@ -51,7 +51,7 @@ NAMES = (
 """What the parts of `dressed` are, in order."""
 
 
-def dressed(body: Body, draws: Draws) -> Parts:
+def dressed(body: Body, draws: KeyedRandom) -> Parts:
     """Each body in shirt, trousers and shoes, with hair and face; on some a bag at the right or a watch at the left."""
     skin = (_SKIN[draws.index(len(_SKIN))] / 255 * draws.uniform(0.92, 1.08, 1)).clamp(max=1)
     hair = _HAIR[draws.index(len(_HAIR))] / 255 * draws.uniform(0.8, 1.2, 1)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits, key
-from lincon.tasks.experiments.data.keyed_random import Draws
-from lincon.tasks.experiments.data.synthetic import Made
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
+from lincon.tasks.experiments.data.synthetic import Synthetic
 from lincon.tasks.pose.data.anatomy import Body, bodies
 from lincon.tasks.pose.data.clothing import Parts, dressed
 from lincon.tasks.pose.data.drawing import Capsules, paint, paint_boxes
@@ -19,7 +19,7 @@ _COMPANY = 0.4  # probability of each further person
 _STREAM = 0x706F7365  # sets these keys apart from other uses of the same seed
 
 
-class Figures(Made):
+class Figures(Synthetic):
     """Pictures of people in all postures, seen from all sides, with every joint known.
 
     A picture is a function of seed, size, people and its index alone, bit for bit: ``figures[[3, 1]]`` draws two. Left
@@ -36,7 +36,7 @@ class Figures(Made):
         LinconError: a count, a size or a number of people that is too small; an index that is out of range.
     """
 
-    one, many, at_once = "Picture", "figures", 32
+    singular, plural, chunk = "Picture", "figures", 32
 
     def __init__(self, count: int, seed: int, size: int = 64, people: int = 2) -> None:
         super().__init__(count, seed, size)
@@ -47,7 +47,7 @@ class Figures(Made):
         scene, noise, *people = (
             bits(key(self.seed, _STREAM, stream), indices) for stream in range(2 + self.people)
         )
-        draws = Draws(scene)
+        draws = KeyedRandom(scene)
         canvas = background(draws, self.size)
         there = torch.cat(
             (torch.ones(len(indices), 1).bool(), draws.happens(_COMPANY, self.people - 1)), 1
@@ -121,7 +121,7 @@ class Person(NamedTuple):
 
 def person(keys: Tensor, size: int) -> Person:
     """One for each of ``keys`` (n,), large in the middle of a picture of ``size`` pixels."""
-    draws = Draws(keys)
+    draws = KeyedRandom(keys)
     body = bodies(draws)
     view = View(draws.uniform(2.5, 6), torch.ones(len(keys)), torch.zeros(len(keys), 2))
     seen = view(torch.cat((body.joints, body.toes, body.hands), 1))
@@ -132,7 +132,7 @@ def person(keys: Tensor, size: int) -> Person:
     return Person(body, dressed(body, draws), view)
 
 
-def _moved(other: Person, first: Person, draws: Draws, size: int) -> Person:
+def _moved(other: Person, first: Person, draws: KeyedRandom, size: int) -> Person:
     """Somebody else beside the first person or behind, of about the same size."""
     aside = torch.where(draws.happens(0.5), 1, -1) * draws.uniform(0.15, 0.5)
     step = torch.stack((aside, draws.uniform(-0.1, 0.06)), 1) * size

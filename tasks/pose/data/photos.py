@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.pose.data.people import Batch
 
@@ -115,7 +115,7 @@ def crop(path: Path, centre: tuple[float, float], side: float, pixels: int) -> T
         left, top = np.floor(corner - reach).astype(int).tolist()
         right, bottom = np.ceil(corner + side + reach).astype(int).tolist()
         box = (*(corner - (left, top)).tolist(), *(corner - (left, top) + side).tolist())
-        with opened(path) as file:
+        with open_picture(path) as file:
             part = file.convert("RGB").crop((left, top, right, bottom))
         resized = part.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
     except Exception as reason:  # a damaged photo can fail in any way

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.pose.data.anatomy import rotation
 from lincon.tasks.pose.data.drawing import Boxes, paint_boxes
 
 _CLUTTER = 3  # boxes and bars behind the people
 
 
-def background(draws: Draws, size: int) -> Tensor:
+def background(draws: KeyedRandom, size: int) -> Tensor:
     """(n, 3, size, size), float, around [0, 1]: clouds of two sizes, stripes in some, and clutter."""
     clouds = draws.uniform(0.05, 0.5, 3, 3, 3) + draws.uniform(0.05, 0.5, 1, 3, 3)
     canvas = _enlarged(clouds, size) + _enlarged(draws.uniform(-0.13, 0.13, 3, 11, 11), size)
@@ -23,7 +23,7 @@ def background(draws: Draws, size: int) -> Tensor:
     return canvas
 
 
-def obstacle(draws: Draws, size: int) -> Boxes:
+def obstacle(draws: KeyedRandom, size: int) -> Boxes:
     """Something before the person in a third of the pictures: a post, a rail, or a box from below."""
     centre = draws.uniform(0.15, 0.85, 2) * size
     thin, long = draws.uniform(0.02, 0.05) * size, draws.uniform(0.1, 0.6) * size
@@ -33,7 +33,7 @@ def obstacle(draws: Draws, size: int) -> Boxes:
     return Boxes(centre, half, _direction(draws), draws.uniform(0, 1, 3))
 
 
-def lit(canvas: Tensor, draws: Draws, keys: Tensor) -> Tensor:
+def lit(canvas: Tensor, draws: KeyedRandom, keys: Tensor) -> Tensor:
     """The picture as uint8, in the light of a lamp of some colour at some side, with the camera's noise.
 
     keys: (n,), int64, those of the noise.
@@ -56,7 +56,7 @@ def _noise(keys: Tensor, count: int) -> Tensor:
     return bits(keys[:, None], counter).view(torch.uint8)[:, :count].float() - 127.5
 
 
-def _add_stripes(canvas: Tensor, draws: Draws) -> None:
+def _add_stripes(canvas: Tensor, draws: KeyedRandom) -> None:
     size = canvas.shape[-1]
     direction = _direction(draws) * draws.uniform(2, 9, 1) / size
     phase = (torch.arange(size) * direction[:, :1])[:, None] + (
@@ -67,14 +67,14 @@ def _add_stripes(canvas: Tensor, draws: Draws) -> None:
     canvas += wave[:, None] * strength[:, :, None, None]
 
 
-def _clutter(draws: Draws, size: int) -> Boxes:
+def _clutter(draws: KeyedRandom, size: int) -> Boxes:
     centre = draws.uniform(0, 1, 2) * size
     short, long = draws.uniform(0.02, 0.16) * size, draws.uniform(0.1, 0.5) * size
     half = torch.where(draws.happens(0.7, 1), torch.stack((long, short), 1), -1)
     return Boxes(centre, half, _direction(draws), draws.uniform(0, 1, 3))
 
 
-def _direction(draws: Draws) -> Tensor:
+def _direction(draws: KeyedRandom) -> Tensor:
     """(n, 2): upright or level up to a small tilt, as most things are."""
     return rotation(2, draws.index(2) * 90 + draws.uniform(-12, 12))[:, :2, 0]
 

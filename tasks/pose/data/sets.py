@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.cached import Remembered
+from lincon.tasks.experiments.data.cached import Cached
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.pose.data import lsp, mpii
 from lincon.tasks.pose.data.figures import Figures
@@ -52,7 +52,7 @@ class Drawn(People):
             raise LinconError(f"{self.count} training images asked for: choose 1 or more.")
         training = Figures(self.count, seed=0, size=self.size, people=self.people)
         test = Figures(TEST, seed=1, size=self.size, people=self.people)
-        return Remembered(training) if self.count <= FEW else training, Remembered(test)
+        return Cached(training) if self.count <= FEW else training, Cached(test)
 
 
 class Mpii(People):

@@ -5,7 +5,7 @@ A model has in `body` the sub-networks that the schemes of sharing act upon. To 
 
 from functools import partial
 
-from lincon.tasks.experiments.options import named
+from lincon.tasks.experiments.names import named
 from lincon.tasks.experiments.schemes.body import Architecture
 from lincon.tasks.pose.models.hourglass import Hourglass
 from lincon.tasks.pose.models.machine import PoseMachine

@@ -6,7 +6,7 @@ from lincon.files.atomic import whole
 from lincon.tasks.experiments.training.ranks import is_first
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_output(path: Path, content: bytes | str) -> None:
     """Write ``content`` as `lincon.save` writes; missing folders are made. Of ranks that train together, the first."""
     if not is_first():
         return

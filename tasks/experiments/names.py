@@ -1,13 +1,21 @@
-"""Options of a model or data set in its name, as in "vit-tiny:patch=2,depth=6"."""
+"""Things picked by name from a registry, and the options in a name, as in "vit-tiny:patch=2,depth=6"."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import Parameter, signature
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 from lincon import LinconError
-from lincon.tasks.experiments.choice import choose
+
+T = TypeVar("T")
+
+
+def choose(kind: str, name: str, registry: Mapping[str, T]) -> T:
+    """The entry called ``name``; LinconError says what ``kind`` of thing is unknown and lists the known."""
+    if name not in registry:
+        raise LinconError(f"Unknown {kind} {name!r}; there are: {', '.join(registry)}.")
+    return registry[name]
 
 
 def named(kind: str, name: str, registry: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
