@@ -15,7 +15,7 @@ FOLDERS = "lincon", "generators", "tasks", "benchmarks", ".ci"
 COMPLEXITY, ARGUMENTS, FORS, WIDTH = 12, 6, 2, 100
 
 MANY_ARGUMENTS = {
-    "lincon/constrain.py: constrain": "the public verb: each keyword is a choice of the user's",
+    "lincon/attaching/constrain.py: constrain": "the public verb: each keyword is a choice of the user's",
     "generators/ring.py: Ring.__init__": "each option of the paper's ablations is a keyword",
 }
 """Functions that may have more arguments, each with its reason."""
@@ -122,15 +122,24 @@ def broken(path: str, source: str, ours: set[str]) -> Iterator[str]:
             yield f"{where} has a complexity of {decisions}, at most {COMPLEXITY}"
         if count > ARGUMENTS and where not in MANY_ARGUMENTS and not path.startswith(COMMANDS):
             yield f"{where} has {count} arguments, at most {ARGUMENTS}"
+    places = [*comprehensions(tree), *wide_lines(source, tree), *reaches(tree, defined(tree), ours)]
+    for number, what in places:
+        yield f"{path}:{number}: {what}"
+
+
+def comprehensions(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Comprehensions with more than `FORS` fors."""
     for node in ast.walk(tree):
         if isinstance(node, Comprehension) and len(node.generators) > FORS:
-            yield f"{path}:{node.lineno}: a comprehension has {len(node.generators)} fors"
+            yield node.lineno, f"a comprehension has {len(node.generators)} fors"
+
+
+def wide_lines(source: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Lines of code with more than `WIDTH` characters."""
     lines = source.splitlines()
     for number in sorted(code_lines(source, tree)):
         if number <= len(lines) and len(lines[number - 1]) > WIDTH:
-            yield f"{path}:{number}: a line of {len(lines[number - 1])} characters, at most {WIDTH}"
-    for number, what in reaches(tree, defined(tree), ours):
-        yield f"{path}:{number}: {what}"
+            yield number, f"a line of {len(lines[number - 1])} characters, at most {WIDTH}"
 
 
 def main(root: Path) -> int:

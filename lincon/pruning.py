@@ -1,4 +1,5 @@
-"""Pruning of a constrained model: fewer free numbers, or weights that stay zero. The rest trains as before."""
+"""Pruning of a constrained model: fewer free numbers, or weights that stay zero. The rest trains as
+before."""
 
 import warnings
 from collections.abc import Mapping
@@ -29,25 +30,29 @@ def prune(
 ) -> dict[str, Bool[Tensor, " dof"]]:
     """Prune a constrained model in place, the least important of all its constraints together.
 
-    On the level of the free vector, a free number is dropped for good: the generator becomes a `part` of itself, the
-    free Parameter becomes shorter, and the DoF are those that remain. The importance of entry j is its effect on the
-    weights, |W_j| times the norm of column j of the map from W to all weights. On the level of the weights, single
-    weights become zero for good (`mask`), the smallest in magnitude first. Free numbers that no weight reads any more
-    are dropped; the others stay.
+    On the level of the free vector, a free number is dropped for good: the generator becomes a
+    `part` of itself, the free Parameter becomes shorter, and the DoF are those that remain. The
+    importance of entry j is its effect on the weights, |W_j| times the norm of column j of the map
+    from W to all weights. On the level of the weights, single weights become zero for good
+    (`mask`), the smallest in magnitude first. Free numbers that no weight reads any more are
+    dropped; the others stay.
 
     Args:
         model: constrained. Optimisers made before hold the old Parameter: make them again.
-        keep: how many free numbers, or weights that are not zero, to keep; or a fraction of those that exist.
+        keep: how many free numbers, or weights that are not zero, to keep; or a fraction of those
+            that exist.
         level: "free" or "weights".
-        scores: importance, from 0 on, in place of the default: by name of the free vector, (dof,), or of the weight.
+        scores: importance, from 0 on, in place of the default: by name of the free vector, (dof,),
+            or of the weight.
 
     Returns:
-        For each free vector by name, a mask (dof before,) of the entries that are kept: ``early[mask]`` rewinds to an
-        earlier state, as iterative magnitude pruning does.
+        For each free vector by name, a mask (dof before,) of the entries that are kept:
+        ``early[mask]`` rewinds to an earlier state, as iterative magnitude pruning does.
 
     Raises:
         TargetError: nothing is constrained.
-        LinconError: a free vector is quantised or holds NaN or infinity, or scores have another shape, by name.
+        LinconError: a free vector is quantised or holds NaN or infinity, or scores have another
+            shape, by name.
         DofError: nothing would be kept. In all cases the model is as it was.
 
     >>> import lincon
@@ -87,7 +92,8 @@ def prune(
 
 
 def zeros(model: nn.Module) -> tuple[int, int]:
-    """How many of a model's generated weights are zero, and how many there are: sparsity, which is not DoF.
+    """How many of a model's generated weights are zero, and how many there are: sparsity, which is
+    not DoF.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -102,7 +108,8 @@ def zeros(model: nn.Module) -> tuple[int, int]:
 
 
 def check_finite(of: list[Constraint]) -> None:
-    """Raise LinconError, by name, for a free vector that is quantised or holds a value that is not finite."""
+    """Raise LinconError, by name, for a free vector that is quantised or holds a value that is not
+    finite."""
     for constraint in of:
         for name, free in constraint.free.items():
             if not free.is_floating_point():
@@ -111,12 +118,14 @@ def check_finite(of: list[Constraint]) -> None:
                 )
             if not bool(free.isfinite().all()):
                 raise LinconError(
-                    f"{name!r} holds NaN or infinity: its training diverged; go back to an earlier one."
+                    f"{name!r} holds NaN or infinity: its training diverged; go back to an earlier "
+                    "one."
                 )
 
 
 def effect(vector: FreeVector) -> Float[Tensor, " dof"]:
-    """How much each free number moves the weights: |W_j| times the norm of its column, (dof,) float64."""
+    """How much each free number moves the weights: |W_j| times the norm of its column, (dof,)
+    float64."""
     norms = vector.group.map.gram_diagonal().cpu().sqrt()
     return vector.parameter.detach().double().cpu().abs() * norms
 
@@ -140,11 +149,13 @@ def _check_zeros(of: list[Constraint]) -> None:
         for group in constraint.groups:
             if group.origin is not None:
                 raise LinconError(
-                    f"{group.free!r} has an offset, so its weights would not be zero; prune level='free'."
+                    f"{group.free!r} has an offset, so its weights would not be zero; prune "
+                    "level='free'."
                 )
             if group.isometric:
                 raise LinconError(
-                    f"{group.free!r} is isometric: zero rows would change its columns; prune level='free'."
+                    f"{group.free!r} is isometric: zero rows would change its columns; prune "
+                    "level='free'."
                 )
 
 

@@ -20,24 +20,26 @@ STEPS = 1 << 13
 
 
 def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[Constraint]:
-    """Quantise the free vectors of a constrained model in place, symmetrically: W_j = step x integer.
+    """Quantise the free vectors of a constrained model in place, symmetrically: W_j = step x
+    integer.
 
-    The free Parameter becomes one of integers, int8, that is not trained; a buffer `<free>_steps` holds the steps. The
-    weights are generated from these, so the state_dict holds all that a file needs.
+    The free Parameter becomes one of integers, int8, that is not trained; a buffer `<free>_steps`
+    holds the steps. The weights are generated from these, so the state_dict holds all that a file
+    needs.
 
     Args:
         model: constrained, and trained.
         bits: of an integer, 2 to 8: from -(2^(bits - 1) - 1) to 2^(bits - 1) - 1.
-        size: how many neighbouring integers share a step, which makes the largest of them fit. By default 64, or more
-            for a long free vector, so that there are at most 8,192 steps.
+        size: how many neighbouring integers share a step, which makes the largest of them fit. By
+            default 64, or more for a long free vector, so that there are at most 8,192 steps.
 
     Returns:
         The constraints.
 
     Raises:
         TargetError: nothing is constrained.
-        LinconError: other bits or sizes; a free vector that is quantised already or holds NaN or infinity, by name.
-            In all cases the model is as it was.
+        LinconError: other bits or sizes; a free vector that is quantised already or holds NaN or
+            infinity, by name. In all cases the model is as it was.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -107,10 +109,11 @@ def _quantised(constraint: Constraint, number: int, bits: int, size: int | None)
 def to_integers(
     values: Float[Tensor, " n"], bits: int, size: int
 ) -> tuple[Int8[Tensor, " n"], Float[Tensor, " steps"]]:
-    """Finite numbers as integers and their steps, (n / size rounded up,), of the dtype of ``values``.
+    """Finite numbers as integers and their steps, (n / size rounded up,), of the dtype of
+    ``values``.
 
-    Steps are rounded down to that dtype, so that no product overflows; integers beyond the last become the last. A run
-    of zeros, or of numbers so small that their step is zero, becomes zeros.
+    Steps are rounded down to that dtype, so that no product overflows; integers beyond the last
+    become the last. A run of zeros, or of numbers so small that their step is zero, becomes zeros.
 
     >>> codes, steps = to_integers(torch.tensor([0.7, -0.35, 0.1]), bits=4, size=3)
     >>> codes.tolist(), round(float(steps), 3)

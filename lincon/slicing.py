@@ -1,4 +1,5 @@
-"""Slicing: models of fewer channels. Tensors are cut along their dimensions, generated ones by dropping rows of G."""
+"""Slicing: models of fewer channels. Tensors are cut along their dimensions, generated ones by
+dropping rows of G."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +18,16 @@ from lincon.errors import LinconError, TargetError
 from lincon.maps.registry import get
 
 DimensionMasks = Sequence[Tensor | None]
-"""For each dimension of a tensor a bool mask of what is kept; None, or no mask for later dimensions, keeps all."""
+"""For each dimension of a tensor a bool mask of what is kept; None, or no mask for later
+dimensions, keeps all."""
 
 
 def slice_tensors(model: nn.Module, masks: Mapping[str, DimensionMasks]) -> None:
     """Cut tensors of a model in place: Parameters, buffers, and weights that are generated.
 
-    A generated weight loses rows of G (its generator becomes a `part` of itself), and the free numbers that no row
-    reads any more are dropped; the DoF are those that remain. The caller changes the sizes that modules keep of
-    themselves.
+    A generated weight loses rows of G (its generator becomes a `part` of itself), and the free
+    numbers that no row reads any more are dropped; the DoF are those that remain. The caller
+    changes the sizes that modules keep of themselves.
 
     Args:
         model: constrained or not.
@@ -33,7 +35,8 @@ def slice_tensors(model: nn.Module, masks: Mapping[str, DimensionMasks]) -> None
 
     Raises:
         TargetError: no such tensor, or masks that do not fit it, by name.
-        LinconError: a free vector that is quantised, isometric, or has an offset. In all cases the model is as it was.
+        LinconError: a free vector that is quantised, isometric, or has an offset. In all cases the
+            model is as it was.
 
     >>> layer = nn.Linear(4, 3)
     >>> first_two = torch.tensor([True, True, False])

@@ -20,9 +20,9 @@ from .models import convnet
 WRITER = """
 import sys
 from pathlib import Path
-from lincon.files.atomic import whole
+from lincon.files.atomic import atomic_write
 for byte in (number % 256 for number in range(10**9)):
-    with whole(Path(sys.argv[1])) as part:
+    with atomic_write(Path(sys.argv[1])) as part:
         part.write_bytes(bytes([byte]) * 3_000_000)
 """
 

@@ -1,4 +1,5 @@
-"""Binding a constraint to a model and taking it off again: `bind`, `unbind`, `merge`. All or nothing."""
+"""Binding a constraint to a model and taking it off again: `bind`, `unbind`, `merge`. All or
+nothing."""
 
 import gc
 import warnings
@@ -37,7 +38,8 @@ def bind(
 ) -> Constraint:
     """Register free vectors and origins, put a `Generated` in each place, add the hooks.
 
-    ``values``: of every free vector and buffer of a group. If anything fails, the model is as it was.
+    ``values``: of every free vector and buffer of a group. If anything fails, the model is as it
+    was.
     """
     by_name = {name: target for target in chosen for name in target.names}
     groups = [replace(group, lowered=_is_lowered(group, by_name)) for group in groups]
@@ -82,12 +84,13 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Make a constrained model an ordinary one, in place: plain Parameters, plain keys, the same outputs bit for bit.
+    """Make a constrained model an ordinary one, in place: plain Parameters, plain keys, the same
+    outputs bit for bit.
 
     Returns the model; to train on, make the optimiser again.
 
-    Raises TargetError, and changes nothing, if there is nothing to merge, if the free vectors belong to a module
-    outside of ``model``, or if a weight has been parametrized once more.
+    Raises TargetError, and changes nothing, if there is nothing to merge, if the free vectors
+    belong to a module outside of ``model``, or if a weight has been parametrized once more.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -119,14 +122,16 @@ def check_changeable(model: nn.Module) -> None:
 
 
 def check_complete(model: nn.Module) -> None:
-    """Raise TargetError unless each generated weight has its free vector in the model, and nothing on top of it."""
+    """Raise TargetError unless each generated weight has its free vector in the model, and nothing
+    on top of it."""
     members = {id(module) for module in model.modules()}
     for module in model.modules():
         for _, generated in generated_in(module):
             owner = generated.source.owner
             if id(owner) not in members:
                 raise TargetError(
-                    f"{generated.name!r} is generated from a free vector of {type(owner).__name__}, which is not part "
+                    f"{generated.name!r} is generated from a free vector of "
+                    f"{type(owner).__name__}, which is not part "
                     f"of this {type(model).__name__}: save or merge the model that owns it."
                 )
     for constraint in constraints(model):
@@ -134,8 +139,10 @@ def check_complete(model: nn.Module) -> None:
             for index, entry in enumerate(group.ledger):
                 if not _is_in_place(constraint, entry.name, (number, index)):
                     raise TargetError(
-                        f"{entry.name!r} is no longer what was constrained: its module was replaced, or it was "
-                        "parametrized once more. lincon.merge before changing a model, constrain again after."
+                        f"{entry.name!r} is no longer what was constrained: its module was "
+                        "replaced, or it was "
+                        "parametrized once more. lincon.merge before changing a model, constrain "
+                        "again after."
                     )
 
 
@@ -172,7 +179,8 @@ def warn_of_stale_optimizers(replaced: list[Any]) -> None:
         with suppress(AttributeError, KeyError):  # one that is only half made
             if any(id(parameter) in stale for parameter in _parameters_of(holder)):
                 warnings.warn(
-                    f"The {type(holder).__name__} made before still holds the replaced parameters and will not train "
+                    f"The {type(holder).__name__} made before still holds the replaced parameters "
+                    "and will not train "
                     "the new ones: make it again.",
                     LinconWarning,
                     stacklevel=3,

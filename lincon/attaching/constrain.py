@@ -1,4 +1,5 @@
-"""Attaching a constraint to a model: `constrain`. Everything is checked and computed first, then bound at once."""
+"""Attaching a constraint to a model: `constrain`. Everything is checked and computed first, then
+bound at once."""
 
 import warnings
 from collections.abc import Callable
@@ -45,30 +46,35 @@ def constrain(
 ) -> Constraint:
     """Generate weights of ``model`` from free vectors, in place: Ŵ = G W, or W₀ + G W.
 
-    The model keeps its class and gains one Parameter a group (`free`, or `free_<group>`), in place of the weights.
+    The model keeps its class and gains one Parameter a group (`free`, or `free_<group>`), in place
+    of the weights.
 
     Args:
         model: any module; it becomes the owner of the free vectors.
-        generator: a registered name, a Generator class, a Generator, or a callable (rows, dof, seed) -> Generator.
-        dof: free parameters: an integer in all, or a fraction of the rows (of each group). None where the
-            generator says it itself (`matrix`, `nullspace`, `identity`) or ``scope`` does.
+        generator: a registered name, a Generator class, a Generator, or a callable (rows, dof,
+            seed) -> Generator.
+        dof: free parameters: an integer in all, or a fraction of the rows (of each group). None
+            where the generator says it itself (`matrix`, `nullspace`, `identity`) or ``scope``
+            does.
         seed: of G and of the first W.
-        where: names or glob patterns, or a predicate (name, parameter) -> bool. The default is every trainable
-            tensor of two or more dimensions that is not initialised to a constant.
-        scope: what shares a free vector: "model", "tensor", a list of name prefixes, a mapping prefix -> dof,
-            or a function name -> group.
-        scale: "match" multiplies each tensor so that its standard deviation starts at the one its own
-            initialisation had, with W drawn so that every multiplier is at least 1; "isometric" gives G columns of
-            unit norm; None leaves G alone. With the last two, W is drawn so that the standard deviation over all
-            tensors is kept.
+        where: names or glob patterns, or a predicate (name, parameter) -> bool. The default is
+            every trainable tensor of two or more dimensions that is not initialised to a constant.
+        scope: what shares a free vector: "model", "tensor", a list of name prefixes, a mapping
+            prefix -> dof, or a function name -> group.
+        scale: "match" multiplies each tensor so that its standard deviation starts at the one its
+            own initialisation had, with W drawn so that every multiplier is at least 1; "isometric"
+            gives G columns of unit norm; None leaves G alone. With the last two, W is drawn so that
+            the standard deviation over all tensors is kept.
         offset: keep the present weights as W₀ (frozen) and start at W = 0, for fine-tuning.
-        init: "random", or "project" for the least-squares fit to the present weights; the relative residual is
-            then in ``constraint.residual``. Generators whose G is in the weights' own units (`identity`,
-            `nullspace`) always start at the fit, with scale 1.
-        materialize: "model" generates all weights once a forward; "layer" one at a time, freed after use and
-            generated again for the backward, for less memory. Can be changed later: ``constraint.materialize``.
-        gradient: "euclidean" trains W by its own gradient; "gram" divides that by diag(GᵀG), so that steps on W move
-            Ŵ as projected gradient descent does; "mean" is the scaler of STABLE-RPS (see `Group.divisor`).
+        init: "random", or "project" for the least-squares fit to the present weights; the relative
+            residual is then in ``constraint.residual``. Generators whose G is in the weights' own
+            units (`identity`, `nullspace`) always start at the fit, with scale 1.
+        materialize: "model" generates all weights once a forward; "layer" one at a time, freed
+            after use and generated again for the backward, for less memory. Can be changed later:
+            ``constraint.materialize``.
+        gradient: "euclidean" trains W by its own gradient; "gram" divides that by diag(GᵀG), so
+            that steps on W move Ŵ as projected gradient descent does; "mean" is the scaler of
+            STABLE-RPS (see `Group.divisor`).
         options: of the generator, e.g. ``tile=1``.
 
     Returns:
@@ -91,7 +97,8 @@ def constrain(
         )
     if offset and init == "project":
         raise LinconError(
-            "offset=True starts at the weights as they are, init='project' at a fit to them: give one."
+            "offset=True starts at the weights as they are, init='project' at a fit to them: give "
+            "one."
         )
     seed = as_seed(seed)
     chosen, constant = select(model, where)
@@ -219,7 +226,8 @@ def _check_one_dtype(targets: list[Target]) -> None:
     for target in targets:
         if target.tensor.dtype != first.tensor.dtype:
             raise TargetError(
-                f"{first.name!r} is {first.tensor.dtype} and {target.name!r} is not; one free vector has one dtype: "
+                f"{first.name!r} is {first.tensor.dtype} and {target.name!r} is not; one free "
+                "vector has one dtype: "
                 "constrain them in two calls (where=...) or in two scopes."
             )
 
@@ -232,7 +240,8 @@ def _other_devices(targets: list[Target]) -> tuple[str | None, ...]:
 
 
 def _flat(targets: list[Target]) -> Tensor:
-    """The tensors laid one after the other, (rows,), on the device of the first (on meta if one of them is)."""
+    """The tensors laid one after the other, (rows,), on the device of the first (on meta if one of
+    them is)."""
     if any(target.tensor.is_meta for target in targets):
         return torch.empty(sum(target.tensor.numel() for target in targets), device="meta")
     device = targets[0].tensor.device
@@ -240,7 +249,8 @@ def _flat(targets: list[Target]) -> Tensor:
 
 
 def _fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
-    """Start at the fit to the weights that were there; if they cannot be fitted, the model gets them back."""
+    """Start at the fit to the weights that were there; if they cannot be fitted, the model gets
+    them back."""
     try:
         constraint.project(weights)
     except BaseException:
@@ -253,7 +263,8 @@ def _warn_of_differences(chosen: list[Target], constant: list[str]) -> None:
     if constant:
         names = ", ".join(constant)
         _warn(
-            f"Left out, since initialised to a constant: {names} (name them in where= to include them)."
+            f"Left out, since initialised to a constant: {names} (name them in where= to include "
+            "them)."
         )
     padded = [
         target.name

@@ -1,8 +1,9 @@
-"""The constraint: a ledger, its generators and its free vectors, bound to the module that owns them.
+"""The constraint: a ledger, its generators and its free vectors, bound to the module that owns
+them.
 
-The owner registers each free vector as one Parameter, and no other module does. A forward pre-hook of the owner
-generates all weights in one operation a group, and a forward hook drops them. A weight that is read at any other time
-is generated on its own.
+The owner registers each free vector as one Parameter, and no other module does. A forward pre-hook
+of the owner generates all weights in one operation a group, and a forward hook drops them. A weight
+that is read at any other time is generated on its own.
 """
 
 import warnings
@@ -36,8 +37,9 @@ class Constraint:
         owner: the module that was constrained; its parameters hold the free vectors.
         vectors: the free vectors, one for each group.
         residual: relative residual ‖G W - target‖ / ‖target‖ of the last projection, or None.
-        materialize: "model" generates all weights once a forward, in one operation a group; "layer" generates each
-            when it is used, frees it, and generates it again for the backward, so that Ŵ never exists at once.
+        materialize: "model" generates all weights once a forward, in one operation a group; "layer"
+            generates each when it is used, frees it, and generates it again for the backward, so
+            that Ŵ never exists at once.
         copied_from: identifies constraints that are deep copies of one another.
     """
 
@@ -92,7 +94,8 @@ class Constraint:
         return old
 
     def weights(self) -> dict[str, Tensor]:
-        """All generated tensors by (first) name, differentiable, generated in one operation a group."""
+        """All generated tensors by (first) name, differentiable, generated in one operation a
+        group."""
         named: dict[str, Tensor] = {}
         for vector in self.vectors:
             names = [entry.name for entry in vector.group.ledger]
@@ -125,7 +128,8 @@ class Constraint:
         return self.residual
 
     def fit(self, weights: Mapping[str, Tensor]) -> tuple[list[Tensor], float]:
-        """The least-squares free vectors for given weights, and the relative residual; nothing is changed."""
+        """The least-squares free vectors for given weights, and the relative residual; nothing is
+        changed."""
         fits = [vector.fit(weights) for vector in self.vectors]
         missed = sum(missed for _, missed, _ in fits)
         norm = sum(norm for _, _, norm in fits)
@@ -140,7 +144,8 @@ class Constraint:
     # Reading.
 
     def read(self, key: tuple[int, int]) -> Tensor:
-        """The tensor of entry ``key`` = (group, index): that of the running forward, or made on demand."""
+        """The tensor of entry ``key`` = (group, index): that of the running forward, or made on
+        demand."""
         number, index = key
         opened = self._opened.get(_thread())
         if isinstance(opened, Tape):
@@ -157,7 +162,8 @@ class Constraint:
         return self._open, self._close, self._load
 
     def _open(self, module: nn.Module, args: Any) -> None:
-        """Before the owner's forward: generate everything once, or start to generate layer by layer."""
+        """Before the owner's forward: generate everything once, or start to generate layer by
+        layer."""
         self._close(module, args, None)
         if not _traced():
             tape = LayerTape if self.materialize == "layer" else ModelTape
@@ -203,18 +209,21 @@ class Constraint:
         for group in self.groups:
             if group.steps is not None:
                 raise TargetError(
-                    f"{group.free!r} is quantised: project the model it was made from, and quantise again."
+                    f"{group.free!r} is quantised: project the model it was made from, and "
+                    "quantise again."
                 )
 
     def _check_quantised(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Refuse numbers that would be cut to integers without a word, and integers in the place of numbers."""
+        """Refuse numbers that would be cut to integers without a word, and integers in the place of
+        numbers."""
         for group in self.groups:
             given = state_dict.get(prefix + group.free)
             quantised = group.steps is not None
             if isinstance(given, Tensor) and given.is_floating_point() == quantised:
                 wanted = "integers" if quantised else "numbers"
                 raise TargetError(
-                    f"{group.free!r} takes {wanted}, the state_dict has {given.dtype}: see lincon.quantize."
+                    f"{group.free!r} takes {wanted}, the state_dict has {given.dtype}: see "
+                    "lincon.quantize."
                 )
 
     # Copies.
@@ -225,7 +234,8 @@ class Constraint:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Constraint":
         if id(self.owner) not in memo:
             raise TargetError(
-                "A part of a constrained model was copied without its free vector: copy the model that owns it "
+                "A part of a constrained model was copied without its free vector: copy the model "
+                "that owns it "
                 f"({type(self.owner).__name__}), or lincon.merge(model) first."
             )
         copy = object.__new__(Constraint)
@@ -237,7 +247,8 @@ class Constraint:
 
 
 def _traced() -> bool:
-    """Whether a compiler or a transform of torch.func looks on: they get operations they can differentiate."""
+    """Whether a compiler or a transform of torch.func looks on: they get operations they can
+    differentiate."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
@@ -249,8 +260,8 @@ def _thread() -> int:
 def constraints(model: nn.Module) -> list[Constraint]:
     """The constraints of a model and of the modules in it, each once.
 
-    Warns if several of them are copies of one (a constrained layer was cloned, as nn.TransformerEncoder does): each
-    has a free vector of its own then.
+    Warns if several of them are copies of one (a constrained layer was cloned, as
+    nn.TransformerEncoder does): each has a free vector of its own then.
 
     >>> import lincon
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
@@ -267,7 +278,8 @@ def constraints(model: nn.Module) -> list[Constraint]:
     result = list(by_identity.values())
     if len({constraint.copied_from for constraint in result}) < len(result):
         warnings.warn(
-            "Several constraints here are copies of one, each with a free vector of its own: to share one, build the "
+            "Several constraints here are copies of one, each with a free vector of its own: to "
+            "share one, build the "
             "whole model first and constrain that.",
             LinconWarning,
             stacklevel=2,
@@ -276,7 +288,8 @@ def constraints(model: nn.Module) -> list[Constraint]:
 
 
 def prefixes(model: nn.Module, owner: nn.Module) -> list[str]:
-    """What stands before the names of an owner's tensors in the model: "" or "owner.", several if it is there twice."""
+    """What stands before the names of an owner's tensors in the model: "" or "owner.", several if
+    it is there twice."""
     modules = model.named_modules(remove_duplicate=False)
     return [f"{name}." if name else "" for name, module in modules if module is owner]
 

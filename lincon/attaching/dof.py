@@ -1,4 +1,5 @@
-"""Degrees of freedom as users give them: a number, a fraction of the rows, or a budget to be divided."""
+"""Degrees of freedom as users give them: a number, a fraction of the rows, or a budget to be
+divided."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ Dof = int | float | None
 
 
 def as_count(dof: Dof, rows: int, name: str = "dof") -> int:
-    """A number of free parameters, from an integer or a fraction of ``rows``. ``name``: what an error calls it.
+    """A number of free parameters, from an integer or a fraction of ``rows``. ``name``: what an
+    error calls it.
 
     Raises DofError for what is neither.
 

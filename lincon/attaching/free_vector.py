@@ -48,7 +48,8 @@ class FreeVector:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are generated in: W's dtype, or autocast's where it would cast all of them."""
+        """What the weights are generated in: W's dtype, or autocast's where it would cast all of
+        them."""
         steps = self.steps
         exact = self.parameter if steps is None else steps
         if self.group.lowered and torch.is_autocast_enabled(exact.device.type):
@@ -56,7 +57,8 @@ class FreeVector:
         return exact.dtype
 
     def effective(self, parameter: Shaped[Tensor, " dof"]) -> Float[Tensor, " dof"]:
-        """W as the map sees it: integers times steps, or with a gradient that is divided as the group says."""
+        """W as the map sees it: integers times steps, or with a gradient that is divided as the
+        group says."""
         check_local(self.group.free, parameter)
         steps = self.steps
         if steps is not None:
@@ -95,9 +97,11 @@ class FreeVector:
         return _to(rows.view(entry.shape), self.group.device(index))
 
     def fit(self, weights: Mapping[str, Tensor]) -> tuple[Float[Tensor, " dof"], float, float]:
-        """The least-squares W for given weights, float64, with ‖Ŵ - weights‖² and ‖weights‖²; nothing is changed.
+        """The least-squares W for given weights, float64, with ‖Ŵ - weights‖² and ‖weights‖²;
+        nothing is changed.
 
-        Raises TargetError: weights are missing, have another shape, or hold a value that is not finite.
+        Raises TargetError: weights are missing, have another shape, or hold a value that is not
+        finite.
         """
         target = torch.cat([self._target(entry, weights) for entry in self.group.ledger])
         origin = self.origin
@@ -120,7 +124,8 @@ class FreeVector:
         target = given.detach().double().cpu().reshape(-1)
         if not bool(target.isfinite().all()):
             raise TargetError(
-                f"Weights for {entry.name!r} hold a value that is not finite; nothing can be fitted to them."
+                f"Weights for {entry.name!r} hold a value that is not finite; nothing can be "
+                "fitted to them."
             )
         return target
 

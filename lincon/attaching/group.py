@@ -1,4 +1,5 @@
-"""A group: what shares one free vector. A value; the vector itself is in the owner (see `FreeVector`)."""
+"""A group: what shares one free vector. A value; the vector itself is in the owner (see
+`FreeVector`)."""
 
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +15,7 @@ from lincon.maps.scaled import Scaled
 
 @dataclass(frozen=True)
 class Group:
-    """What shares one free vector.
+    """What shares one free vector. Groups are equal if a file says the same of both.
 
     Attributes:
         free: name of the free vector's Parameter in the owner.
@@ -22,8 +23,10 @@ class Group:
         ledger: which tensor owns which rows of G, with which multiplier.
         isometric: whether the columns of the map are scaled to norm 1.
         origin: name of the owner's buffer that holds W₀, (rows,), or None.
-        devices: the device of each entry, or None where it is that of the free vector; () if all are.
-        lowered: whether autocast runs all uses of the weights in lower precision, so that they are generated in it.
+        devices: the device of each entry, or None where it is that of the free vector; () if all
+            are.
+        lowered: whether autocast runs all uses of the weights in lower precision, so that they are
+            generated in it.
         gradient: what the gradient of the free vector is divided by, see `divisor`.
         steps: name of the owner's buffer that holds the steps of a quantised free vector,
             (dof / ``size`` rounded up,), or None.
@@ -35,9 +38,9 @@ class Group:
     ledger: Ledger
     isometric: bool = False
     origin: str | None = None
-    devices: tuple[str | None, ...] = ()
-    lowered: bool = False
-    gradient: str = "euclidean"
+    devices: tuple[str | None, ...] = field(default=(), compare=False)
+    lowered: bool = field(default=False, compare=False)
+    gradient: str = field(default="euclidean", compare=False)
     steps: str | None = None
     size: int = 0
 
@@ -67,11 +70,13 @@ class Group:
         return self.devices[index] if self.devices else None
 
     def divisor(self, like: Tensor) -> Float[Tensor, " dof"] | None:
-        """What the free vector's gradient is divided by, or None for the plain ("euclidean") gradient.
+        """What the free vector's gradient is divided by, or None for the plain ("euclidean")
+        gradient.
 
-        "gram" divides by diag(GᵀG), the sum of c² over the uses of an entry, where c is the multiplier: gradient
-        descent on W then moves the weights as projected gradient descent on Ŵ does, where GᵀG is diagonal. "mean"
-        divides by (Σc)² / Σ1 over the uses, the default scaler of STABLE-RPS (Desai and Shrivastava, ICLR 2024).
+        "gram" divides by diag(GᵀG), the sum of c² over the uses of an entry, where c is the
+        multiplier: gradient descent on W then moves the weights as projected gradient descent on Ŵ
+        does, where GᵀG is diagonal. "mean" divides by (Σc)² / Σ1 over the uses, the default scaler
+        of STABLE-RPS (Desai and Shrivastava, ICLR 2024).
         """
         if self.gradient == "euclidean":
             return None

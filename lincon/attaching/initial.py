@@ -1,4 +1,5 @@
-"""The first free vector of a group, and the multipliers that give each tensor its own standard deviation."""
+"""The first free vector of a group, and the multipliers that give each tensor its own standard
+deviation."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -19,7 +20,8 @@ FEW = 32
 """Values from which a standard deviation says more than a root mean square."""
 
 TINY = 100
-"""A tensor this many times smaller than all together, as a class token of 1e-6, does not set the size of W."""
+"""A tensor this many times smaller than all together, as a class token of 1e-6, does not set the
+size of W."""
 
 
 def initial(
@@ -27,9 +29,10 @@ def initial(
 ) -> tuple[Group, Float[Tensor, " dof"]]:
     """The group with its multipliers, and its first free vector, float64 on the CPU.
 
-    With ``scale="match"`` every tensor starts with the standard deviation of its own initialisation, and the smallest
-    multiplier is 1 (but for tensors that are `TINY`, whose multiplier is smaller). Otherwise the multipliers stay, and
-    the standard deviation over all tensors is kept. ``zero``: W is zero, the multipliers are the same.
+    With ``scale="match"`` every tensor starts with the standard deviation of its own
+    initialisation, and the smallest multiplier is 1 (but for tensors that are `TINY`, whose
+    multiplier is smaller). Otherwise the multipliers stay, and the standard deviation over all
+    tensors is kept. ``zero``: W is zero, the multipliers are the same.
 
     Raises TargetError for tensors without values to match, by name.
     """
@@ -42,24 +45,28 @@ def initial(
     drawn = _deviations(group.scaled(), group, free)
 
     # One factor for all: W of this standard deviation gives all tensors together the one they had.
-    known = [0 if t.tensor.is_meta else t.tensor.numel() for t in targets]
+    known = [_known_values(target) for target in targets]
     factor = _overall(wanted, known) / (_overall(drawn, known) or 1.0) or 1.0
 
     if scale == "match":
-        # What each tensor must be multiplied by; a tensor of zeros has no size of its own.
-        ratios = [
-            want / have if want > 0 and have > 0 else factor
-            for want, have in zip(wanted, drawn, strict=True)
-        ]
-        # W takes the smallest factor, so that multipliers are at least 1 and ordinary learning rates carry over.
-        smallest_counted = min(factor / TINY, max(ratios))
-        factor = min(ratio for ratio in ratios if ratio >= smallest_counted)
+        ratios = _ratios(wanted, drawn, factor)
+        # W takes the smallest factor: all multipliers are at least 1, so that the learning rates of
+        # ordinary training carry over.
+        least = min(factor / TINY, max(ratios))
+        factor = min(ratio for ratio in ratios if ratio >= least)
         group = group.with_scales([ratio / factor for ratio in ratios])
     return group, torch.zeros_like(free) if zero else free * factor
 
 
+def _ratios(wanted: list[float], drawn: list[float], overall: float) -> list[float]:
+    """What each tensor must be multiplied by. A tensor of zeros has no size of its own."""
+    pairs = zip(wanted, drawn, strict=True)
+    return [want / have if want > 0 and have > 0 else overall for want, have in pairs]
+
+
 def deviation(tensor: Tensor) -> float:
-    """Standard deviation of a tensor's values, in float64; of fewer than `FEW` the root mean square; 0 on meta.
+    """Standard deviation of a tensor's values, in float64; of fewer than `FEW` the root mean
+    square; 0 on meta.
 
     >>> deviation(torch.tensor([3.0, -3.0]))
     3.0
@@ -77,11 +84,16 @@ def _standard_normal(dof: int, seed: int) -> Tensor:
     return torch.randn(dof, generator=draw, dtype=torch.float64, device="cpu")
 
 
+def _known_values(target: Target) -> int:
+    return 0 if target.tensor.is_meta else target.tensor.numel()
+
+
 def _check_not_meta(targets: list[Target], scale: str | None) -> None:
     for target in targets:
         if target.tensor.is_meta and scale == "match":
             raise TargetError(
-                f"{target.name!r} is on the meta device: it has no values to match. Materialise it, or give scale=None."
+                f"{target.name!r} is on the meta device: it has no values to match. Materialise "
+                "it, or give scale=None."
             )
 
 
@@ -89,12 +101,14 @@ def _check_finite(targets: list[Target], deviations: list[float]) -> None:
     for target, of_target in zip(targets, deviations, strict=True):
         if not isfinite(of_target):
             raise TargetError(
-                f"Weights for {target.name!r} hold a value that is not finite; nothing can be matched to them."
+                f"Weights for {target.name!r} hold a value that is not finite; nothing can be "
+                "matched to them."
             )
 
 
 def _deviations(linear_map: Scaled, group: Group, free: Tensor) -> list[float]:
-    """The standard deviation that each tensor gets from W; for few values, the one expected over seeds."""
+    """The standard deviation that each tensor gets from W; for few values, the one expected over
+    seeds."""
     parts = linear_map.unpack(free).split(group.ledger.sizes)
     return [
         linear_map.energy(entry.start, entry.stop) ** 0.5 if entry.numel < FEW else deviation(part)

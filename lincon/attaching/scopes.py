@@ -8,12 +8,14 @@ from lincon.attaching.targets import Target
 from lincon.errors import DofError, TargetError
 
 Scope = str | Iterable[str] | Mapping[str, int | float] | Callable[[str], str]
-"""The names "model" and "tensor", name prefixes, a mapping prefix -> dof, or a function name -> label."""
+"""The names "model" and "tensor", name prefixes, a mapping prefix -> dof, or a function name ->
+label."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Tensors that will share a free vector of ``dof`` numbers; the label is "" for the whole model."""
+    """Tensors that will share a free vector of ``dof`` numbers; the label is "" for the whole
+    model."""
 
     label: str
     targets: list[Target]
@@ -28,7 +30,8 @@ class Share:
 def shares(chosen: list[Target], scope: Scope, dof: Dof) -> list[Share]:
     """What ``scope`` makes of the chosen tensors, in the order of the first tensor of each.
 
-    Raises TargetError for a scope that names no tensor or leaves one out, DofError for a budget that cannot be had.
+    Raises TargetError for a scope that names no tensor or leaves one out, DofError for a budget
+    that cannot be had.
     """
     if isinstance(scope, Mapping) and dof is not None:
         raise DofError(
@@ -37,12 +40,7 @@ def shares(chosen: list[Target], scope: Scope, dof: Dof) -> list[Share]:
     if not isinstance(scope, str | Mapping) and not callable(scope):
         scope = list(scope)  # an iterator could be read only once
     labels = {target.name: _label(scope, target.name) for target in chosen}
-    if not isinstance(scope, str) and not callable(scope):
-        idle = set(scope) - set(labels.values())
-        if idle:
-            raise TargetError(
-                f"scope names {sorted(idle)}, under which there is no tensor to constrain."
-            )
+    _check_all_used(scope, set(labels.values()))
     members: dict[str, list[Target]] = {}
     for target in chosen:
         members.setdefault(labels[target.name], []).append(target)
@@ -51,11 +49,21 @@ def shares(chosen: list[Target], scope: Scope, dof: Dof) -> list[Share]:
     return [Share(label, of, budgets[label]) for label, of in members.items()]
 
 
+def _check_all_used(scope: Scope, labels: set[str]) -> None:
+    if isinstance(scope, str) or callable(scope):
+        return
+    if idle := set(scope) - labels:
+        raise TargetError(
+            f"scope names {sorted(idle)}, under which there is no tensor to constrain."
+        )
+
+
 def _label(scope: Scope, name: str) -> str:
     if isinstance(scope, str):
         if scope not in ("model", "tensor"):
             raise TargetError(
-                f"scope={scope!r}; give 'model', 'tensor', a list of name prefixes, a mapping prefix -> dof, "
+                f"scope={scope!r}; give 'model', 'tensor', a list of name prefixes, a mapping "
+                "prefix -> dof, "
                 "or a function name -> group."
             )
         return "" if scope == "model" else name
@@ -64,7 +72,8 @@ def _label(scope: Scope, name: str) -> str:
     matching = [prefix for prefix in scope if name == prefix or name.startswith(prefix + ".")]
     if not matching:
         raise TargetError(
-            f"{name!r} is under none of the scopes {list(scope)}; add a prefix, or choose by where=..."
+            f"{name!r} is under none of the scopes {list(scope)}; add a prefix, or choose by "
+            "where=..."
         )
     return max(matching, key=len)
 

@@ -1,4 +1,5 @@
-"""Which tensors of a module are to be constrained: discovery and selection. Nothing here changes a model."""
+"""Which tensors of a module are to be constrained: discovery and selection. Nothing here changes a
+model."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ class Target:
 
 
 def targets(model: nn.Module) -> list[Target]:
-    """Every Parameter of the model, in the order of `named_parameters`, with all its names and places.
+    """Every Parameter of the model, in the order of `named_parameters`, with all its names and
+    places.
 
     Free vectors of existing constraints are not among them.
     """
@@ -79,21 +81,25 @@ def select(model: nn.Module, where: Where) -> tuple[list[Target], list[str]]:
     everything = targets(model)
     constant: list[str] = []
     if where is None:
-        weights = [t for t in everything if is_lazy(t.tensor) or _is_weight(t.tensor)]
-        constant = [t.name for t in weights if _is_constant(t.tensor)]
-        chosen = [t for t in weights if t.name not in constant]
+        chosen, constant = _by_default(everything)
     elif callable(where):
         chosen = [t for t in everything if any(where(name, t.tensor) for name in t.names)]
     else:
         patterns = [where] if isinstance(where, str) else list(where)
         chosen = _by_pattern(model, everything, patterns)
     if not chosen:
-        left_out = ", ".join(constant)
-        why = f" Left out, since initialised to a constant: {left_out}." if constant else ""
-        raise TargetError(f"There is nothing to constrain: {_why_nothing(model, everything)}{why}")
+        why = _why_nothing(model, everything, constant)
+        raise TargetError(f"There is nothing to constrain: {why}")
     for target in chosen:
         _check(target)
     return chosen, constant
+
+
+def _by_default(everything: list[Target]) -> tuple[list[Target], list[str]]:
+    """All weights, without those that are constant, and the names of these."""
+    weights = [target for target in everything if _is_weight(target.tensor)]
+    constant = [target.name for target in weights if _is_constant(target.tensor)]
+    return [target for target in weights if target.name not in constant], constant
 
 
 def _by_pattern(model: nn.Module, everything: list[Target], patterns: list[str]) -> list[Target]:
@@ -114,20 +120,25 @@ def _no_match(model: nn.Module, everything: list[Target], pattern: str) -> Targe
     return TargetError(f"where={pattern!r} matches no parameter; there are: {names or 'none'}.")
 
 
-def _why_nothing(model: nn.Module, everything: list[Target]) -> str:
+def _why_nothing(model: nn.Module, everything: list[Target], constant: list[str]) -> str:
+    why = (
+        f"of {len(everything)} parameters none was chosen (the default is those of two or more "
+        "dimensions)."
+    )
     if generated := sorted(generated_names(model)):
-        return (
+        why = (
             f"{len(generated)} tensors are constrained already ({generated[0]!r}, ...); "
             "lincon.merge(model) undoes that."
         )
-    return (
-        f"of {len(everything)} parameters none was chosen "
-        "(the default is those of two or more dimensions)."
-    )
+    if constant:
+        why += f" Left out, since initialised to a constant: {', '.join(constant)}."
+    return why
 
 
 def _is_weight(tensor: Tensor) -> bool:
-    """What the default chooses: trainable, real, of two or more dimensions."""
+    """What the default chooses: trainable, real, of two or more dimensions; a lazy tensor may be."""
+    if is_lazy(tensor):
+        return True
     return tensor.requires_grad and tensor.is_floating_point() and tensor.dim() >= 2
 
 
@@ -142,7 +153,8 @@ def _check(target: Target) -> None:
     name, tensor = target.name, target.tensor
     if is_lazy(tensor):
         raise TargetError(
-            f"{name!r} belongs to a lazy module that has no shape yet: run the model once, then constrain."
+            f"{name!r} belongs to a lazy module that has no shape yet: run the model once, then "
+            "constrain."
         )
     if not tensor.is_floating_point():
         raise TargetError(
@@ -158,12 +170,14 @@ def _check_place(name: str, module: nn.Module, attribute: str) -> None:
     kind = type(module).__name__
     if _is_hooked(module, attribute) or isinstance(module, parametrize.ParametrizationList):
         raise TargetError(
-            f"{name!r} is parametrized or pruned already (weight norm, spectral norm, ...): undo that first "
+            f"{name!r} is parametrized or pruned already (weight norm, spectral norm, ...): undo "
+            "that first "
             "(torch.nn.utils.parametrize.remove_parametrizations), or leave it out with where=..."
         )
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         raise TargetError(
-            f"{name!r} belongs to a {kind}, which iterates over what it holds; move the parameter to a module of "
+            f"{name!r} belongs to a {kind}, which iterates over what it holds; move the parameter "
+            "to a module of "
             "its own, or leave it out with where=..."
         )
     if hasattr(nn.ModuleDict, attribute):
@@ -187,6 +201,7 @@ def _check_embedding(name: str, module: nn.Embedding | nn.EmbeddingBag) -> None:
     if module.sparse or module.max_norm is not None:
         option = "sparse=True" if module.sparse else "max_norm"
         raise TargetError(
-            f"{name!r} belongs to an embedding with {option}, which writes to its weight or gives sparse gradients: "
+            f"{name!r} belongs to an embedding with {option}, which writes to its weight or gives "
+            "sparse gradients: "
             "make it without, or leave it out with where=..."
         )

@@ -1,8 +1,9 @@
-"""Gradients of weights that wait until the backward has freed enough memory for the buffer they are added into.
+"""Gradients of weights that wait until the backward has freed enough memory for the buffer they are
+added into.
 
-The buffer is as long as the free vector. At the beginning of a backward the saved activations still fill the memory,
-and a few gradients of weights are smaller than the buffer. Waiting takes 2 % off the peak of a ResNet-34 step (batch
-64).
+The buffer is as long as the free vector. At the beginning of a backward the saved activations still
+fill the memory, and a few gradients of weights are smaller than the buffer. Waiting takes 2 % off
+the peak of a ResNet-34 step (batch 64).
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from lincon.step.tape import Key
 
 
 class SavedBytes:
-    """Counts the bytes that autograd saves for the backward, and those that the backward has used for the last time."""
+    """Counts the bytes that autograd saves for the backward, and those that the backward has used
+    for the last time."""
 
     def __init__(self) -> None:
         self.saved = self.freed = 0
@@ -42,7 +44,8 @@ class SavedBytes:
 
 @dataclass
 class GradientQueue:
-    """Gradients in the order in which they came, so that the sums are the same bits as without waiting.
+    """Gradients in the order in which they came, so that the sums are the same bits as without
+    waiting.
 
     Args:
         activations: what the forward has saved.
@@ -62,11 +65,13 @@ class GradientQueue:
     def should_wait(self, buffer: int, weights: int) -> bool:
         """Whether less memory is in use without the buffer.
 
-        ``buffer``: its bytes. ``weights``: bytes of the gradients of all weights that are added into it.
+        ``buffer``: its bytes. ``weights``: bytes of the gradients of all weights that are added
+        into it.
 
-        First, the forward must have saved more than buffer and gradients will ever take together; else the peak of
-        memory is at the end of the backward, and waiting only raises it. Then they wait until the backward has freed
-        room for the buffer and for the gradients that wait, but never hold more than a buffer ahead of what it frees.
+        First, the forward must have saved more than buffer and gradients will ever take together;
+        else the peak of memory is at the end of the backward, and waiting only raises it. Then they
+        wait until the backward has freed room for the buffer and for the gradients that wait, but
+        never hold more than a buffer ahead of what it frees.
         """
         if self.activations.saved < buffer + weights:
             return False

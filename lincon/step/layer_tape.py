@@ -1,7 +1,8 @@
-"""The tape of ``materialize="layer"``: each weight is generated when it is used, and again for the backward.
+"""The tape of ``materialize="layer"``: each weight is generated when it is used, and again for the
+backward.
 
-While the owner's forward runs, torch's hooks for saved tensors put a `SavedWeight`, which says which entry it was, in
-the place of a weight that an operation saves. So no weight outlives its use.
+While the owner's forward runs, torch's hooks for saved tensors put a `SavedWeight`, which says
+which entry it was, in the place of a weight that an operation saves. So no weight outlives its use.
 """
 
 import weakref
@@ -142,7 +143,8 @@ class LayerTape(Tape):
         number, _ = saved.key
         if version_of(self.free[number]) != self.versions[number]:
             raise LinconError(
-                "The free vector was changed between the forward and the backward, so the weights of the forward "
+                "The free vector was changed between the forward and the backward, so the weights "
+                "of the forward "
                 "cannot be generated again: run the backward before the optimiser's step."
             )
         weight = self.generate(saved.key, saved.dtype)

@@ -1,7 +1,8 @@
-"""The tape of ``materialize="model"``: all weights of a group are generated in one operation, before the forward.
+"""The tape of ``materialize="model"``: all weights of a group are generated in one operation,
+before the forward.
 
-Some generators cannot process a short range of rows cheaply (see `Generator.grain`). For them the gradients of small
-tensors are collected, and all that lie side by side are reduced in one call.
+Some generators cannot process a short range of rows cheaply (see `Generator.grain`). For them the
+gradients of small tensors are collected, and all that lie side by side are reduced in one call.
 """
 
 from collections.abc import Sequence

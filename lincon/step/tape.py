@@ -1,13 +1,15 @@
-"""A tape: how one forward of an owner gets its weights, and how its backward hands gradients to the free vectors.
+"""A tape: how one forward of an owner gets its weights, and how its backward hands gradients to the
+free vectors.
 
-A token, a tensor of size zero, is made from each free vector, and every weight of the group takes it as an input. In
-the backward each weight adds its adjoint to one buffer and returns a zero for the token. Autograd runs the token's own
-backward last, and that hands the buffer over as the free vector's gradient. So the gradients of all weights are never
-laid side by side: against a plain split of one generated tensor, that saves 6 to 9 % of a step's time (ResNet-18,
-batch 8, one thread).
+A token, a tensor of size zero, is made from each free vector, and every weight of the group takes
+it as an input. In the backward each weight adds its adjoint to one buffer and returns a zero for
+the token. Autograd runs the token's own backward last, and that hands the buffer over as the free
+vector's gradient. So the gradients of all weights are never laid side by side: against a plain
+split of one generated tensor, that saves 6 to 9 % of a step's time (ResNet-18, batch 8, one
+thread).
 
-The factors of the map that act on the free vector alone (`Generator.prepare`, `prepare_adjoint`) are applied once a
-step, not once a tensor.
+The factors of the map that act on the free vector alone (`Generator.prepare`, `prepare_adjoint`)
+are applied once a step, not once a tensor.
 """
 
 from abc import ABC, abstractmethod
@@ -58,8 +60,8 @@ class Tape(ABC):
     def read(self, key: Key) -> Tensor | None:
         """The weight, or None where it must be generated again.
 
-        That is so if the free vector is no longer the one of this forward, or if a gradient is wanted that the weight
-        does not have.
+        That is so if the free vector is no longer the one of this forward, or if a gradient is
+        wanted that the weight does not have.
         """
         number, _ = key
         free = self.vectors[number].parameter
@@ -86,7 +88,8 @@ class Tape(ABC):
         self.buffers.clear()
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Zeros (prepared_dof,) into which adjoints are added, of recycled storage where they are large."""
+        """Zeros (prepared_dof,) into which adjoints are added, of recycled storage where they are
+        large."""
         return generator.accumulator(dtype, device)
 
     def gradient(self, number: int) -> Tensor | None:
@@ -112,7 +115,8 @@ class Tape(ABC):
 
 
 class _Token(torch.autograd.Function):
-    """A tensor of size zero, whose backward hands the buffer over as the gradient of the free vector."""
+    """A tensor of size zero, whose backward hands the buffer over as the gradient of the free
+    vector."""
 
     @staticmethod
     def forward(ctx: Any, free: Tensor, tape: Tape, number: int) -> Tensor:

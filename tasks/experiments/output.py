@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lincon.files.atomic import whole
+from lincon.files.atomic import atomic_write
 from lincon.tasks.experiments.training.ranks import is_first
 
 
@@ -11,5 +11,5 @@ def write_output(path: Path, content: bytes | str) -> None:
     if not is_first():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(content if isinstance(content, bytes) else content.encode())

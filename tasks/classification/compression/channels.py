@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import lincon
 from lincon import LinconError
 from lincon.exporting import merged_copy
 from lincon.files.contents import Contents
@@ -179,7 +178,7 @@ def settle_sizes(model: nn.Module) -> None:
 
 def shapes_in(contents: Contents) -> dict[str, tuple[int, ...]]:
     """Of all tensors of a file, those that are generated included."""
-    ledgers = (lincon.Ledger.from_json(group["ledger"]) for group in contents.groups)
+    ledgers = (group.ledger for group in contents.groups)
     generated = {
         name: entry.shape for ledger in ledgers for entry in ledger for name in entry.names
     }
