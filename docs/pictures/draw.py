@@ -24,7 +24,7 @@ LAYERS = {"conv1": (3, 3), "conv2": (2, 4), "head": (3, 2)}
 ROWS = sum(height * width for height, width in LAYERS.values())
 USES = ROWS // DOF, -(-ROWS // DOF)
 
-COLOURS = "#77AADD #EE8866 #EEDD88 #FFAABB #99DDFF #44BB99 #BBCC33 #AAAA00".split()
+COLOURS = ["#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00"]
 """Paul Tol's "light" scheme: distinct to colour-blind readers, and black text reads well on each."""
 INK, FAINT = "#222222", "#8A8A8A"
 CELL = 1.6
@@ -63,8 +63,8 @@ def cell(
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    style = {"arrowstyle": "-|>", "mutation_scale": 14, "color": FAINT, "lw": 1.6}
-    axes.add_patch(FancyArrowPatch(start, end, **style))
+    shaft = FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=FAINT, lw=1.6)
+    axes.add_patch(shaft)
 
 
 def draw_ring(axes: Axes, x: float, y: float) -> None:
