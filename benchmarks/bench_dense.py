@@ -11,7 +11,7 @@ ROWS, DOF = 1_000_000, 1_000
 
 
 @pytest.fixture(autouse=True)
-def _group(benchmark: Any) -> None:
+def _name_the_group(benchmark: Any) -> None:
     benchmark.group = f"dense, rows {ROWS:,}, dof {DOF:,}, float32"
 
 
