@@ -8,6 +8,7 @@ stripes and a minus say that its sign is flipped; the numbers in the cells say t
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -41,9 +42,9 @@ def weights_of(ring: Ring) -> list[Weight]:
     return list(zip(columns.tolist(), signs.int().tolist(), strict=True))
 
 
-def text(axes: Axes, x: float, y: float, words: str, size: float = 10, **style: str) -> None:
-    style = {"ha": "center", "va": "center", "color": INK} | style
-    axes.text(x, y, words, fontsize=size, **style)
+def text(axes: Axes, x: float, y: float, words: str, size: float = 10, **style: Any) -> None:
+    centred = {"ha": "center", "va": "center", "color": INK}
+    axes.text(x, y, words, fontsize=size, **centred | style)
 
 
 def cell(
