@@ -1,4 +1,4 @@
-"""The dense projection, regenerated as it is applied, against the product with a stored 4 GB matrix."""
+"""The dense projection, regenerated as it is applied, against a stored matrix of 4 GB."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """A slim ResNet-18 against the whole one: the forward of 64 x 3 x 32 x 32 images, in turn.
 
-The slim one has 60 % of the multiply-adds. The knapsack chooses its channels by Taylor importance, on random images:
-the choice does not matter to the time. The constrained model is merged before it is timed, as it is before it is
-shipped.
+The slim one has 60 % of the multiply-adds. The knapsack chooses its channels by Taylor importance,
+on random images: the choice does not matter to the time. The constrained model is merged before it
+is timed, as it is before it is shipped.
 """
 
 from typing import Any

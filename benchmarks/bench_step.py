@@ -1,10 +1,11 @@
-"""A training step of ResNet-18 and ResNet-34 on batches of 64 x 3 x 32 x 32, a ring at half the DoF against vanilla.
+"""A training step of two ResNets: a ring at half the DoF against vanilla.
 
-Times are taken in turn in one process, twice over: with the C library's allocator as it comes, which gives memory back
-to the system in the middle of a training and fetches it again, page by page; and with the allocator told to keep it,
-as the training commands do (`lincon.recycling.keep_pages`). Peak memory is the largest sum of all live tensors during
-a step (activations, weights, gradients, optimiser states), as torch's profiler counts them. Each mode has a process of
-its own for it.
+Batches are 64 x 3 x 32 x 32. Times are taken in turn in one process, twice over: with the
+C library's allocator as it comes, which gives memory back to the system in the middle of a training
+and fetches it again, page by page; and with the allocator told to keep it, as the training commands
+do (`lincon.recycling.keep_pages`). Peak memory is the largest sum of all live tensors during a step
+(activations, weights, gradients, optimiser states), as torch's profiler counts them. Each mode has
+a process of its own for it.
 """
 
 import json

@@ -1,11 +1,12 @@
-"""Unpack and adjoint of the generators at the sizes of two ResNets' block weights, and the usual alternatives.
+"""Unpack and adjoint of the generators, and the usual alternatives, at the sizes of two ResNets.
 
-The reference is `out.copy_(weights)`: reading and writing Ŵ once. It is timed before every single round, so that a
-machine whose speed drifts, or a warm cache, is the same for both. The authors' way is an int64 index table and a float
-mask, `free[index] * mask`, which keeps 12 bytes a weight; UniLora's (PEFT) is `free[index] * scale[index]`.
+The reference is `out.copy_(weights)`: reading and writing Ŵ once. It is timed before every single
+round, so that a machine whose speed drifts, or a warm cache, is the same for both. The authors' way
+is an int64 index table and a float mask, `free[index] * mask`, which keeps 12 bytes a weight;
+UniLora's (PEFT) is `free[index] * scale[index]`.
 
-Two generators are not here: dense, with 10^12 entries at the smallest of these sizes (see bench_dense.py), and
-nullspace, whose dof is what its equalities leave.
+Two generators are not here: dense, with 10^12 entries at the smallest of these sizes (see
+bench_dense.py), and nullspace, whose dof is what its equalities leave.
 """
 
 import statistics

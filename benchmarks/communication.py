@@ -1,9 +1,10 @@
-"""Bytes that two processes send each other in a training step, and its time: constrained against vanilla.
+"""Bytes that two processes send each other in a training step, and the time of the step.
 
     python -m benchmarks.communication --batch 8 --rounds 15
 
-DDP over gloo, one thread a process, ResNet-34 on CIFAR-shaped batches, SGD with momentum. Bytes are counted where DDP
-hands its buckets over. The models step in turn; times are medians over the rounds, of the slowest process in each.
+DDP over gloo, one thread a process, ResNet-34 on CIFAR-shaped batches, SGD with momentum. Bytes are
+counted where DDP hands its buckets over. The models step in turn; times are medians over the
+rounds, of the slowest process in each.
 """
 
 import argparse

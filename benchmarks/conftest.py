@@ -1,4 +1,4 @@
-"""Settings of `make bench`: two threads, a fixed seed, and results in `benchmarks/results/speed-<date>-<commit>`."""
+"""Settings of `make bench`: two threads, a fixed seed, results in `speed-<date>-<commit>`."""
 
 import os
 import platform

@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py
 
-It writes JSON, a table and a picture to `benchmarks/results/gpu-<date>-<commit>/`. First it checks that the GPU
-generates the same bits as the CPU, and that its adjoint is the same in every run. `--device cpu` with small sizes tries
-the script.
+It writes JSON, a table and a picture to `benchmarks/results/gpu-<date>-<commit>/`. First it checks
+that the GPU generates the same bits as the CPU, and that its adjoint is the same in every run.
+`--device cpu` with small sizes tries the script.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def median_seconds(function: Callable[[], Any], device: torch.device, rounds: in
 
 
 def check(device: torch.device) -> dict[str, bool]:
-    """Whether CPU and device generate equal bits, and whether adjoints are equal from run to run."""
+    """Whether CPU and device generate equal bits, and adjoints are equal from run to run."""
     result = {}
     for generator in CHECKED:
         free, grad = torch.randn(generator.dof), torch.randn(generator.rows)

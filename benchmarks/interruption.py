@@ -2,8 +2,9 @@
 
     python -m benchmarks.interruption --kills 20
 
-The script kills a training by SIGKILL at random moments, so many times over, and compares its model, byte for byte,
-with that of a training that was never interrupted. Then it trains onto a disk that is full at the second checkpoint.
+The script kills a training by SIGKILL at random moments, so many times over, and compares its
+model, byte for byte, with that of a training that was never interrupted. Then it trains onto a disk
+that is full at the second checkpoint.
 """
 
 import argparse
@@ -67,8 +68,8 @@ def kill(
 ) -> Interrupted:
     """Train twice, the second time with interruptions, and compare the two models.
 
-    Each interruption comes at most ``longest`` seconds after the start, or, with ``from_checkpoint``, after the first
-    checkpoint.
+    Each interruption comes at most ``longest`` seconds after the start, or, with
+    ``from_checkpoint``, after the first checkpoint.
     """
     options = "--epochs", str(epochs)
     errors_of(start(folder / "whole", *options))
@@ -116,9 +117,10 @@ def disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 def fill(folder: Path, epochs: int = 4) -> str:
-    """Train onto a disk that is full at the second checkpoint, make room and go on; the last line of the first errors.
+    """Train onto a disk that is full at the second checkpoint, make room and go on.
 
-    The first checkpoint must stay whole, and the model in the end must be that of a training with room enough.
+    Returns the error line of the first training. The first checkpoint must stay whole, and the
+    model in the end must be that of a training with room enough.
     """
     options = "--epochs", str(epochs)
     whole = start(folder / "whole", *options)

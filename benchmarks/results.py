@@ -1,4 +1,4 @@
-"""Results of benchmarks: JSON, a table and a picture, each run in a folder of its own under `benchmarks/results`.
+"""Results of benchmarks: each run has a folder under `benchmarks/results`, and none is ever edited.
 
     python -m benchmarks.results benchmarks/results/speed-2026-11-26-a24ce7ff
 
@@ -25,7 +25,7 @@ Ratios = dict[str, dict[str, float]]
 
 
 def new_folder(results: Path, name: str) -> Path:
-    """Make a folder of that name, with a letter after it if the name is taken: no result is ever edited."""
+    """Make a folder of that name, with a letter after it if the name is taken."""
     folder = results / name
     while folder.exists():
         folder = folder.with_name(folder.name + "b")
@@ -36,7 +36,7 @@ def new_folder(results: Path, name: str) -> Path:
 def keep(
     name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Any
 ) -> Path:
-    """Keep what a script measured: its numbers, versions, commit and machine as JSON, its rows as a table."""
+    """Keep what a script measured: numbers, versions, commit, machine as JSON, rows as a table."""
     folder = new_folder(RESULTS, f"{name}-{time.strftime('%Y-%m-%d')}")
     (folder / "results.json").write_text(json.dumps({"numbers": numbers, **provenance()}, indent=1))
     cells = [tuple(map(str, row)) for row in rows]
@@ -62,7 +62,7 @@ def write_speed(folder: Path) -> None:
 
 
 def ratios(rows: list[Row]) -> Ratios:
-    """Group -> name -> median time, as a multiple of the row's own reference or of its group's first row."""
+    """Group -> name -> median time, as a multiple of the row's reference or of its group's first."""
     groups: Ratios = defaultdict(dict)
     first: dict[str, float] = {}
     for row in rows:

@@ -1,9 +1,9 @@
-"""One training step of a ResNet on CIFAR-shaped batches, constrained against vanilla: seconds and peak memory.
+"""One training step of a ResNet on CIFAR-shaped batches: seconds and peak memory.
 
     python -m benchmarks.step --depth 34 --mode vanilla layer --optimizer adam --steps 6
 
-prints one line of JSON. Modes that are named together step in turn in one process, so that their times compare. Peak
-memory is that of the process: for it, name one mode alone.
+prints one line of JSON. Modes that are named together step in turn in one process, so that their
+times compare. Peak memory is that of the process: for it, name one mode alone.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def _sgd(parameters: Iterable[nn.Parameter], fused: bool | None = None) -> torch
 
 
 def build(depth: int, mode: str, dof: float, device: str = "cpu") -> nn.Module:
-    """A ResNet for 3 x 32 x 32 images and 100 classes, whose blocks one ring generates but in mode "vanilla"."""
+    """A ResNet for 3 x 32 x 32 images and 100 classes, whose blocks a ring generates if not vanilla."""
     torch.manual_seed(0)
     model: nn.Module = ResNet(3, 100, widths=(64, 128, 256, 512), blocks=BLOCKS[depth]).to(device)
     if mode != "vanilla":

@@ -1,9 +1,10 @@
-"""Draw `ring.svg`: how a ring of free numbers becomes the weights of three layers, and G as a matrix.
+"""Draw `ring.svg`: how a ring becomes the weights of three layers, and its G as a matrix.
 
     python docs/pictures/draw.py
 
-Everything drawn is read from a real generator, `lincon.generators.Ring`. A colour says which free number a weight is,
-stripes and a minus say that its sign is flipped; the numbers in the cells say the same without colour.
+Everything drawn is read from a real generator, `lincon.generators.Ring`. A colour says which free
+number a weight is, stripes and a minus say that its sign is flipped; the numbers in the cells say
+the same without colour.
 """
 
 import math
@@ -26,7 +27,7 @@ ROWS = sum(height * width for height, width in LAYERS.values())
 USES = ROWS // DOF, -(-ROWS // DOF)
 
 COLOURS = ["#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00"]
-"""Paul Tol's "light" scheme: distinct to colour-blind readers, and black text reads well on each."""
+"""Paul Tol's "light" scheme: distinct to colour-blind readers, under black text too."""
 INK, FAINT = "#222222", "#8A8A8A"
 CELL = 1.6
 
