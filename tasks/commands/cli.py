@@ -1,6 +1,6 @@
 """The command line `lincon`: its commands, and its entry point.
 
-Commands read their options here and import what they do only when they are called, so that help is fast.
+A command imports what it needs when it is called, so that help is fast.
 """
 
 try:
