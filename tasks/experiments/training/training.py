@@ -52,29 +52,33 @@ def train(
         LinconError: nothing to resume from, or a training of another recipe; a cell that cannot be
             built.
     """
-    training = Training(recipe, cell, folder, setup or Setup())
-    training.prepare(resume)
+    training = Training(recipe, cell, folder, setup or Setup(), resume=resume)
+    training.prepare()
     for number in range(len(training.scheme.phases)):
-        training.phase(number, callbacks, resume)
-    return training.model, training.record()
+        training.train_phase(number, callbacks)
+    return training.model, training.finish()
 
 
 class Training:
-    """The steps of one training: `prepare`, `phase` for every phase of the scheme, `record`.
+    """The steps of one training: `prepare`, `train_phase` for every phase, `finish`.
 
     Args:
         recipe: how models are trained.
         cell: what is trained.
         folder: of the model, the record and the checkpoints.
         setup: where the data lie, the options of Lightning's Trainer, and logs.
+        resume: whether ``folder`` holds this training, interrupted.
 
     Raises:
         LinconError: too few epochs for the scheme; data or a model that cannot be made.
     """
 
-    def __init__(self, recipe: Recipe, cell: Cell, folder: Path, setup: Setup) -> None:
+    def __init__(
+        self, recipe: Recipe, cell: Cell, folder: Path, setup: Setup, *, resume: bool
+    ) -> None:
         check_epochs(recipe, cell)
-        self.recipe, self.cell, self.folder, self.setup = recipe, cell, folder, setup
+        self.recipe, self.cell, self.folder = recipe, cell, folder
+        self.setup, self.resume = setup, resume
         self.scheme = scheme_of(cell)
         self.epochs = self.scheme.epochs(recipe.epochs)
         self.data = open_data(recipe, cell.seed, setup.root)
@@ -88,14 +92,14 @@ class Training:
         self.checkpoints = record.checkpoint_paths(folder, len(self.scheme.phases))
         self.history = History()
 
-    def prepare(self, resume: bool) -> None:
+    def prepare(self) -> None:
         """Make the folder ready, or check that it holds this very training, interrupted."""
-        if resume:
+        if self.resume:
             record.check_resumable(self.folder, self.description)
         else:
             record.begin(self.folder, self.description)
 
-    def phase(self, number: int, callbacks: Sequence[Callback], resume: bool) -> None:
+    def train_phase(self, number: int, callbacks: Sequence[Callback]) -> None:
         """Train a phase, or the rest of it; restore one that has ended from its checkpoint."""
         phase = self.scheme.phases[number]
         if phase.begin is not None:
@@ -106,7 +110,7 @@ class Training:
         first_epoch = sum(self.epochs[:number])
         learner = self._learner(phase, first_epoch)
         checkpoint = self.checkpoints[number]
-        begun = resume and checkpoint.exists()
+        begun = self.resume and checkpoint.exists()
         # The next phase has a checkpoint only if this one has ended.
         following = self.checkpoints[number + 1 : number + 2]
         if begun and any(path.exists() for path in following):
@@ -115,7 +119,7 @@ class Training:
             self.data.first_epoch = first_epoch
             self._fit(learner, number, callbacks, checkpoint if begun else None)
 
-    def record(self) -> Run:
+    def finish(self) -> Run:
         """Save and measure the model, and write the record of a finished training."""
         if not self.epochs[-1]:
             # The last phases changed the model after it was last measured.
