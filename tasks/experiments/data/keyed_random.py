@@ -9,7 +9,7 @@ from torch import Tensor
 from lincon.counter import bits, shift_right
 
 _BLOCK = 128
-"""Numbers are made by so many for each key: one large operation instead of many small ones."""
+"""How many numbers a key gets at a time: one large operation replaces many small ones."""
 
 
 class KeyedRandom:
@@ -26,8 +26,8 @@ class KeyedRandom:
 
     def __init__(self, keys: Int64[Tensor, " n"]) -> None:
         self.keys = keys
-        self.position = 0  # in every stream, of the next number to be made
-        self.ahead = torch.empty(len(keys), 0)  # numbers that were made and not taken yet
+        self.position = 0  # of the next block, in every stream
+        self.ahead = torch.empty(len(keys), 0)  # numbers that no call has taken yet
 
     def uniform(self, low: float, high: float, *shape: int) -> Float32[Tensor, "n ..."]:
         """Numbers of this shape for each key, uniform in [low, high)."""

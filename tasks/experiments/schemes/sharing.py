@@ -1,7 +1,7 @@
 """Schemes that serve every task, by name.
 
-Most constrain the body by a generator and train in one phase. LegoNet and Deep Compression change
-in the course of the training what weights are made of: they have several phases.
+Most constrain the body by a generator and train in one phase. LegoNet and Deep Compression replace
+the body's weights in the course of the training, so they have several phases.
 """
 
 from torch import nn
@@ -31,9 +31,9 @@ def nonzeros(model: nn.Module) -> int:
 def legos(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     """A model whose convolutions are built of legos; which ones is learned first.
 
-    There are half as many legos as filters, LegoNet's default. The input channels are split into
-    such a power of two of parts, which divides them, that the legos come nearest to the asked share
-    of the layer's weights.
+    There are half as many legos as filters, LegoNet's default. The number of splits of the input
+    channels is a power of two that divides them: the one with which the legos come nearest to the
+    asked share of the layer's weights.
 
     Raises:
         LinconError: the body has weights that are not of convolutions.

@@ -104,7 +104,7 @@ def fit(
     Args:
         learner: trained in place.
         data: the training and the test items.
-        epochs: the epoch after which training ends, those before the checkpoint included.
+        epochs: after so many the training ends; those before the checkpoint count.
         callbacks: of Lightning.
         checkpoint: to go on from.
         options: of the Trainer. Without any, neither logs nor checkpoints are written.
