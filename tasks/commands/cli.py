@@ -5,7 +5,6 @@ A command imports what it needs when it is called, so that help is fast.
 
 try:
     import typer
-    from rich.console import Console as Console
 except ImportError:
     raise SystemExit(
         "lincon: the command line is not installed: pip install 'lincon-torch[tasks]'"
