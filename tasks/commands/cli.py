@@ -1,11 +1,10 @@
 """The command line `lincon`: its commands, and its entry point.
 
-Commands read their options here and import what they do only when they are called, so that help is fast.
+A command imports what it needs when it is called, so that help is fast.
 """
 
 try:
     import typer
-    from rich.console import Console as Console
 except ImportError:
     raise SystemExit(
         "lincon: the command line is not installed: pip install 'lincon-torch[tasks]'"

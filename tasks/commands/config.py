@@ -16,9 +16,10 @@ _PREFIX = "--trainer."
 
 
 class TrainingCommand(TyperCommand):
-    """A command that takes `--trainer.<flag> <value>` for every flag of Lightning's Trainer, and `--config FILE`.
+    """A command that takes `--config FILE`, and `--trainer.<flag> <value>` for the Trainer.
 
-    It hands them on as `--trainer <flag>=<value>`, those of the file first, so that the command line overrides them.
+    Flags of the Trainer are handed on as `--trainer <flag>=<value>`. Those of the file come first,
+    so that the command line overrides them.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -55,7 +56,8 @@ def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
     """Take defaults of the command's options from a TOML file: the callback of `--config`.
 
     Raises:
-        LinconError: a file that is no TOML, an option that the command does not have, or a value of the wrong kind.
+        LinconError: a file that is no TOML, an option that the command does not have, or a value
+            of the wrong kind.
     """
     if file is None:
         return None
@@ -87,6 +89,7 @@ def _read_toml(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     flags = settings.pop("trainer", {})
     if not isinstance(flags, dict):
         raise LinconError(
-            f"{file}: trainer is a table of flags: [trainer], then lines as precision = 'bf16-mixed'."
+            f"{file}: trainer is a table of flags: "
+            "[trainer], then lines as precision = 'bf16-mixed'."
         )
     return settings, flags

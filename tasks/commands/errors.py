@@ -44,22 +44,22 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        _leave(error.format_message(), 2)
+        _end(error.format_message(), 2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         extra = EXTRAS.get(package)
         remedy = f": pip install 'lincon-torch[{extra}]'" if extra else ""
-        _leave(f"{error.name or error} is not installed{remedy}", 2)
+        _end(f"{error.name or error} is not installed{remedy}", 2)
     except (LinconError, OSError) as error:
-        _leave(str(error), 2)
+        _end(str(error), 2)
     except KeyboardInterrupt:
-        _leave(
+        _end(
             "interrupted; call an experiment again to go on from its finished runs, "
             "or train with --resume; other commands start over",
             130,
         )
 
 
-def _leave(message: str, code: int) -> None:
+def _end(message: str, code: int) -> None:
     typer.echo(f"lincon: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)

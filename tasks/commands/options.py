@@ -101,9 +101,10 @@ class SweepOptions(Options):
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The command that makes the first argument of ``function``, `Options` or `SweepOptions`, from options.
+    """A command that makes the first argument of ``function`` from options.
 
-    Typer reads signature and annotations of a command: in both, the fields of that class stand for the argument.
+    The argument is of the class `Options` or `SweepOptions`. Typer reads the signature and the
+    annotations of a command: in both, the fields of that class stand for the argument.
     """
     first, *own = inspect.signature(function).parameters.values()
     kind: type[Options] = get_type_hints(function)[first.name]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 
 def print_measures(task: str, values: Mapping[str, float]) -> None:
@@ -18,6 +17,8 @@ def print_measures(task: str, values: Mapping[str, float]) -> None:
 
 def print_result(result: Any, out: Path) -> None:
     """Print the table of an experiment (a `report.Result`), its notes, and where it was written."""
+    from rich.console import Console
+
     from lincon.tasks.experiments.sweeps.report import FILES
 
     Console().print(result.console())

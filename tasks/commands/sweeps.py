@@ -51,7 +51,7 @@ def scaling(
     seeds: Seeds = 3,
     out: Results = None,
 ) -> None:
-    """Accuracy of classification against DoF: train a sweep, fit laws, compare exponents; call again to continue."""
+    """Fit laws of accuracy against DoF to a sweep of classification; call again to continue."""
     from lincon.tasks.classification.studies import scaling
 
     def run(sweep: Any) -> Any:
@@ -69,7 +69,7 @@ def convergence(
     seeds: Seeds = 3,
     out: Results = None,
 ) -> None:
-    """Steps of classification to reach an accuracy, constrained against vanilla on the same schedule."""
+    """Compare with vanilla how many steps of classification schemes take to an accuracy."""
     from lincon.tasks.classification.studies import convergence
 
     cells = _cells(CLASSIFICATION, schemes, model, dof, seeds)
@@ -86,7 +86,7 @@ def generalization(
     objectnet: ObjectNet = None,
     out: Results = None,
 ) -> None:
-    """The gap between training and test; of classification, also accuracy on shifted images (or ObjectNet)."""
+    """Measure the gap between training and test; of classification, also on shifted images."""
     from lincon.tasks.experiments.sweeps import gap
 
     def with_shifts(sweep: Any) -> Any:
@@ -109,7 +109,8 @@ def reproduce(
     table: Annotated[
         str,
         typer.Argument(
-            help="baselines, dof-accuracy, generalization, pruning, quantization, pose or multitask."
+            help="baselines, dof-accuracy, generalization, pruning, quantization, pose "
+            "or multitask."
         ),
     ],
     model: Annotated[
@@ -119,7 +120,7 @@ def reproduce(
     objectnet: ObjectNet = None,
     out: Results = None,
 ) -> None:
-    """A table of the paper, its figures beside ours."""
+    """Train the cells of a table of the paper, and write its figures beside ours."""
     from lincon.tasks.experiments.sweeps import reproduce
 
     paper = reproduce.find_table(table)

@@ -1,4 +1,4 @@
-"""Things picked by name from a registry, and the options in a name, as in "vit-tiny:patch=2,depth=6"."""
+"""Things picked by name from a registry, with options in the name: "vit-tiny:patch=2,depth=6"."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,41 +12,63 @@ T = TypeVar("T")
 
 
 def choose(kind: str, name: str, registry: Mapping[str, T]) -> T:
-    """The entry called ``name``; LinconError says what ``kind`` of thing is unknown and lists the known."""
+    """The entry called ``name``.
+
+    Raises:
+        LinconError: an unknown name; the message says of what ``kind``, and lists the known ones.
+
+    >>> choose("colour", "red", {"red": 0xFF0000, "blue": 0x0000FF})
+    16711680
+    """
     if name not in registry:
         raise LinconError(f"Unknown {kind} {name!r}; there are: {', '.join(registry)}.")
     return registry[name]
 
 
 def named(kind: str, name: str, registry: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """The entry called ``name``, the options after its colon bound: "vit-tiny" or "vit-tiny:patch=2,depth=6".
+    """The entry called ``name``, with the options after its colon bound.
 
-    Raises LinconError for an unknown name or option; ``kind`` says of what.
+    Raises:
+        LinconError: an unknown name or option; the message says of what ``kind``.
+
+    >>> def grid(*, columns=3):
+    ...     return columns
+    >>> named("picture", "grid:columns=5", {"grid": grid})()
+    5
     """
-    entry, colon, rest = name.partition(":")
-    found = choose(kind, entry, registry)
-    return partial(found, **options(entry, found, rest)) if colon else found
+    entry, colon, text = name.partition(":")
+    make = choose(kind, entry, registry)
+    return partial(make, **options(entry, make, text)) if colon else make
 
 
 def options(name: str, make: Callable[..., Any], text: str) -> dict[str, float]:
-    """The arguments that "patch=2,depth=6" stands for: of the keywords of ``make``, those that are numbers.
+    """The arguments that a text such as "patch=2,depth=6" stands for.
 
-    Raises LinconError for an unknown option, and for a value that is not positive or not of the option's kind.
+    Args:
+        name: of what has the options, for messages.
+        make: its keyword arguments that are numbers are the options.
+        text: options and their values.
+
+    Raises:
+        LinconError: an unknown option, or a value that is not positive or not of the option's kind.
     """
-    known = {p.name: p.default for p in signature(make).parameters.values() if _is_option(p)}
-    pairs = [item.split("=", 1) for item in text.replace(" ", "").split(",")]
-    return {
-        key: _number(key, "".join(value), choose(f"option of {name}", key, known))
-        for key, *value in pairs
-    }
+    parameters = [each for each in signature(make).parameters.values() if _is_option(each)]
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    values = {}
+    for item in text.replace(" ", "").split(","):
+        key, _, value = item.partition("=")
+        default = choose(f"option of {name}", key, defaults)
+        values[key] = _parse_number(key, value, default)
+    return values
 
 
 def _is_option(parameter: Parameter) -> bool:
-    number = parameter.default is None or isinstance(parameter.default, int | float)
-    return parameter.kind is Parameter.KEYWORD_ONLY and number
+    is_number = parameter.default is None or isinstance(parameter.default, int | float)
+    return parameter.kind is Parameter.KEYWORD_ONLY and is_number
 
 
-def _number(name: str, text: str, default: float | None) -> float:
+def _parse_number(name: str, text: str, default: float | None) -> float:
+    """The value of an option whose default is ``default``: an integer, unless that is a float."""
     kind = float if isinstance(default, float) else int
     try:
         value = kind(text)

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files that experiments write: whole or not at all, and by one process."""
 
 from pathlib import Path
 
@@ -7,9 +7,12 @@ from lincon.tasks.experiments.training.ranks import is_first
 
 
 def write_output(path: Path, content: bytes | str) -> None:
-    """Write ``content`` as `lincon.save` writes; missing folders are made. Of ranks that train together, the first."""
+    """Write a file whole or not at all, as `lincon.save` does; missing folders are made.
+
+    Of processes that train together, only the first writes.
+    """
     if not is_first():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as part:
-        part.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())

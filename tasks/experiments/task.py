@@ -1,4 +1,4 @@
-"""What a task is to an experiment: data, models, schemes of sharing, and measures, by name."""
+"""What a task is to an experiment: its data, models, schemes of sharing and measures, by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,14 +14,18 @@ from lincon.tasks.experiments.schemes.scheme import Scheme
 from lincon.tasks.experiments.sweeps.tables import PaperTable
 
 TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
-"""Modules by name of the task, each with its `TASK`."""
+"""The module of each task, by the task's name; each has its `TASK`."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that models are judged by; shown as ``label``, ``factor`` times what is stored.
+    """A number that models are judged by.
 
-    ``higher_is_better``: whether more is better.
+    Args:
+        name: what metrics and files call it.
+        label: what tables call it, with the unit.
+        factor: from the value as it is stored to the unit of the label.
+        higher_is_better: whether more is better.
     """
 
     name: str
@@ -30,7 +34,7 @@ class Measure:
     higher_is_better: bool = True
 
     def shown(self, values: Mapping[str, float]) -> str:
-        """This measure among ``values`` by name, as text in the units of the label.
+        """This measure's value among ``values``, as text in the unit of the label.
 
         >>> Measure("accuracy", "accuracy %").shown({"accuracy": 0.975})
         '97.50'
@@ -39,7 +43,7 @@ class Measure:
 
 
 def body_size(model: nn.Module) -> int:
-    """Weights of the body."""
+    """The number of weights in the body."""
     return count_parameters(model, body_weights(model))
 
 
@@ -48,17 +52,20 @@ class Task:
     """A task by its parts.
 
     Args:
-        data: data sets by name, the default first; numbers after a colon are options, as in "figures:size=96".
-        architecture: name -> architecture.
+        name: name in `TASKS`.
+        data: data sets by name, the default first. A name may have options: "figures:size=96".
+        architecture: name of a model -> architecture.
         schemes: schemes of sharing by name.
-        presets: recipes by name, as what they change.
-        learner: the subclass of `training.learner.Learner` that trains.
-        measures: what is tabulated, the one that counts first.
-        tables: of the paper, by name.
-        defaults: of the options `model`, `schemes` and `dof` of the commands.
-        baseline: data set -> every measure of a prediction without looking, such as the mean of the training set.
-        show: a picture, as a PNG, of what trained models by name make of some test items.
-        full_dof: model without a scheme -> the free numbers that a dof of 1.0 stands for.
+        presets: recipes by name, each as the fields of a `Recipe` that it changes.
+        learner: the `training.learner.Learner` of the task. Its type is left open, since learners
+            know recipes, and recipes know tasks.
+        measures: what tables show; the first is the score.
+        tables: tables of the paper by name.
+        defaults: values of the options `model`, `schemes` and `dof` of the commands.
+        full_dof: model without a scheme -> how many free numbers a dof of 1.0 stands for.
+        baseline: data set -> every measure of a prediction that ignores the input, such as the mean
+            of the training set.
+        show: (trained models by name, data set) -> a PNG of their predictions for some test items.
     """
 
     name: str
@@ -75,11 +82,20 @@ class Task:
     show: Callable[[Mapping[str, nn.Module], Any], bytes] | None = None
 
     def data_set(self, name: str) -> Callable[..., Data]:
-        """The data set called ``name``, its options bound. Raises LinconError for an unknown name or option."""
+        """The data set called ``name``, with its options bound.
+
+        Raises:
+            LinconError: an unknown name or option.
+        """
         return named("data set", name, self.data)
 
 
 def find_task(name: str) -> Task:
-    """The task called ``name``."""
-    found: Task = import_module(choose("task", name, TASKS)).TASK
-    return found
+    """The task called ``name``. Raises LinconError for an unknown name.
+
+    >>> find_task("classification").measures[0].label
+    'accuracy %'
+    """
+    module = import_module(choose("task", name, TASKS))
+    task: Task = module.TASK
+    return task

@@ -1,4 +1,7 @@
-"""Columns of ours in a table of the paper: each experiment trains a sweep and says what stands beside the figures."""
+"""Our columns in a table of the paper.
+
+`compared` and `with_gap` train a sweep and say which columns stand beside the paper's figures.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +23,7 @@ def compared(sweep: Sweep, objectnet: Path | None = None) -> tuple[Result, Colum
 
 
 def with_gap(sweep: Sweep, objectnet: Path | None = None) -> tuple[Result, Columns]:
-    """Train a sweep; the columns are the score on the test set and the gap to that on the training set."""
+    """Train a sweep; the columns are the score on the test set, and the gap."""
     return compare.compare(sweep), gap_columns(sweep.measures[0])
 
 

@@ -1,6 +1,6 @@
 """Tables of the paper (Wang et al., WACV 2023), its figures beside ours.
 
-Every row says which training stands for it; the header names the data really used.
+Every row names the training that stands for it; the header names the data that were used.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """What a table of the paper is: rows that name trainings, and the paper's figures beside ours.
 
-Tasks declare such tables, so nothing here depends on tasks or trainings: their types are named in the text.
+Tasks declare such tables, so nothing here depends on tasks or trainings. Where a type is `Any`, the
+text names it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,8 @@ class PaperTable:
         models: names of the default models, as many as the rows speak of.
         rows: the rows, in the paper's order.
         notes: what a reader of the table must know.
-        ours: (`sweep.Sweep`, folder of ObjectNet) -> its `report.Result` and our columns; None for `columns.compared`.
+        ours: (`sweep.Sweep`, folder of ObjectNet) -> (its `report.Result`, our columns); None for
+            `columns.compared`.
     """
 
     task: str

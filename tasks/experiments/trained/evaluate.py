@@ -40,5 +40,8 @@ def evaluate(
 
 
 def measure(model: nn.Module, recipe: Recipe, data: Any) -> dict[str, float]:
-    """Every measure of a model on the whole test set, by name; ``data`` is the recipe's data set."""
+    """Every measure of a model on the whole test set, by name.
+
+    ``data`` is the data set of the recipe.
+    """
     return learner.evaluate(find_task(recipe.task).learner(model, data, recipe), data)

@@ -1,4 +1,7 @@
-"""A trained model, changed and trained on: from the folder of one training into another, as pruning needs."""
+"""A trained model, changed and trained on, as pruning needs it.
+
+It comes from the folder of one training and is left in another.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -49,12 +52,15 @@ def tune(
     tuning: Tuning | None = None,
     root: Path | None = None,
 ) -> tuple[nn.Module, dict[str, float], dict[str, float]]:
-    """Change the trained model in ``folder``, train it on, and leave it in ``out``, as a training would.
+    """Change the trained model in ``folder``, train it on, and leave it in ``out``.
+
+    ``out`` is then like the folder of a training.
 
     Args:
         folder: of a training.
         out: another folder, for the changed model.
-        change: changes the model in place. The body of an unconstrained model is first constrained by `identity`.
+        change: changes the model in place. The body of an unconstrained model is constrained by
+            `identity` before.
         tuning: how the model is trained on; not at all by default.
         root: folder of the data set, for one that is not embedded.
 
@@ -86,7 +92,7 @@ def tune(
 
 
 def as_constrained(model: nn.Module) -> None:
-    """Constrain the body of an unconstrained model by `identity`, so that it is pruned as any other."""
+    """Constrain the body of an unconstrained model by `identity`, to prune it as any other."""
     if not lincon.constraints(model):
         lincon.constrain(model, "identity", where=body_weights(model))
 

@@ -32,7 +32,8 @@ def build(cell: Cell, shape: Sequence[int]) -> nn.Module:
     Equal seeds give equal initialisations and equal matrices G.
 
     Raises:
-        LinconError: a dof that is not positive, a fraction above 1, or a dof that the scheme refuses.
+        LinconError: a dof that is not positive, a fraction above 1, or a dof that the scheme
+            refuses.
     """
     seed_everything(cell.seed, verbose=False)
     return scheme_of(cell).make(_architecture(cell, shape), dof_of(cell, shape), cell.seed)

@@ -1,4 +1,7 @@
-"""The folder of a training: its record, its model and, until it has ended, a checkpoint for each phase."""
+"""The folder of a training: its record and its model.
+
+Until the training has ended there are also checkpoints, one for each phase.
+"""
 
 import json
 from dataclasses import fields
@@ -17,7 +20,7 @@ from lincon.tasks.experiments.training.recipe import Cell, Recipe, differences
 SAVED = "model.safetensors"
 RECORD = "training.json"
 UNFINISHED = "unfinished"
-"""A key in the record of a training that has not ended. A model in its folder is an earlier one's."""
+"""A key in the record of a training that has not ended; a model beside it is an earlier one's."""
 
 _CHECKPOINTS = "phase-*.ckpt"
 
@@ -28,7 +31,9 @@ def checkpoint_paths(folder: Path, phases: int) -> list[Path]:
 
 
 def begin(folder: Path, description: dict[str, Any]) -> None:
-    """Make a folder ready for a new training: delete old checkpoints, and write an unfinished record.
+    """Make a folder ready for a new training.
+
+    Old checkpoints are deleted, and the record says that the training has not ended.
 
     Args:
         folder: of the training.
@@ -42,7 +47,7 @@ def begin(folder: Path, description: dict[str, Any]) -> None:
 
 
 def check_resumable(folder: Path, description: dict[str, Any]) -> None:
-    """Raise LinconError unless ``folder`` holds an interrupted training of this very description."""
+    """Raise LinconError unless ``folder`` holds an interrupted training of this description."""
     if is_first():
         remove_partial(folder)
     if not interrupted(folder):
@@ -74,7 +79,7 @@ def interrupted(folder: Path) -> bool:
 
 
 def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
-    """The trained model in the folder of a training, its cell, its recipe, and the shape of its data.
+    """The trained model in the folder of a training, its cell, its recipe and its data's shape.
 
     Raises:
         LinconError: the folder holds no finished training.
@@ -88,7 +93,7 @@ def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
     if record.get(UNFINISHED):
         raise LinconError(
             f"{folder} holds a training that was cut: "
-            "go on with lincon train --resume, or train anew."
+            "go on with lincon train --resume, or train again."
         )
     try:
         cell = Cell(**{field.name: record[field.name] for field in fields(Cell)})
@@ -96,7 +101,7 @@ def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
         shape = [int(size) for size in record["shape"]]
     except (KeyError, TypeError):
         raise LinconError(
-            f"{folder / RECORD} was not written by this version of lincon: train anew."
+            f"{folder / RECORD} was not written by this version of lincon: train again."
         ) from None
     return load(cell, shape, folder / SAVED), cell, recipe, shape
 
@@ -110,4 +115,4 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(record.read_text()))
     except ValueError:
-        raise LinconError(f"{record} is damaged: delete its folder, and train anew.") from None
+        raise LinconError(f"{record} is damaged: delete its folder, and train again.") from None

@@ -20,7 +20,8 @@ class Run:
         epoch_seconds: of training alone, without the test.
         train_loss: mean over the epoch.
         test: by measure, its value on the test set after each epoch.
-        train: by measure, its value for the trained model on the training items, without augmentation.
+        train: by measure, its value for the trained model on the training items, without
+            augmentation.
         note: what a reader of the numbers must know of the data, such as how they were split.
     """
 

@@ -86,7 +86,9 @@ def make_logger(kind: str, folder: Path, phase: str) -> Logger:
     """A log of a phase in ``folder``; after an interruption it goes on in a folder of its own."""
     interruptions = len(list(folder.glob(f"logs/{kind}-{phase}*")))
     suffix = f"-{interruptions}" if interruptions else ""
-    return choose("log", kind, LOGS)(folder, "logs", f"{kind}-{phase}{suffix}")
+    make = choose("log", kind, LOGS)
+    logger: Logger = make(folder, "logs", f"{kind}-{phase}{suffix}")
+    return logger
 
 
 def fit(
@@ -102,7 +104,7 @@ def fit(
     Args:
         learner: trained in place.
         data: the training and the test items.
-        epochs: the epoch after which training ends, those before the checkpoint included.
+        epochs: after so many the training ends; those before the checkpoint count.
         callbacks: of Lightning.
         checkpoint: to go on from.
         options: of the Trainer. Without any, neither logs nor checkpoints are written.
@@ -124,7 +126,7 @@ def fit(
             # Lightning turns Ctrl-C into this.
             raise KeyboardInterrupt from None
         except RuntimeError as error:
-            # The first process says what happened. Others may only have lost their connection to one that failed.
+            # The first process shows the error itself. Others may only have lost a connection.
             if is_first():
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -132,7 +134,8 @@ def fit(
                 f"Process {trainer.global_rank}, or one that trains with it, failed: {reason}"
             ) from error
         finally:
-            # A Trainer holds the optimiser: a later phase, which replaces its parameters, would warn of it.
+            # A Trainer keeps the optimiser, and lincon would warn of that when a later phase
+            # replaces its parameters.
             learner.trainer = data.trainer = None
 
 

@@ -1,4 +1,4 @@
-"""One training: a scheme on a model and data set of a task, by Lightning, on a recipe that all schemes share."""
+"""One training: a scheme on a model and a data set of a task, by Lightning."""
 
 import gc
 from collections.abc import Sequence
@@ -33,46 +33,52 @@ def train(
 ) -> tuple[nn.Module, Run]:
     """Train one cell, and save the model into ``folder``.
 
-    Initialisation, order of the items and augmentation depend on the seed alone, not on the scheme.
+    Initialisation, order of the items and augmentation depend on the seed, not on the scheme.
 
     Args:
         recipe: how models are trained.
         cell: what is trained.
-        folder: of the model and the record, and of a checkpoint after every epoch until the training has ended.
+        folder: gets the model and the record and, until the training has ended, a checkpoint after
+            every epoch.
         setup: where the data lie, the options of Lightning's Trainer, and logs.
         callbacks: of Lightning.
-        resume: go on from the checkpoints in ``folder``; on a CPU to the same weights, bit for bit, as without the
-            interruption.
+        resume: go on from the checkpoints in ``folder``. On a CPU the weights are, bit for bit,
+            those of a training without the interruption.
 
     Returns:
         The trained model, and the result of the training.
 
     Raises:
-        LinconError: nothing to resume from, or a training of another recipe; a cell that cannot be built.
+        LinconError: nothing to resume from, or a training of another recipe; a cell that cannot be
+            built.
     """
-    training = Training(recipe, cell, folder, setup or Setup())
-    training.prepare(resume)
+    training = Training(recipe, cell, folder, setup or Setup(), resume=resume)
+    training.prepare()
     for number in range(len(training.scheme.phases)):
-        training.phase(number, callbacks, resume)
-    return training.model, training.record()
+        training.train_phase(number, callbacks)
+    return training.model, training.finish()
 
 
 class Training:
-    """The steps of one training: `prepare`, `phase` for every phase of the scheme, `record`.
+    """The steps of one training: `prepare`, `train_phase` for every phase, `finish`.
 
     Args:
         recipe: how models are trained.
         cell: what is trained.
         folder: of the model, the record and the checkpoints.
         setup: where the data lie, the options of Lightning's Trainer, and logs.
+        resume: whether ``folder`` holds this training, interrupted.
 
     Raises:
         LinconError: too few epochs for the scheme; data or a model that cannot be made.
     """
 
-    def __init__(self, recipe: Recipe, cell: Cell, folder: Path, setup: Setup) -> None:
+    def __init__(
+        self, recipe: Recipe, cell: Cell, folder: Path, setup: Setup, *, resume: bool
+    ) -> None:
         check_epochs(recipe, cell)
-        self.recipe, self.cell, self.folder, self.setup = recipe, cell, folder, setup
+        self.recipe, self.cell, self.folder = recipe, cell, folder
+        self.setup, self.resume = setup, resume
         self.scheme = scheme_of(cell)
         self.epochs = self.scheme.epochs(recipe.epochs)
         self.data = open_data(recipe, cell.seed, setup.root)
@@ -86,37 +92,38 @@ class Training:
         self.checkpoints = record.checkpoint_paths(folder, len(self.scheme.phases))
         self.history = History()
 
-    def prepare(self, resume: bool) -> None:
+    def prepare(self) -> None:
         """Make the folder ready, or check that it holds this very training, interrupted."""
-        if resume:
+        if self.resume:
             record.check_resumable(self.folder, self.description)
         else:
             record.begin(self.folder, self.description)
 
-    def phase(self, number: int, callbacks: Sequence[Callback], resume: bool) -> None:
-        """Train a phase, the rest of it, or take what it came to from its checkpoint."""
+    def train_phase(self, number: int, callbacks: Sequence[Callback]) -> None:
+        """Train a phase, or the rest of it; restore one that has ended from its checkpoint."""
         phase = self.scheme.phases[number]
         if phase.begin is not None:
-            # What the phase before has left in cycles of references would be counted as in use.
+            # The optimiser of the phase before may lie in a cycle of references. While it exists,
+            # lincon warns of it when parameters are replaced.
             gc.collect()
             phase.begin(self.model, self.dof, self.data)
         first_epoch = sum(self.epochs[:number])
         learner = self._learner(phase, first_epoch)
         checkpoint = self.checkpoints[number]
-        begun = resume and checkpoint.exists()
+        begun = self.resume and checkpoint.exists()
         # The next phase has a checkpoint only if this one has ended.
-        ended = begun and any(path.exists() for path in self.checkpoints[number + 1 : number + 2])
-        if ended:
+        following = self.checkpoints[number + 1 : number + 2]
+        if begun and any(path.exists() for path in following):
             self._restore(learner, checkpoint)
         elif self.epochs[number]:
             self.data.first_epoch = first_epoch
             self._fit(learner, number, callbacks, checkpoint if begun else None)
 
-    def record(self) -> Run:
-        """Save the model, measure it, and write the record; the folder is then that of a finished training."""
+    def finish(self) -> Run:
+        """Save and measure the model, and write the record of a finished training."""
         if not self.epochs[-1]:
             # The last phases changed the model after it was last measured.
-            self.history.measured_again(evaluate(self._learner(), self.data))
+            self.history.replace_last_test(evaluate(self._learner(), self.data))
         file_bytes = lincon.save(self.model, self.folder / record.SAVED) if is_first() else 0
         run = Run(
             model=self.cell.model,
@@ -137,9 +144,10 @@ class Training:
 
     def _learner(self, phase: Phase | None = None, first_epoch: int = 0) -> Learner:
         make = find_task(self.cell.task).learner
-        if phase is None:
-            return make(self.model, self.data, self.recipe)
-        return make(self.model, self.data, self.recipe, phase, self.cell.seed, first_epoch)
+        learner: Learner = make(
+            self.model, self.data, self.recipe, phase, self.cell.seed, first_epoch
+        )
+        return learner
 
     def _fit(
         self, learner: Learner, number: int, callbacks: Sequence[Callback], begun: Path | None
@@ -148,14 +156,14 @@ class Training:
         checkpoint = self.checkpoints[number]
         loggers = [make_logger(log, self.folder, checkpoint.stem) for log in self.setup.logs]
         if begun is not None:
-            # A damaged one is named here; Lightning would raise whatever its bytes lead to.
+            # This names a damaged file; Lightning would raise whatever its bytes lead to.
             checkpoints.read(begun)
         every = [self.history, *callbacks, checkpoints.after_every_epoch(checkpoint)]
         options = {"logger": loggers or False, **self.setup.trainer}
         fit(learner, self.data, self.epochs[number], every, begun, options)
 
     def _restore(self, learner: Learner, checkpoint: Path) -> None:
-        """Give model and history what they were at the end of a phase that was trained before."""
+        """Restore model and history as they were at the end of a phase."""
         state = checkpoints.read(checkpoint)
         learner.load_state_dict(state["state_dict"])
         self.history.load_state_dict(state["callbacks"][self.history.state_key])
