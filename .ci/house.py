@@ -1,7 +1,9 @@
 """The rules of the house, measured: exits with 1 and names every place that breaks one.
 
-A function has at most `COMPLEXITY` decisions and `ARGUMENTS` arguments, a comprehension at most two `for`s, a line of
-code at most `WIDTH` characters, and no file reaches into the private names (`x._y`) of another.
+A function has at most `COMPLEXITY` decisions and `ARGUMENTS` arguments, a comprehension at most two
+`for`s, a line of code at most `WIDTH` characters. No file reaches into the private names (`x._y`) of
+another. Imports at the top of files, those for types included, have no circle, and the core imports
+no task.
 """
 
 import ast
@@ -142,6 +144,56 @@ def wide_lines(source: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield number, f"a line of {len(lines[number - 1])} characters, at most {WIDTH}"
 
 
+def module_of(path: str) -> str:
+    """The dotted name of a file.
+
+    >>> module_of("generators/ring.py"), module_of("lincon/files/__init__.py")
+    ('lincon.generators.ring', 'lincon.files')
+    """
+    parts = path.removesuffix(".py").removesuffix("/__init__").split("/")
+    return ".".join(["lincon", *parts] if parts[0] in ("generators", "tasks") else parts)
+
+
+def imports(tree: ast.Module, modules: set[str]) -> set[str]:
+    """Modules of ours that a file imports at its top, also where only type checkers do."""
+    top = [
+        statement for statement in tree.body if not isinstance(statement, Function | ast.ClassDef)
+    ]
+    found = set()
+    for node in (node for statement in top for node in ast.walk(statement)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in modules else node.module)
+    return found & modules
+
+
+def circles(graph: dict[str, set[str]]) -> Iterator[str]:
+    """Modules that import one another, directly or by way of others."""
+    reached = {module: set(imported) for module, imported in graph.items()}
+    for middle in graph:
+        for module in graph:
+            if middle in reached[module]:
+                reached[module] |= reached[middle]
+    together = sorted(module for module in graph if module in reached[module])
+    if together:
+        yield f"imports go in a circle: {', '.join(together)}"
+
+
+def arrows(trees: dict[str, ast.Module]) -> Iterator[str]:
+    """Imports that break a rule."""
+    modules = {module_of(path) for path in trees}
+    graph = {module_of(path): imports(tree, modules) for path, tree in trees.items()}
+    yield from circles(graph)
+    for path in trees:
+        core = path.startswith(("lincon/", "generators/")) and path != "lincon/cli.py"
+        for imported in sorted(graph[module_of(path)]):
+            if core and imported.startswith("lincon.tasks"):
+                yield f"{path}: the core imports a task: {imported}"
+
+
 def main(root: Path) -> int:
     """Print what is broken under ``root``; how much that is."""
     files = {
@@ -151,8 +203,10 @@ def main(root: Path) -> int:
         if not {"generators", "tasks"} & set(path.relative_to(root / folder).parts[:1])
         or folder != "lincon"
     }
-    ours: set[str] = set().union(*(defined(ast.parse(source)) for source in files.values()))
+    trees = {path: ast.parse(source) for path, source in files.items()}
+    ours: set[str] = set().union(*(defined(tree) for tree in trees.values()))
     found = [line for path, source in files.items() for line in broken(path, source, ours)]
+    found += arrows(trees)
     print("\n".join(found) or f"{len(files)} files keep the rules of the house")
     return len(found)
 
