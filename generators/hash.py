@@ -7,10 +7,11 @@ trick", ICML 2015, eq. 3 and 7), with a hash of our own.
 
 from typing import final
 
+from jaxtyping import Int
 from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
-from lincon.generators._single import Entries, Single
+from lincon.generators.one_nonzero import Entries, OneNonzero
 from lincon.maps.registry import register
 
 _STREAM = 2
@@ -18,11 +19,20 @@ _STREAM = 2
 
 @register
 @final
-class Hash(Single):
-    """Signed, uniform buckets. Cost: O(rows), nothing stored."""
+class Hash(OneNonzero):
+    """Signed, uniform buckets: G[i, h(i)] = ξ(i) (HashedNets, ICML 2015). Cost: O(rows), nothing is stored.
+
+    >>> Hash(rows=6, dof=2, seed=0).sparse().toarray()
+    array([[ 0., -1.],
+           [ 0., -1.],
+           [ 1.,  0.],
+           [ 0., -1.],
+           [ 0., -1.],
+           [ 0.,  1.]])
+    """
 
     name = "hash"
 
-    def entries(self, rows: Tensor) -> Entries:
+    def entries(self, rows: Int[Tensor, " n"]) -> Entries:
         random = bits(key(self.seed, _STREAM), rows)
         return below(random, self.dof), signs(random)
