@@ -1,7 +1,7 @@
 """The generators, one a file: the listing of this folder is the feature list.
 
-A new one is a file here and a line below; `lincon.testing.check_generator` checks its laws. `OneNonzero` is the base
-of those with one nonzero in each row.
+A new one is a file here and a line below; `lincon.testing.check_generator` checks its laws.
+`OneNonzero` is the base of those with one nonzero in each row.
 """
 
 if __name__ != "lincon.generators":

@@ -1,4 +1,4 @@
-"""Random projections whose columns have unit norm, exactly or in expectation, and whose rows are alike."""
+"""Random projections: columns have unit norm, exactly or in expectation, and rows are alike."""
 
 from lincon.generator import Generator
 

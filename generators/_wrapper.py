@@ -1,4 +1,4 @@
-"""Generators that are made of another one, and of tables of their own that say what becomes of it."""
+"""Generators that change another generator, as tables of their own say."""
 
 from abc import abstractmethod
 from typing import Any
@@ -17,8 +17,8 @@ _INNER = "inner_"
 class Wrapper(Generator):
     """Holds a generator, ``inner``. The file stores its spec, its tables and `own_tables`.
 
-    The tables of ``inner`` are stored by their names after "inner_". A subclass writes `write` and `accumulate`,
-    which hand the segments on to the inner generator.
+    The tables of ``inner`` are stored by their names after "inner_". A subclass writes `write` and
+    `accumulate`, which hand the segments on to the inner generator.
     """
 
     allows_unused = True
@@ -94,7 +94,8 @@ def as_mask(
 ) -> Bool[Tensor, " {length}"]:
     """``mask`` on the CPU. ``argument`` names it in a refusal, "mask: shown".
 
-    Raises LinconError unless it is a bool tensor of ``length``, with as many true places as asked for.
+    Raises LinconError unless it is a bool tensor of ``length``, with as many true places as asked
+    for.
     """
     if not isinstance(mask, Tensor):
         raise LinconError(f"{argument} must be a tensor of bool, got a {type(mask).__name__}.")

@@ -1,9 +1,10 @@
-"""Codebook: every weight is one of dof shared values; G is the assignment, W the values (centroids).
+"""Codebook: every weight is one of dof shared values. G is the assignment, W the values.
 
-G[i, a(i)] = 1. The assignment is fitted to trained weights by k-means on the line (dynamic programming on a histogram,
-then Lloyd's iterations), W starts at the centroids and is then fine-tuned: the weight sharing of Deep Compression (Han,
-Mao and Dally, ICLR 2016, section 3), whose summed centroid gradient is Gᵀ g. No seed can rebuild the assignment: the
-file stores it, in one byte a weight up to 256 centroids (255, where some weights are zero and stay so).
+G[i, a(i)] = 1. The assignment is fitted to trained weights by k-means on the line (dynamic
+programming on a histogram, then Lloyd's iterations), W starts at the centroids and is then
+fine-tuned: the weight sharing of Deep Compression (Han, Mao and Dally, ICLR 2016, section 3), whose
+summed centroid gradient is Gᵀ g. No seed can rebuild the assignment: the file stores it, in one
+byte a weight up to 256 centroids (255, where some weights are zero and stay so).
 """
 
 from typing import Any, final
@@ -27,11 +28,14 @@ BINS = 512
 @register
 @final
 class Codebook(OneNonzero):
-    """An assignment of weights to shared values: G[i, a(i)] = 1 (Deep Compression, ICLR 2016). Cost: O(rows).
+    """An assignment of weights to shared values: G[i, a(i)] = 1 (Deep Compression, ICLR 2016).
+
+    Cost: O(rows).
 
     Args:
         rows, dof, seed: as every generator; the seed means nothing.
-        index: (rows,) integers in [0, dof); dof itself stands for a row of zeros, a weight that was pruned.
+        index: (rows,) integers in [0, dof); dof itself stands for a row of zeros, a weight that was
+            pruned.
 
     >>> weights = torch.tensor([1.0, 1.2, -3.0, 0.0])
     >>> codebook = Codebook.fit(weights, dof=2)
@@ -63,7 +67,8 @@ class Codebook(OneNonzero):
     def fit(cls, weights: Float[Tensor, " rows"], dof: int, seed: int = 0) -> "Codebook":
         """Cluster ``weights`` into ``dof`` values by k-means, to convergence.
 
-        Weights that are exactly zero, as pruning leaves them, stay so, and the values are those of the others.
+        Weights that are exactly zero, as pruning leaves them, stay so, and the values are those of
+        the others.
         """
         values = weights.detach().double().cpu().numpy()
         index = torch.full((len(values),), dof)
@@ -104,9 +109,11 @@ def _smallest_integer(count: int) -> torch.dtype:
 
 
 def _kmeans(values: np.ndarray, k: int) -> Int[Tensor, " n"]:
-    """Cluster numbers of values on the line, in the order of the centres: Lloyd's iterations from the best first cuts.
+    """Cluster numbers of values on the line, in the order of the centres.
 
-    Clusters on the line are intervals, so an assignment is a list of k + 1 places where the sorted values are cut.
+    Lloyd's iterations start at the best cuts of a histogram.
+    Clusters on the line are intervals, so an assignment is a list of k + 1 places where the sorted
+    values are cut.
     """
     order = np.argsort(values, kind="stable")
     line = values[order]
@@ -129,7 +136,7 @@ def _kmeans(values: np.ndarray, k: int) -> Int[Tensor, " n"]:
 
 
 def _first_cuts(line: np.ndarray, k: int) -> np.ndarray:
-    """The best places to cut sorted values into k clusters among the edges of `BINS` bins, (k + 1,)."""
+    """The best k + 1 places to cut sorted values into k clusters, among edges of `BINS` bins."""
     # Bins are dense as the cube root of the density, as the best quantiser for many centres is.
     density, edges = np.histogram(line, bins=BINS)
     cumulated = _cumulated(np.cbrt(density))
@@ -141,7 +148,10 @@ def _first_cuts(line: np.ndarray, k: int) -> np.ndarray:
 
 
 def _squared_errors(line: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Σx² - (Σx)² / n of line[places[i] : places[j]], its squared distance from its mean; infinite for i > j."""
+    """The squared distance of line[places[i] : places[j]] from its mean, Σx² - (Σx)² / n.
+
+    It is infinite for i > j.
+    """
     count, total, squares = (_between(_cumulated(line**power)[places]) for power in (0, 1, 2))
     errors: np.ndarray = np.where(count > 0, squares - total * total / np.maximum(count, 1), 0.0)
     errors[np.tril_indices(len(places), -1)] = np.inf
@@ -155,7 +165,9 @@ def _between(cumulated: np.ndarray) -> np.ndarray:
 
 
 def _cheapest_cuts(cost: np.ndarray, k: int) -> list[int]:
-    """The k + 1 edges of the intervals whose costs, cost[i, j] from edge i to j, add up to least: dynamic programming.
+    """The k + 1 edges of k intervals whose costs add up to least, by dynamic programming.
+
+    The interval from edge i to edge j costs cost[i, j].
 
     >>> _cheapest_cuts(np.array([[0, 1, 9, 9], [9, 0, 1, 9], [9, 9, 0, 1], [9, 9, 9, 0]]), k=3)
     [0, 1, 2, 3]

@@ -1,8 +1,9 @@
-"""Dense: a dense random projection, regenerated block by block from the counter, columns of unit norm.
+"""Dense: a dense random projection with unit-norm columns, regenerated block by block.
 
-G[i, j] = ε(i, j) / ‖column j‖, with ε Rademacher (±1, so the norm is √rows) or normal (one of 4096 equally likely
-quantiles of N(0, 1), rounded to multiples of 2^-12). The random basis of Li et al., "Measuring the intrinsic
-dimension of objective landscapes", ICLR 2018; with W₀ (`offset=True`) it is theirs.
+G[i, j] = ε(i, j) / ‖column j‖, with ε Rademacher (±1, so the norm is √rows) or normal (one of 4096
+equally likely quantiles of N(0, 1), rounded to multiples of 2^-12). The random basis of Li et al.,
+"Measuring the intrinsic dimension of objective landscapes", ICLR 2018; with W₀ (`offset=True`) it
+is theirs.
 
 Cost: O(rows dof) time; memory of one block, or of G itself where that is at most `CACHE_BYTES`.
 """
@@ -32,7 +33,9 @@ CACHE_BYTES = 64 << 20
 @register
 @final
 class Dense(Projection):
-    """Dense random projection: G[i, j] = ε(i, j) / ‖column j‖ (Li et al., ICLR 2018). Cost: O(rows dof).
+    """Dense random projection: G[i, j] = ε(i, j) / ‖column j‖ (Li et al., ICLR 2018).
+
+    Cost: O(rows dof).
 
     Args:
         rows, dof, seed: as every generator.
@@ -69,7 +72,7 @@ class Dense(Projection):
         return drawn.view(stop - start, words * per_word)[:, : self.dof]
 
     def _block(self, start: int, stop: int, device: torch.device) -> Tensor:
-        """ε of rows [start, stop), from what is kept if that is not too large."""
+        """ε of rows [start, stop), from all of it if that is not too large to be kept."""
         if self.rows * self.dof * 4 > CACHE_BYTES:
             return self._draw(start, stop, device)
         return self._all_rows(device)[start:stop]

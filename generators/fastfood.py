@@ -4,9 +4,10 @@ With n the power of two from dof on, rows are cut into blocks of n, and block b 
 
     H D Π H B / √(rows n),    restricted to the first dof columns,
 
-with H the n x n Hadamard matrix (±1), B a diagonal of signs, Π a permutation, D a diagonal of normal numbers (Le,
-Sarlós and Smola, "Fastfood", ICML 2013, without the diagonal S). Columns have norm 1 in expectation. The structured
-basis of Li et al., "Measuring the intrinsic dimension of objective landscapes", ICLR 2018.
+with H the n x n Hadamard matrix (±1), B a diagonal of signs, Π a permutation, D a diagonal of
+normal numbers (Le, Sarlós and Smola, "Fastfood", ICML 2013, without the diagonal S). Columns have
+norm 1 in expectation. The structured basis of Li et al., "Measuring the intrinsic dimension of
+objective landscapes", ICLR 2018.
 
 Cost: O(rows log dof) time. Kept between calls: the diagonals and permutations, up to `CACHE_BYTES`.
 """
@@ -47,9 +48,9 @@ class _Block(NamedTuple):
 @register
 @final
 class Fastfood(Projection):
-    """Stacked blocks H D Π H B / √(rows n) of Hadamard transforms (Le, Sarlós and Smola, ICML 2013).
+    """Stacked blocks of Hadamard transforms, H D Π H B / √(rows n).
 
-    Cost: O(rows log dof).
+    After Le, Sarlós and Smola, ICML 2013. Cost: O(rows log dof).
 
     >>> Fastfood(rows=4, dof=2, seed=0).dense()
     tensor([[-0.0943,  0.0626],

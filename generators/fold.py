@@ -1,9 +1,13 @@
 """Fold: a shared array read in runs from hashed starts, with a hashed sign for every row.
 
-Without ``chunk`` every lap of dof rows is one rotation of the array, G[i, (h(i // dof) + i mod dof) mod dof] = ±1:
-RANDOMFOLD of Desai and Shrivastava ("In defense of parameter sharing for model-compression", ICLR 2024), which uses
-every entry ⌊rows/dof⌋ or ⌈rows/dof⌉ times. With ``chunk`` every run of that many rows starts at its own place,
-h(i // chunk) on [0, dof - chunk]: the ROAST mapping of the same authors, on the flat vector of weights.
+Without ``chunk`` every lap of dof rows is one rotation of the array,
+
+    G[i, (h(i // dof) + i mod dof) mod dof] = ±1.
+
+This is RANDOMFOLD of Desai and Shrivastava ("In defense of parameter sharing for
+model-compression", ICLR 2024), which uses every entry ⌊rows/dof⌋ or ⌈rows/dof⌉ times. With
+``chunk`` every run of that many rows starts at its own place, h(i // chunk) on [0, dof - chunk]:
+the ROAST mapping of the same authors, on the flat vector of weights.
 """
 
 from typing import Any, final
@@ -22,9 +26,9 @@ _STREAM = 20
 @register
 @final
 class Fold(OneNonzero):
-    """Runs of a shared array: G[i, (start + i) mod dof] = ±1, with a hashed start for each run of rows.
+    """Runs of a shared array, each from a hashed start: G[i, (start + i) mod dof] = ±1.
 
-    RANDOMFOLD, or ROAST with ``chunk`` (Desai and Shrivastava, ICLR 2024). Cost: O(rows), nothing is stored.
+    RANDOMFOLD, or ROAST with ``chunk`` (Desai and Shrivastava, ICLR 2024). Cost: O(rows).
 
     Args:
         rows, dof, seed: as every generator.

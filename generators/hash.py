@@ -1,8 +1,9 @@
 """Hash: each row reads a bucket drawn uniformly by a hash of its number, with a hashed sign.
 
-G[i, h(i)] = ξ(i), h uniform on [0, dof), ξ = ±1. Buckets are filled unevenly: about exp(-rows / dof) of them stay
-empty. Per layer (`scope="tensor"`) it is HashedNets (Chen et al., "Compressing neural networks with the hashing
-trick", ICML 2015, eq. 3 and 7), with a hash of our own.
+G[i, h(i)] = ξ(i), h uniform on [0, dof), ξ = ±1. Buckets are filled unevenly, and a share of about
+exp(-rows / dof) stays empty. Per layer (`scope="tensor"`) it is HashedNets (Chen et al.,
+"Compressing neural networks with the hashing trick", ICML 2015, eq. 3 and 7), with a hash of our
+own.
 """
 
 from typing import final
@@ -20,7 +21,9 @@ _STREAM = 2
 @register
 @final
 class Hash(OneNonzero):
-    """Signed, uniform buckets: G[i, h(i)] = ξ(i) (HashedNets, ICML 2015). Cost: O(rows), nothing is stored.
+    """Signed, uniform buckets: G[i, h(i)] = ξ(i) (HashedNets, ICML 2015).
+
+    Cost: O(rows); nothing is stored.
 
     >>> Hash(rows=6, dof=2, seed=0).sparse().toarray()
     array([[ 0., -1.],

@@ -1,12 +1,13 @@
-"""Kronecker: G = Π (R₁ ⊗ R₂ ⊕ R₃), two dense factors of about √rows x √dof, what is left over, and a row permutation.
+"""Kronecker: G = Π (R₁ ⊗ R₂ ⊕ R₃), two dense factors of about √rows x √dof and a permutation.
 
-R₁ and R₂ are r x c with r ≈ √rows and c ≈ √dof, R₃ is the (rows - r²) x (dof - c²) corner, Π a keyed permutation of the
-rows. Entries are normal, columns of norm 1 in expectation; ``orthonormal`` makes the columns of each factor orthonormal
-by QR, and so those of G. The rounded double Kronecker projectors of Lotfi et al., "PAC-Bayes compression bounds so
-tight that they can explain generalization", NeurIPS 2022 (RDKron and RDKronQR).
+R₁ and R₂ are r x c with r ≈ √rows and c ≈ √dof, R₃ is the (rows - r²) x (dof - c²) corner, Π a
+keyed permutation of the rows. Entries are normal, columns of norm 1 in expectation; ``orthonormal``
+makes the columns of each factor orthonormal by QR, and so those of G. The rounded double Kronecker
+projectors of Lotfi et al., "PAC-Bayes compression bounds so tight that they can explain
+generalization", NeurIPS 2022 (RDKron and RDKronQR).
 
-Cost: O(√(rows dof) (√rows + √dof)) time, whatever range of rows is asked for. Kept between calls: the factors and the
-permutation.
+Cost: O(√(rows dof) (√rows + √dof)) time, whatever range of rows is asked for. Kept between calls:
+the factors and the permutation.
 """
 
 from functools import cached_property
@@ -27,7 +28,7 @@ from lincon.maps.registry import register
 
 _FACTOR, _PERMUTATION = 40, 41
 ROUNDING = 2.0**-32
-"""Entries of orthonormal factors are multiples of this: their last bits depend on the library and its threads."""
+"""Entries of orthonormal factors are multiples of this: further bits depend on the library."""
 
 Factors = tuple[Tensor, Tensor, Tensor]
 """R₁ and R₂, (height, width), and R₃, the corner."""
@@ -148,7 +149,10 @@ def _orthonormal(matrix: Tensor) -> Tensor:
 
 
 def _roots(rows: int, dof: int) -> tuple[int, int]:
-    """(height, width) of the factors: near the roots, with a corner that has rows and columns, or neither."""
+    """(height, width) of the factors, near the roots.
+
+    The corner that they leave has rows and columns, or neither.
+    """
     height, width = isqrt(rows), isqrt(dof)
     if (height**2 < rows) and width**2 == dof:
         width -= 1

@@ -1,16 +1,16 @@
 """Lego: every filter is built of a few small filters, each scaled by a coefficient.
 
-The input channels of a convolution are cut into ``splits`` parts. Part s of filter o is one of m shared small filters
-("legos", ``fan`` = in / splits * kernel values each), times a coefficient:
+The input channels of a convolution are cut into ``splits`` parts. Part s of filter o is one of m
+shared small filters ("legos", ``fan`` = in / splits * kernel values each), times a coefficient:
 
     G[(o, s, r), a(s, o) fan + r] = c(s, o).
 
-The selection a and the coefficients c are learned first, straight through, in a warm-up (`warm_up`); then `freeze`
-turns them into this generator, whose tables the file stores, and the legos alone train on (Yang et al., "LegoNet", ICML
-2019, which trains the coefficients on as well).
+The selection a and the coefficients c are learned first, straight through, in a warm-up
+(`warm_up`); then `freeze` turns them into this generator, whose tables the file stores, and the
+legos alone train on (Yang et al., "LegoNet", ICML 2019, which trains the coefficients on as well).
 
     warm_up(model, splits=2, legos=0.5)      # a few epochs; add balance(model) to the loss
-    constraint = freeze(model)               # an ordinary constraint from here on: make the optimizer again
+    constraint = freeze(model)               # an ordinary constraint: make the optimizer again
 """
 
 from typing import Any, NamedTuple, final
@@ -29,7 +29,9 @@ from lincon.maps.registry import register
 @register
 @final
 class Lego(OneNonzero):
-    """A frozen selection of legos: G[(o, s, r), a(s, o) fan + r] = c(s, o) (LegoNet, ICML 2019). Cost: O(rows).
+    """A frozen selection of legos: G[(o, s, r), a(s, o) fan + r] = c(s, o) (LegoNet, ICML 2019).
+
+    Cost: O(rows).
 
     Args:
         rows: out * splits * fan.
@@ -94,7 +96,9 @@ class Lego(OneNonzero):
 
 
 class WarmUp(nn.Module):
-    """The parametrization of one convolution while its selection is learned: legos, logits and coefficients train.
+    """The parametrization of one convolution while its selection is learned.
+
+    Legos, logits of the selection and coefficients train.
 
     Args:
         weight: of the convolution, whose shape and standard deviation the legos take over.
@@ -141,7 +145,7 @@ class WarmUp(nn.Module):
         return self.logits.argmax(-1)
 
     def imbalance(self) -> Float[Tensor, " legos"]:
-        """How far the number of uses of each lego lies outside of the floor and ceiling of the mean."""
+        """How far each lego's uses are above the ceiling (or below the floor) of their mean."""
         uses = torch.bincount(self.select.reshape(-1), minlength=len(self.legos)).float()
         mean = uses.mean()
         excess, shortfall = uses - mean.ceil(), mean.floor() - uses
@@ -165,8 +169,8 @@ def warm_up(
     Args:
         splits: parts of the input channels.
         legos: their number, as a fraction of each layer's filters.
-        where: names of the weights. The default is those of all Conv2d but the first whose input channels ``splits``
-            divides.
+        where: names of the weights. The default is those of all Conv2d but the first whose input
+            channels ``splits`` divides.
 
     Returns:
         The names.
@@ -183,7 +187,7 @@ def warm_up(
 
 
 def balance(model: nn.Module, weight: float = 1e-4) -> Tensor:
-    """A term of the loss that pushes the selections of a warm-up towards using every lego about equally often."""
+    """A term of the loss that pushes a warm-up towards using every lego about equally often."""
     steps = [module for module in model.modules() if isinstance(module, WarmUp)]
     if not steps:
         raise TargetError("No warm-up is under way; call warm_up(model) first.")
@@ -192,7 +196,9 @@ def balance(model: nn.Module, weight: float = 1e-4) -> Tensor:
 
 
 def freeze(model: nn.Module) -> Any:
-    """End the warm-up: a constraint whose free vectors are the legos, a group for every layer; same outputs.
+    """End the warm-up: a constraint with a group for every layer, whose free vectors are the legos.
+
+    The outputs of the model stay the same.
 
     Raises TargetError if no warm-up is under way.
     """
@@ -253,8 +259,8 @@ def _restore_parameter(target: _Target) -> None:
 
 def _convolutions(model: nn.Module, splits: int) -> list[str]:
     """The weights of all convolutions but the first that can be cut into ``splits``."""
-    named_modules = model.named_modules()
-    convolutions = [(path, m) for path, m in named_modules if isinstance(m, nn.Conv2d)]
+    modules = model.named_modules()
+    convolutions = [(path, module) for path, module in modules if isinstance(module, nn.Conv2d)]
     return [
         f"{path}.weight"
         for path, convolution in convolutions[1:]

@@ -1,8 +1,9 @@
-"""Mask: another generator with some of its rows zero; pruning of single weights, which the free vector outlives.
+"""Mask: another generator with some of its rows zero, which is what pruning single weights leaves.
 
-G[i, j] = m[i] H[i, j] with H the inner generator and m[i] 0 or 1. Weights that are pruned stay zero however W is
-trained. A free number is a degree of freedom for as long as some weight reads it: the sparsity of Ŵ and the DoF are
-two things. Cost: that of H. The file stores the mask, entropy-coded, and H by its spec.
+G[i, j] = m[i] H[i, j] with H the inner generator and m[i] 0 or 1. Weights that are pruned stay zero
+however W is trained. A free number is a degree of freedom for as long as some weight reads it: the
+sparsity of Ŵ and the DoF are two things. Cost: that of H. The file stores the mask, entropy-coded,
+and H by its spec.
 """
 
 from typing import Any, final
@@ -68,8 +69,8 @@ class Mask(Wrapper):
     def of(cls, inner: Generator, shown: Bool[Tensor, " rows"]) -> Generator:
         """``inner`` with zero rows where ``shown`` is false.
 
-        Masks are never nested: of a masked generator it is the same generator under both masks, of a part the same part
-        of the masked generator.
+        Masks are never nested: of a masked generator it is the same generator under both masks, of
+        a part the same part of the masked generator.
         """
         if isinstance(inner, Mask):
             return cls.of(inner.inner, inner.shown & shown.cpu())

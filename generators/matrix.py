@@ -1,7 +1,8 @@
-"""Matrix: any G that the user brings, as a torch tensor, a NumPy array, a scipy sparse matrix or a LinearOperator.
+"""Matrix: any G that the user brings.
 
-No seed can rebuild it, so it is stored in the model's file: dense, or as the three arrays of CSR. A LinearOperator
-is applied to the unit vectors once and kept as CSR. Cost: that of the product.
+It may be a torch tensor, a NumPy array, a scipy sparse matrix or a LinearOperator. No seed can
+rebuild it, so it is stored in the model's file: dense, or as the three arrays of CSR. A
+LinearOperator is applied to the unit vectors once and kept as CSR. Cost: that of the product.
 """
 
 from typing import Any, final
@@ -19,7 +20,7 @@ from lincon.maps.registry import register
 from lincon.maps.scatter import add_at
 
 Entries = Any
-"""Tensor, ndarray, scipy sparse array or matrix, or LinearOperator (`scipy.sparse` is not imported yet)."""
+"""A tensor, array, scipy sparse matrix or LinearOperator; `scipy.sparse` is not imported yet."""
 
 Csr = tuple[Int[Tensor, " rows"], Int[Tensor, " nonzeros"], Float[Tensor, " nonzeros"]]
 """Nonzeros row by row: how many each row has, their columns and their values."""
@@ -28,15 +29,19 @@ Csr = tuple[Int[Tensor, " rows"], Int[Tensor, " nonzeros"], Float[Tensor, " nonz
 @register
 @final
 class Matrix(Generator):
-    """A G given by its entries: G[i, j] = matrix[i, j]. Cost: O(rows dof), or O(nonzeros) of a sparse one.
+    """A G given by its entries: G[i, j] = matrix[i, j].
+
+    Cost: O(rows dof), or O(nonzeros) of a sparse one.
 
     Args:
         rows, dof, seed: the shape must be that of the matrix; the seed means nothing.
-        matrix: (rows, dof), real and finite. It is copied, and kept in its own precision (float32 or float64).
+        matrix: (rows, dof), real and finite. It is copied, and kept in its own precision (float32
+            or float64).
         indptr, indices, values: the same as CSR arrays; this is how a file holds a sparse one.
 
     Raises:
-        LinconError: neither of them, another shape, inconsistent arrays, or an entry that is not finite.
+        LinconError: neither of them, another shape, inconsistent arrays, or an entry that is not
+            finite.
 
     >>> matrix = Matrix(rows=3, dof=2, matrix=[[1, 0], [1, 1], [0, 1]])
     >>> matrix.unpack(torch.tensor([1.0, 2.0]))
@@ -142,7 +147,7 @@ def from_scipy(matrix: Any) -> dict[str, Tensor]:
 def _check_csr(
     rows: int, dof: int, indptr: Tensor, indices: Tensor, values: Tensor
 ) -> dict[str, Tensor]:
-    """The three arrays as tables, refused unless they are a valid (rows, dof) CSR matrix with finite values."""
+    """The three arrays as tables; LinconError unless they are a valid CSR matrix, and finite."""
     integers = indptr.dtype == indices.dtype == torch.int64
     floats = values.dtype in (torch.float32, torch.float64)
     shapes = indptr.shape == (rows + 1,) and indices.shape == values.shape == (values.numel(),)

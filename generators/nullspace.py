@@ -1,11 +1,12 @@
 """Nullspace: weights that obey linear equalities A Ŵ = b, which the user states.
 
-Ŵ = W₀ + G W, where W₀ = A⁺ b solves the equalities by least squares and the columns of G are an orthonormal basis of
-the null space of A, so every W gives weights that obey them, and projection is Gᵀ(Ŵ - W₀). Rows that no equality
-mentions together are independent, so the basis is found block by block (connected components of A) by singular
-value decomposition, and G is sparse. The basis depends on the linear algebra library: it is stored in the file.
+Ŵ = W₀ + G W, where W₀ = A⁺ b solves the equalities by least squares and the columns of G are an
+orthonormal basis of the null space of A. So every W gives weights that obey them, and projection is
+Gᵀ(Ŵ - W₀). Rows that no equality mentions together are independent, so the basis is found block by
+block (connected components of A) by singular value decomposition, and G is sparse. The basis
+depends on the linear algebra library: it is stored in the file. So that each 3x3 kernel sums to 0:
 
-    lincon.constrain(conv, "nullspace", dof=None, equalities=zero_sum(64 * 3, 9))   # every 3x3 kernel sums to zero
+    lincon.constrain(conv, "nullspace", dof=None, equalities=zero_sum(64 * 3, 9))
 """
 
 from typing import Any, final
@@ -25,13 +26,15 @@ Equalities = Any
 """Tensor, ndarray, scipy sparse array or matrix (`scipy.sparse` is not imported yet)."""
 
 Block = tuple[np.ndarray, np.ndarray]
-"""Weights that equalities tie together, (n,), and an orthonormal basis of the freedom they have left, (n, k)."""
+"""Weights that equalities tie together, (n,), and a basis of the freedom they have left, (n, k)."""
 
 
 @register
 @final
 class Nullspace(Generator):
-    """Linear equalities on the weights: Ŵ = W₀ + G W with A W₀ = b and A G = 0. Cost: O(nonzeros of G).
+    """Linear equalities on the weights: Ŵ = W₀ + G W with A W₀ = b and A G = 0.
+
+    Cost: O(nonzeros of G).
 
     Args:
         rows: generated weights; the width of A.
@@ -42,8 +45,10 @@ class Nullspace(Generator):
         indptr, indices, entries, origin: the basis and W₀ as a file holds them.
 
     Raises:
-        LinconError: equalities that no weights obey, that are not of ``rows`` weights, or that are not finite.
-        DofError: equalities that leave no degree of freedom, or another number of them than ``dof``.
+        LinconError: equalities that no weights obey, that are not of ``rows`` weights, or that are
+            not finite.
+        DofError: equalities that leave no degree of freedom, or another number of them than
+            ``dof``.
 
     >>> nullspace = Nullspace(rows=4, dof=None, equalities=tied(groups=2, size=2))
     >>> nullspace.dof
@@ -123,7 +128,7 @@ class Nullspace(Generator):
 
 
 def zero_sum(groups: int, size: int) -> "scipy.sparse.csr_array":
-    """A that makes each of ``groups`` consecutive runs of ``size`` weights sum to zero: (groups, groups * size).
+    """A that makes each of ``groups`` consecutive runs of ``size`` weights sum to zero.
 
     >>> zero_sum(groups=2, size=2).toarray()
     array([[1., 1., 0., 0.],
@@ -144,7 +149,7 @@ def tied(groups: int, size: int) -> "scipy.sparse.csr_array":
 
 
 def symmetric(groups: int, size: int) -> "scipy.sparse.csr_array":
-    """A that makes each of ``groups`` consecutive ``size`` x ``size`` squares equal to its transpose.
+    """A that makes ``groups`` consecutive squares of ``size`` x ``size`` weights symmetric.
 
     >>> symmetric(groups=1, size=2).toarray()
     array([[ 0.,  1., -1.,  0.]])
@@ -159,7 +164,7 @@ def symmetric(groups: int, size: int) -> "scipy.sparse.csr_array":
 
 
 def _for_each(groups: int, equalities: Any) -> "scipy.sparse.csr_array":
-    """The same equalities for each of ``groups`` consecutive runs of weights: a block diagonal A."""
+    """The same equalities for each of ``groups`` runs of weights: a block diagonal A."""
     return scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(groups), equalities))
 
 
@@ -206,12 +211,15 @@ def _checked(
 
 
 def _null_space(part: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of the null space of one block, (n, k); all of space if there is no equality."""
+    """An orthonormal basis of the null space of one block, (n, k); without equalities, of all."""
     return scipy.linalg.null_space(part) if part.size else np.eye(part.shape[1])
 
 
 def _components(a: "scipy.sparse.csr_array") -> list[tuple[np.ndarray, np.ndarray]]:
-    """(equations, weights) of each connected component of the bipartite graph of A, in order of first weight."""
+    """(equations, weights) of each connected component of the bipartite graph of A.
+
+    They come in the order of their first weights.
+    """
     equations = a.shape[0]
     graph = scipy.sparse.block_array([[None, a], [a.T, None]])
     _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)

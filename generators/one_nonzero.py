@@ -1,9 +1,11 @@
-"""Generators with one nonzero per row, G[i, index(i)] = sign(i): the family of most sharing schemes.
+"""Generators with one nonzero per row, G[i, index(i)] = sign(i), as most sharing schemes have.
 
-Unpacking is a gather and the adjoint a sum over equal indices. GᵀG is diagonal and counts how often each entry is
-used, so projection is a mean. The sign may be any number: in `lego` it is a coefficient.
+Unpacking is a gather and the adjoint a sum over equal indices. GᵀG is diagonal and counts how often
+each entry is used, so projection is a mean. The sign may be any number: in `lego` it is a
+coefficient.
 
-Cost: O(rows) time and the memory of one chunk. A table of all entries is kept if it is no larger than `TABLE_BYTES`.
+Cost: O(rows) time and the memory of one chunk. A table of all entries is kept if it is no larger
+than `TABLE_BYTES`.
 """
 
 from abc import abstractmethod
@@ -24,7 +26,9 @@ BYTES_PER_ROW = 5
 
 
 class OneNonzero(Generator):
-    """Base of generators whose rows each read one free entry, times a sign. A subclass writes `entries` alone.
+    """Base of generators whose rows each read one free entry, times a sign.
+
+    A subclass writes `entries` alone.
 
     >>> class Stripes(OneNonzero):
     ...     name = "stripes"
@@ -40,7 +44,7 @@ class OneNonzero(Generator):
 
     @abstractmethod
     def entries(self, rows: Int[Tensor, " n"]) -> Entries:
-        """Index (in [0, dof), int64) and sign (±1, int8, or None where all are +1) of ``rows``, int64."""
+        """Index (int64, in [0, dof)) and sign (int8, ±1; None if all are +1) of rows (int64)."""
 
     def _entries(self, start: int, stop: int, device: torch.device) -> Entries:
         """`entries` of the rows [start, stop), from the table if there is one."""

@@ -1,9 +1,10 @@
 """Part: some columns, and some rows, of another generator; what pruning leaves of it.
 
-G[i, j] = H[r(i), c(j)] with H the inner generator, r and c the rows and columns that are kept, in their order. To drop
-a column sets a free number to zero for good, and with it every weight that reads it alone: after pruning, the DoF are
-the columns that are left. Rows are dropped when a network loses channels. Cost: that of H, and O(dof of H) to put the
-free numbers in their places. The file stores the two masks, entropy-coded, and H by its spec.
+G[i, j] = H[r(i), c(j)] with H the inner generator, r and c the rows and columns that are kept, in
+their order. To drop a column sets a free number to zero for good, and with it every weight that
+reads it alone: after pruning, the DoF are the columns that are left. Rows are dropped when a
+network loses channels. Cost: that of H, and O(dof of H) to put the free numbers in their places.
+The file stores the two masks, entropy-coded, and H by its spec.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,9 @@ from lincon.maps.registry import register
 @register
 @final
 class Part(Wrapper):
-    """Rows and columns of another generator: G[i, j] = H[r(i), c(j)]. Cost: that of H, and O(dof of H).
+    """Rows and columns of another generator: G[i, j] = H[r(i), c(j)].
+
+    Cost: that of H, and O(dof of H).
 
     Args:
         rows, dof: how many are kept.

@@ -1,7 +1,8 @@
 """Random: random weight sharing, each row reads an entry drawn uniformly with replacement, no sign.
 
-G[i, u(i)] = 1, u i.i.d. uniform on [0, dof). The baseline that the Recurrent Parameter Generator is compared with
-(Wang et al., WACV 2023: "R34-random weight share"); its exact form is not published, this is our reading.
+G[i, u(i)] = 1, u i.i.d. uniform on [0, dof). The baseline that the Recurrent Parameter Generator is
+compared with (Wang et al., WACV 2023: "R34-random weight share"); its exact form is not published,
+this is our reading.
 """
 
 from typing import final

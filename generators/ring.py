@@ -1,27 +1,33 @@
-"""Ring: the Recurrent Parameter Generator. W is a ring, unpacked lap after lap, permuted and reflected.
+"""Ring: the Recurrent Parameter Generator.
 
+W is a ring that is unpacked lap after lap, permuted and reflected.
 Row i has lap k = i // dof and position j = i % dof. With ``tile`` = 1
 
     G[i, π_k(j)] = s_k(j),    π_k a keyed permutation of [0, dof),  s_k(j) = ±1,
 
-so every entry is used ⌊rows/dof⌋ or ⌈rows/dof⌉ times and rows = dof is a bijection (Wang et al., "Compact and
-optimal deep learning with recurrent parameter generators", WACV 2023, section 3). With a larger tile the ring is cut
-into T = dof // tile tiles that move as wholes:
+so every entry is used ⌊rows/dof⌋ or ⌈rows/dof⌉ times and rows = dof is a bijection (Wang et al.,
+"Compact and optimal deep learning with recurrent parameter generators", WACV 2023, section 3). With
+a larger tile the ring is cut into T = dof // tile tiles that move as wholes:
 
     position j = t tile + u  reads  tile π_k(t) at u with its pieces exchanged,  times  s_k(j),
 
-where a tile has 1, 2 or 4 pieces of at least eight entries, exchanged (XOR on the piece number) as a hash says. The
-last dof % tile positions of a lap rotate among themselves. Sixteen laps are a cycle, and a cycle z turns the first one:
+where a tile has 1, 2 or 4 pieces of at least eight entries, exchanged (XOR on the piece number) as
+a hash says. The last dof % tile positions of a lap rotate among themselves. Sixteen laps are a
+cycle, and a cycle z turns the first one:
 
-    π_k(t) = P_{k mod 16}(t) + c_z mod T,    s_k(j) = S_{k mod 16}(j + d_z mod 4096),    c_0 = d_0 = 0,
+    π_k(t) = P_{k mod 16}(t) + c_z mod T,  s_k(j) = S_{k mod 16}(j + d_z mod 4096),  c_0 = d_0 = 0,
 
-with keyed permutations P, sign patterns S (period 4096, or dof) and turns c, d. Two uses of an entry lie in different
-laps, whose patterns are unrelated, so copies are as uncorrelated as if every sign were drawn alone.
+with keyed permutations P, sign patterns S (period 4096, or dof) and turns c, d. Two uses of an
+entry lie in different laps, whose patterns are unrelated, so copies are as uncorrelated as if every
+sign were drawn alone.
 
-``order="deck"`` is the authors' code instead: one permutation Π over all rows, G[i, Π(i) mod dof] = s(i).
+``order="deck"`` is the authors' code instead: one permutation Π over all rows,
 
-Cost: O(rows), a gather of pieces and one multiplication; the adjoint gathers through the inverse, or adds one lap at a
-time, so nothing is ever added twice to one place at once. Kept between calls: one cycle.
+    G[i, Π(i) mod dof] = s(i).
+
+Cost: O(rows), a gather of pieces and one multiplication. The adjoint gathers through the inverse or
+adds one lap at a time, so nothing is added twice to one place at once. One cycle is kept between
+calls.
 """
 
 from collections.abc import Iterator
@@ -57,17 +63,18 @@ SMALLEST_PIECE = 8
 @register
 @final
 class Ring(OneNonzero):
-    """Recurrent Parameter Generator: lap after lap of a ring, G[k dof + j, π_k(j)] = s_k(j) (Wang et al., WACV 2023).
+    """Recurrent Parameter Generator: laps of a ring, G[k dof + j, π_k(j)] = s_k(j).
 
-    Cost: O(rows); one cycle of sixteen laps is kept between calls.
+    After Wang et al., WACV 2023. Cost: O(rows); one cycle of sixteen laps is kept between calls.
 
     Args:
-        rows, dof, seed: as every generator; dof above rows leaves entries unused, as in the authors' own setting.
+        rows, dof, seed: as every generator; dof above rows leaves entries unused, as in the
+            authors' own setting.
         order: "laps" (the figure in the paper) or "deck" (the authors' code).
         permute: False reads the ring in sequence (ablation).
         sign: False reflects nothing (ablation).
-        tile: entries that move together; 1 is exact, "auto" the largest power of two up to 1024 that leaves at
-            least 1024 tiles, and 1 below 16,384 entries. Only "laps" has tiles.
+        tile: entries that move together; 1 is exact, "auto" the largest power of two up to 1024
+            that leaves at least 1024 tiles, and 1 below 16,384 entries. Only "laps" has tiles.
 
     Raises:
         LinconError: an order or a tile that is not one of these.
@@ -101,7 +108,7 @@ class Ring(OneNonzero):
         self.tile = _checked_tile(tile, order, dof)
         self.tiles, self.period = dof // self.tile, min(dof, PERIOD)
         self.pieces = _pieces_of(self.tile)
-        self.piece = self.tile // self.pieces
+        self.piece_size = self.tile // self.pieces
         self._turns_by_cycle: dict[int, tuple[int, int]] = {}
 
     def options(self) -> dict[str, Any]:
@@ -132,12 +139,12 @@ class Ring(OneNonzero):
 
     def _tile_entry(self, lap: Tensor, tile: Tensor, u: Tensor) -> Tensor:
         """The entry that position ``u`` of a tile reads."""
-        image, piece = tile, u // self.piece
+        image, piece = tile, u // self.piece_size
         if self.permute:
             turn = self._turn(lap // CYCLE, self.tiles, _OF_TILES)
             image = (self._image(lap % CYCLE, tile) + turn) % self.tiles
             piece = piece ^ self._exchange(lap % CYCLE, tile)
-        return image * self.tile + piece * self.piece + u % self.piece
+        return image * self.tile + piece * self.piece_size + u % self.piece_size
 
     def _image(self, number: Tensor, tile: Tensor) -> Tensor:
         """P_number(tile), with one ``number`` < 16 for each tile."""
@@ -160,7 +167,7 @@ class Ring(OneNonzero):
         return signs(bits(key(self.seed, _SIGN), lap % CYCLE * self.period + place))
 
     def _turn(self, cycle: Tensor, bound: int, kind: int) -> Tensor:
-        """c (`_OF_TILES`) or d (`_OF_SIGNS`) of a cycle, below ``bound``; that of the first cycle is 0."""
+        """c (`_OF_TILES`) or d (`_OF_SIGNS`) of a cycle, below ``bound``; 0 for the first cycle."""
         return below(bits(key(self.seed, _TURN, kind), cycle), bound) * (cycle > 0)
 
     def _tail_entry(self, lap: Tensor, u: Tensor) -> Tensor:
@@ -172,7 +179,10 @@ class Ring(OneNonzero):
     # The same map, many pieces at a time.
 
     def _entry_by_entry(self, device: torch.device) -> bool:
-        """Whether the base class is faster: a deck has no tiles, and a small table of all entries is kept on a CPU."""
+        """Whether the base class is faster.
+
+        A deck has no tiles. On a CPU, a small table of all entries is kept and is the fastest.
+        """
         has_table = self.rows * BYTES_PER_ROW <= TABLE_BYTES and device.type == "cpu"
         return self.order == "deck" or has_table
 
@@ -205,13 +215,14 @@ class Ring(OneNonzero):
         scale: float,
         scratch: Tensor,
     ) -> None:
-        """``out``: (laps, positions), the positions of whole tiles and, of whole laps, the tail."""
+        """``out``: (laps, positions), those of whole tiles and, of whole laps, the tail."""
         width = part.tiles * self.tile
         target = out[:, :width]
         # The gather fills memory without gaps; laps that end in a tail leave gaps.
         has_gaps = part.laps > 1 and width < out.shape[1]
         moved = scratch[: part.laps * width].view(part.laps, width) if has_gaps else target
-        turned = pieces[self._turns(part.cycle)[0] * self.pieces :]
+        c, _ = self._turns(part.cycle)
+        turned = pieces[c * self.pieces :]
         numbers = self._piece_numbers(part, out.device).reshape(-1)
         torch.index_select(turned, 0, numbers, out=moved.view(-1, *turned.shape[1:]))
         self._reflect(moved, target, part, scale)
@@ -241,14 +252,15 @@ class Ring(OneNonzero):
     def _accumulate_part(
         self, out: Tensor, grad: Tensor, part: "_Part", scale: float, scratch: Tensor
     ) -> None:
-        """``grad``: (laps, positions), the positions of whole tiles and, of whole laps, the tail."""
+        """``grad``: (laps, positions), those of whole tiles and, of whole laps, the tail."""
         width = part.tiles * self.tile
         moved = scratch[: part.laps * width].view(part.laps, width)
         self._reflect(grad[:, :width], moved, part, scale)
         ring = self._as_pieces(out)
         pieces = moved.view(-1, *ring.shape[1:])
         numbers = self._piece_numbers(part, out.device)
-        turn = self._turns(part.cycle)[0] * self.pieces
+        c, _ = self._turns(part.cycle)
+        turn = c * self.pieces
         if part.laps > 1:
             # Every lap gathers through its inverse, and the laps are added up.
             gathered = pieces.index_select(0, _inverse(numbers))
@@ -289,9 +301,9 @@ class Ring(OneNonzero):
                 low = high
 
     def _as_pieces(self, ring: Tensor) -> Tensor:
-        """The tiles of a ring as pieces, (tiles * pieces, piece); pieces of one entry stay (tiles,)."""
+        """The tiles of a ring as pieces, (tiles * pieces, piece_size); of one entry each, (tiles,)."""
         tiles = ring[: self.tiles * self.tile]
-        return tiles if self.piece == 1 else tiles.view(-1, self.piece)
+        return tiles if self.piece_size == 1 else tiles.view(-1, self.piece_size)
 
     def _repeated_pieces(self, free: Tensor) -> Tensor:
         """The pieces of the ring; twice over if cycles start at other tiles than the first."""
@@ -308,16 +320,20 @@ class Ring(OneNonzero):
         return self._turns_by_cycle[cycle]
 
     def _reflect(self, source: Tensor, target: Tensor, part: "_Part", scale: float) -> None:
-        """target[:] = source times the signs of a part's tiles times ``scale``; both (laps, positions)."""
+        """Write ``source`` times the signs of a part's tiles times ``scale`` to ``target``.
+
+        Both are (laps, positions), and may be the same memory.
+        """
         if not self.sign:
             if scale != 1.0:
                 torch.mul(source, scale, out=target)
             elif source.data_ptr() != target.data_ptr():
                 target.copy_(source)
             return
-        first = part.tile * self.tile + self._turns(part.cycle)[1]
+        _, d = self._turns(part.cycle)
+        first = (part.tile * self.tile + d) % self.period
         patterns = self._cycle(target.device).signs[part.laps_of_cycle]
-        patterns = patterns.roll(-(first % self.period), 1).to(target.dtype)
+        patterns = patterns.roll(-first, 1).to(target.dtype)
         if scale != 1.0:
             # In a type that holds the scale, so that the product is rounded once.
             patterns = patterns.to(wide_enough(target.dtype)) * scale
@@ -342,16 +358,14 @@ class Ring(OneNonzero):
         number, permutation = torch.tensor(lap, device=device), self._permutation(lap)
         numbers = []
         for low, high in chunks(0, self.tiles):
-            tile, piece = (
-                torch.arange(low, high, device=device),
-                torch.arange(self.pieces, device=device),
-            )
+            tile = torch.arange(low, high, device=device)
+            piece = torch.arange(self.pieces, device=device)
             image = tile
             if self.permute:
                 image = permutation(tile)
                 piece = piece ^ rearrange(self._exchange(number, tile), "tile -> tile 1")
-            image = rearrange(image, "tile -> tile 1")
-            numbers.append((image * self.pieces + piece).view(-1).int())
+            by_tile = rearrange(image * self.pieces, "tile -> tile 1") + piece
+            numbers.append(rearrange(by_tile, "tile piece -> (tile piece)").int())
         return torch.cat(numbers)
 
     def _lap_signs(self, lap: int, device: torch.device) -> Tensor:
@@ -367,7 +381,8 @@ class Ring(OneNonzero):
     def _loose_entries(self, part: "_Part", device: torch.device) -> tuple[Tensor, Tensor | None]:
         """`entries`, looked up, of the rows of a part that are in no whole tile of it, (laps, n).
 
-        They are all its rows, which are those of one tile or a tail, if it has no whole tiles; else the tails.
+        If the part has whole tiles, these are its tails; else all its rows, which are in one tile
+        or tail.
         """
         tail = self.tiles * self.tile
         c, d = self._turns(part.cycle)
@@ -375,13 +390,12 @@ class Ring(OneNonzero):
         high = self.dof if part.tiles else low + part.stop - part.start
         position, cycle = torch.arange(low, high, device=device), self._cycle(device)
         if low >= tail:
-            turn = self._tail_turns(device, part.cycle)[part.laps_of_cycle]
-            turn = rearrange(turn, "lap -> lap 1")
+            turn = self._tail_turns(device, part.cycle)[part.laps_of_cycle, None]
             index = tail + (position - tail + turn) % (self.dof - tail)
         else:
-            number = cycle.pieces[part.laps_of_cycle, position // self.piece].long()
+            number = cycle.pieces[part.laps_of_cycle, position // self.piece_size].long()
             turned = (number + c * self.pieces) % (self.tiles * self.pieces)
-            index = turned * self.piece + position % self.piece
+            index = turned * self.piece_size + position % self.piece_size
         if not self.sign:
             return index, None
         return index, cycle.signs[part.laps_of_cycle, (position + d) % self.period]
@@ -398,7 +412,7 @@ class Ring(OneNonzero):
                 yield part, scale
 
     def _parts(self, start: int, stop: int) -> Iterator["_Part"]:
-        """Cut rows [start, stop) into whole laps of one cycle, runs of whole tiles, and what is left at their ends."""
+        """Cut rows [start, stop) into whole laps of a cycle, runs of whole tiles, and the rest."""
         while start < stop:
             lap, position = divmod(start, self.dof)
             end = min(self.dof, position + stop - start)
@@ -422,9 +436,10 @@ class Ring(OneNonzero):
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows [start, stop): ``tiles`` whole tiles from ``tile`` on in each of ``laps`` laps of one cycle from ``lap`` on.
+    """Rows [start, stop): ``laps`` laps of one cycle from ``lap`` on, of each the same tiles.
 
-    If these are all tiles of the laps, the tails are among the rows too. No tiles: entry by entry.
+    They are the ``tiles`` whole tiles from ``tile`` on; if these are all, the tails are among the
+    rows too. A part without tiles is done entry by entry.
     """
 
     start: int
@@ -446,7 +461,10 @@ class _Part:
 
 
 class _Cycle(NamedTuple):
-    """The first cycle's laps: the pieces they read, (laps, tiles * pieces) int32, and signs, (laps, period) int8."""
+    """The first cycle's laps: the pieces that they read and their signs.
+
+    They are (laps, tiles * pieces) int32 and (laps, period) int8.
+    """
 
     pieces: Tensor
     signs: Tensor
@@ -459,7 +477,10 @@ def _reflected(values: Tensor, sign: Tensor | None, scale: float) -> Tensor:
 
 
 def _inverse(numbers: Int[Tensor, "laps pieces"]) -> Int[Tensor, " laps*pieces"]:
-    """Where each piece of each lap went, in all laps laid flat; ``numbers`` are the pieces that whole laps read."""
+    """Where each piece of each lap went, in all laps laid flat.
+
+    ``numbers`` are the pieces that whole laps read.
+    """
     places = torch.arange(numbers.numel(), device=numbers.device, dtype=numbers.dtype)
     inverse = torch.empty_like(numbers)
     inverse.scatter_(1, numbers.long(), places.view(numbers.shape))

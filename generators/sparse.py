@@ -1,10 +1,12 @@
 """Sparse: a very sparse random projection of density about 1/√rows, columns of unit norm.
 
-The rows are cut into c = ⌈√rows⌉ strata of equal height; column j has one nonzero ±1/√c in each stratum, at a place
-drawn uniformly. So the density is that of Li, Hastie and Church ("Very sparse random projections", KDD 2006), every
-column has norm 1 exactly, and a range of rows touches only the strata it crosses.
+The rows are cut into c = ⌈√rows⌉ strata of equal height; column j has one nonzero ±1/√c in each
+stratum, at a place drawn uniformly. So the density is that of Li, Hastie and Church ("Very sparse
+random projections", KDD 2006), every column has norm 1 exactly, and a range of rows touches only
+the strata it crosses.
 
-Cost: O(dof √rows) per unpack or adjoint, in either direction a gather or an addition in a fixed order.
+Cost: O(dof √rows) per unpack or adjoint, in either direction a gather or an addition in a fixed
+order.
 """
 
 from math import ceil, isqrt
@@ -57,7 +59,7 @@ class Sparse(Projection):
         return first + below(random, height), signs(random)
 
     def _nonzeros(self, low: int, high: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Rows and signs of the nonzeros in strata [low, high), from what is kept if that is not too large."""
+        """What `_draw` returns, from the table of all if that is not too large to be kept."""
         if self.strata * self.dof * 5 > CACHE_BYTES:
             return self._draw(low, high, device)
         rows, sign = self._all_nonzeros(device)

@@ -23,9 +23,10 @@ def check_generator(generator: Generator) -> None:
 
     Raises AssertionError, which names the law that is broken.
 
-    Laws: linear, adjoint, sliceable, deterministic, gradients of both directions, projection is least squares and a
-    left inverse where G has full column rank, gram is diag(GᵀG), spec (and pickle) round trip, no global random
-    state touched, copies are the object itself, float32 agrees with float64.
+    Laws: linear, adjoint, sliceable, deterministic, gradients of both directions, projection is
+    least squares and a left inverse where G has full column rank, gram is diag(GᵀG), spec (and
+    pickle) round trip, no global random state touched, copies are the object itself, float32 agrees
+    with float64.
 
     >>> from lincon.generators import Hash
     >>> check_generator(Hash(rows=20, dof=4))

@@ -40,11 +40,11 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
 }
 
 GIVEN = {"lego", "mask", "matrix", "nullspace", "part"}
-"""Generators that `constrain` is given ready-made, since it could not make them of weights and options."""
+"""Generators that are given to `constrain` ready-made: weights and options do not make them."""
 
 
 def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) -> lincon.Generator:
-    """An example with about the given size: sizes that a scheme cannot have are brought to those it can."""
+    """An example with about the given size, or the nearest that the scheme can have."""
     if name in MAKERS:
         return MAKERS[name](rows, dof, seed, options)
     cls = get(name)
@@ -52,7 +52,9 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
         dof = rows
     if not cls.allows_unused:
         dof = min(dof, rows)
-    options = {o: min(v, dof) if o in ("tile", "chunk") else v for o, v in options.items()}  # type: ignore[call-overload]
+    for option in ("tile", "chunk"):
+        if isinstance(size := options.get(option), int):
+            options = {**options, option: min(size, dof)}
     return cls(rows, dof, seed, **options)
 
 

@@ -1,9 +1,10 @@
 """Keyed bijections of [0, n) that are computed, not stored, in both directions.
 
-A number is written as left * b + right with left < a, right < b = 2**h near sqrt(n) and n <= a * b, and goes through
-rounds of an alternating Feistel network with modular addition: left += F(right) mod a, then right += F(left) mod b
-(Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Results in [n, a * b) walk on through the
-network until they fall below n; since a * b < n + b, that happens to about one in sqrt(n).
+A number is written as left * b + right with left < a, right < b = 2**h near sqrt(n) and n <= a * b,
+and goes through rounds of an alternating Feistel network with modular addition: left += F(right)
+mod a, then right += F(left) mod b (Black and Rogaway, "Ciphers with arbitrary finite domains",
+2002). Results in [n, a * b) go through the network again until they fall below n. Since
+a * b < n + b, that happens to about one in sqrt(n).
 """
 
 from collections.abc import Callable

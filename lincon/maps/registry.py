@@ -17,7 +17,8 @@ G = TypeVar("G", bound=type[Generator])
 def register(cls: G) -> G:
     """Register a generator class under its `name`, as a decorator.
 
-    Raises LinconError if the name is not lower case, if it is taken, or if the class is not named by it, capitalised.
+    Raises LinconError if the name is not lower case, if it is taken, or if the class is not named
+    by it, capitalised.
     """
     name = cls.name
     class_name = name.lower().capitalize()
@@ -31,7 +32,9 @@ def register(cls: G) -> G:
 
 
 def available() -> list[str]:
-    """The names of all generators, also of those of other distributions (entry points `lincon.generators`).
+    """The names of all generators, sorted.
+
+    Those of other distributions are among them (entry points in the group `lincon.generators`).
 
     >>> "ring" in available()
     True
@@ -64,8 +67,9 @@ def registered(name: str) -> type[Generator] | None:
 def build(spec: dict[str, Any], tables: dict[str, Tensor] | None = None) -> Generator:
     """The generator that a spec (and its tables) describes.
 
-    Raises FileError if the spec is of another version of the generator. Options that this version does not know are
-    named in a warning and left out; the caller compares fingerprints, which tells whether they mattered.
+    Raises FileError if the spec is of another version of the generator. Options that this version
+    does not know are named in a warning and left out; the caller compares fingerprints, which tells
+    whether they mattered.
 
     >>> spec = {"name": "hash", "version": 1, "rows": 6, "dof": 2, "seed": 0}
     >>> build(spec)
@@ -98,7 +102,7 @@ def build(spec: dict[str, Any], tables: dict[str, Tensor] | None = None) -> Gene
 
 
 def _load_plugins() -> None:
-    """Register the generators of other distributions; one that cannot be loaded is named in a warning."""
+    """Register the generators of other distributions; one that fails to load gets a warning."""
     for point in entry_points(group="lincon.generators"):
         if point.name in _registered:
             continue

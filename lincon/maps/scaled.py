@@ -1,7 +1,7 @@
-"""Scaled: diag(s) G diag(c), a generator whose rows are multiplied tensor by tensor and whose columns may have norm 1.
+"""Scaled: diag(s) G diag(c), a generator with multipliers of its rows and of its columns.
 
-This is the map that a constraint applies: the ledger gives each tensor's multiplier s, and `isometric` asks for
-c = 1 / √diag(Gᵀ diag(s)² G).
+This is the map that a constraint applies: the ledger gives each tensor's multiplier s, and
+`isometric` asks for c = 1 / √diag(Gᵀ diag(s)² G).
 """
 
 from collections.abc import Sequence

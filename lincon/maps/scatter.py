@@ -1,4 +1,4 @@
-"""Addition at given places, where equal places come several times: the same bits run to run on every device."""
+"""Addition at places that may come several times, with the same bits run to run on every device."""
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +24,7 @@ def add_at(
 def add_sorted(
     out: Float[Tensor, " dof"], index: Int[Tensor, " n"], values: Float[Tensor, " n"]
 ) -> None:
-    """`add_at` without atomics: sort by index (stably), then sum each run of equal indices on its own."""
+    """`add_at` without atomics: a stable sort by index, then a sum of each run of equal indices."""
     ordered, order = torch.sort(index, stable=True)
     places, lengths = torch.unique_consecutive(ordered, return_counts=True)
     out[places] += torch.segment_reduce(values[order], "sum", lengths=lengths)
