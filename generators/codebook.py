@@ -11,7 +11,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from lincon.errors import LinconError
@@ -94,7 +94,7 @@ class Codebook(OneNonzero):
         return index.clamp(max=self.dof - 1), (index < self.dof).to(torch.int8)
 
     @per_device
-    def _index_on(self, device: torch.device) -> Int[Tensor, " rows"]:
+    def _index_on(self, device: torch.device) -> Integer[Tensor, " rows"]:
         return self._index.to(device)
 
     def energy(self, start: int, stop: int) -> float:
