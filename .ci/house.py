@@ -19,6 +19,8 @@ COMPLEXITY, ARGUMENTS, FORS, WIDTH = 12, 6, 2, 100
 MANY_ARGUMENTS = {
     "lincon/attaching/constrain.py: constrain": "the public verb: each keyword is a choice of the user's",
     "generators/ring.py: Ring.__init__": "each option of the paper's ablations is a keyword",
+    "generators/matrix.py: Matrix.__init__": "a file gives each of its tables by a keyword",
+    "generators/nullspace.py: Nullspace.__init__": "a file gives each of its tables by a keyword",
 }
 """Functions that may have more arguments, each with its reason."""
 

@@ -1,6 +1,7 @@
 """The generators, one a file: the listing of this folder is the feature list.
 
 A new one is a file here and a line below; `lincon.testing.check_generator` checks its laws.
+`OneNonzero` is the base of those with one nonzero in each row.
 """
 
 if __name__ != "lincon.generators":
@@ -19,6 +20,7 @@ from lincon.generators.lego import Lego
 from lincon.generators.mask import Mask
 from lincon.generators.matrix import Matrix
 from lincon.generators.nullspace import Nullspace
+from lincon.generators.one_nonzero import OneNonzero
 from lincon.generators.part import Part
 from lincon.generators.random import Random
 from lincon.generators.ring import Ring
@@ -37,6 +39,7 @@ __all__ = [
     "Mask",
     "Matrix",
     "Nullspace",
+    "OneNonzero",
     "Part",
     "Random",
     "Ring",

@@ -1,33 +1,48 @@
-"""Codebook: every weight is one of dof shared values; G is the assignment, W the values (centroids).
+"""Codebook: every weight is one of dof shared values. G is the assignment, W the values.
 
-G[i, a(i)] = 1. The assignment is fitted to trained weights by k-means on the line (dynamic programming on a histogram,
-then Lloyd's iterations), W starts at the centroids and is then fine-tuned: the weight sharing of Deep Compression (Han,
-Mao and Dally, ICLR 2016, section 3), whose summed centroid gradient is Gᵀ g. No seed can rebuild the assignment: the
-file stores it, in one byte a weight up to 256 centroids (255, where some weights are zero and stay so).
+G[i, a(i)] = 1. The assignment is fitted to trained weights by k-means on the line (dynamic
+programming on a histogram, then Lloyd's iterations), W starts at the centroids and is then
+fine-tuned: the weight sharing of Deep Compression (Han, Mao and Dally, ICLR 2016, section 3), whose
+summed centroid gradient is Gᵀ g. No seed can rebuild the assignment: the file stores it, in one
+byte a weight up to 256 centroids (255, where some weights are zero and stay so).
 """
 
 from typing import Any, final
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from lincon.errors import LinconError
-from lincon.generators._single import Entries, Single
+from lincon.generators.one_nonzero import Entries, OneNonzero
+from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 
 ITERATIONS = 1000
+"""Lloyd's iterations at most; they stop earlier if nothing changes."""
 BINS = 512
+"""Bins of the histogram at whose edges the first clusters are cut."""
 
 
 @register
 @final
-class Codebook(Single):
-    """An assignment of weights to shared values.
+class Codebook(OneNonzero):
+    """An assignment of weights to shared values: G[i, a(i)] = 1 (Deep Compression, ICLR 2016).
+
+    Cost: O(rows).
 
     Args:
         rows, dof, seed: as every generator; the seed means nothing.
-        index: (rows,) integers in [0, dof); dof itself stands for a row of zeros, a weight that was pruned.
+        index: (rows,) integers in [0, dof); dof itself stands for a row of zeros, a weight that was
+            pruned.
+
+    >>> weights = torch.tensor([1.0, 1.2, -3.0, 0.0])
+    >>> codebook = Codebook.fit(weights, dof=2)
+    >>> codebook.project(weights)
+    tensor([-3.0000,  1.1000])
+    >>> codebook.unpack(codebook.project(weights))
+    tensor([ 1.1000,  1.1000, -3.0000,  0.0000])
     """
 
     name = "codebook"
@@ -46,91 +61,135 @@ class Codebook(Single):
         if int(index.min()) < 0 or int(index.max()) > dof:
             raise LinconError(f"codebook: index holds values outside [0, {dof}].")
         self._pruned = int(index.max()) == dof
-        self._index = index.detach().cpu().to(_smallest(dof + self._pruned))
-        self._placed: dict[torch.device, Tensor] = {}
+        self._index = index.detach().cpu().to(_smallest_integer(dof + self._pruned))
 
     @classmethod
-    def fit(cls, weights: Tensor, dof: int, seed: int = 0) -> "Codebook":
-        """Cluster ``weights`` (rows,) into ``dof`` values by k-means, to convergence.
+    def fit(cls, weights: Float[Tensor, " rows"], dof: int, seed: int = 0) -> "Codebook":
+        """Cluster ``weights`` into ``dof`` values by k-means, to convergence.
 
-        Weights that are exactly zero, as pruning leaves them, stay so, and the values are those of the others.
+        Weights that are exactly zero, as pruning leaves them, stay so, and the values are those of
+        the others.
         """
         values = weights.detach().double().cpu().numpy()
         index = torch.full((len(values),), dof)
         if values.any():
-            kept = np.flatnonzero(values)
-            index[torch.from_numpy(kept)] = _kmeans(values[kept], dof)
+            nonzero = np.flatnonzero(values)
+            index[torch.from_numpy(nonzero)] = _kmeans(values[nonzero], dof)
         return cls(len(values), dof, seed, index=index)
 
     @classmethod
-    def for_weights(cls, weights: Tensor, dof: int, seed: int, **options: Any) -> "Codebook":
+    def for_weights(
+        cls, weights: Float[Tensor, " rows"], dof: int, seed: int, **options: Any
+    ) -> "Codebook":
         return cls(len(weights), dof, seed, **options) if options else cls.fit(weights, dof, seed)
 
     def tables(self) -> dict[str, Tensor]:
         return {"index": self._index}
 
-    def entries(self, rows: Tensor) -> Entries:
-        if rows.device not in self._placed:
-            self._placed[rows.device] = self._index.to(rows.device)
-        index = self._placed[rows.device][rows].long()
-        return (
-            (index.clamp(max=self.dof - 1), (index < self.dof).to(torch.int8))
-            if self._pruned
-            else (index, None)
-        )
+    def entries(self, rows: Int[Tensor, " n"]) -> Entries:
+        index = self._index_on(rows.device)[rows].long()
+        if not self._pruned:
+            return index, None
+        # A pruned weight reads the last value, times zero.
+        return index.clamp(max=self.dof - 1), (index < self.dof).to(torch.int8)
+
+    @per_device
+    def _index_on(self, device: torch.device) -> Integer[Tensor, " rows"]:
+        return self._index.to(device)
 
     def energy(self, start: int, stop: int) -> float:
         return float((self._index[start:stop].long() < self.dof).sum()) / max(1, stop - start)
 
 
-def _first_cuts(line: np.ndarray, k: int) -> np.ndarray:
-    """Where to cut sorted values into k clusters: the best cuts among the edges of `BINS` bins, by dynamic programming.
+def _smallest_integer(count: int) -> torch.dtype:
+    """The smallest integer type for ``count`` different numbers."""
+    if count <= 256:
+        return torch.uint8
+    return torch.int16 if count <= 1 << 15 else torch.int32
 
-    Bins are dense as the cube root of the density, as the best quantiser for many centres is.
+
+def _kmeans(values: np.ndarray, k: int) -> Int[Tensor, " n"]:
+    """Cluster numbers of values on the line, in the order of the centres.
+
+    Lloyd's iterations start at the best cuts of a histogram.
+    Clusters on the line are intervals, so an assignment is a list of k + 1 places where the sorted
+    values are cut.
     """
-    density, edges = np.histogram(line, bins=BINS)
-    cumulated = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
-    grid = np.interp(np.linspace(0, cumulated[-1], BINS + 1), cumulated, edges)
-    places = np.concatenate([[0], np.searchsorted(line, grid[1:-1]), [len(line)]])
-    moments = [np.concatenate([[0.0], np.cumsum(line**power)])[places] for power in (0, 1, 2)]
-    n, s, q = (m[None, :] - m[:, None] for m in moments)
-    cost = np.where(n > 0, q - s * s / np.maximum(n, 1), 0.0)
-    cost[np.tril_indices(BINS + 1, -1)] = np.inf
-    best, choices = cost[0], []
-    for _ in range(k - 1):
-        total = best[:, None] + cost
-        choices.append(total.argmin(0))
-        best = total.min(0)
-    end, cuts = BINS, [BINS]
-    for choice in reversed(choices):
-        end = int(choice[end])
-        cuts.append(end)
-    return places[[0, *reversed(cuts)]]
-
-
-def _smallest(count: int) -> torch.dtype:
-    """The smallest integer type that counts to ``count``."""
-    return torch.uint8 if count <= 256 else torch.int16 if count <= 1 << 15 else torch.int32
-
-
-def _kmeans(values: np.ndarray, k: int) -> Tensor:
-    """Cluster numbers (n,) of values on the line."""
     order = np.argsort(values, kind="stable")
     line = values[order]
-    sums = np.concatenate([[0.0], np.cumsum(line)])
+    sums = _cumulated(line)
     cuts = _first_cuts(line, k)
     centres = np.full(k, line.mean())
     for _ in range(ITERATIONS):
         counts = np.diff(cuts)
-        centres = np.sort(
-            np.where(counts > 0, np.diff(sums[cuts]) / np.maximum(counts, 1), centres)
-        )
-        new = np.concatenate(
-            [[0], np.searchsorted(line, (centres[1:] + centres[:-1]) / 2), [len(line)]]
-        )
-        if np.array_equal(new, cuts):
+        means = np.diff(sums[cuts]) / np.maximum(counts, 1)
+        # A centre without values stays where it is.
+        centres = np.sort(np.where(counts > 0, means, centres))
+        midpoints = (centres[1:] + centres[:-1]) / 2
+        new_cuts = _cut_at(line, midpoints)
+        if np.array_equal(new_cuts, cuts):
             break
-        cuts = new
-    index = np.empty(len(line), np.int64)
-    index[order] = np.repeat(np.arange(k), np.diff(cuts))
-    return torch.from_numpy(index)
+        cuts = new_cuts
+    clusters = np.empty(len(line), np.int64)
+    clusters[order] = np.repeat(np.arange(k), np.diff(cuts))
+    return torch.from_numpy(clusters)
+
+
+def _first_cuts(line: np.ndarray, k: int) -> np.ndarray:
+    """The best k + 1 places to cut sorted values into k clusters, among edges of `BINS` bins."""
+    # Bins are dense as the cube root of the density, as the best quantiser for many centres is.
+    density, edges = np.histogram(line, bins=BINS)
+    cumulated = _cumulated(np.cbrt(density))
+    levels = np.linspace(0, cumulated[-1], BINS + 1)
+    bin_edges = np.interp(levels, cumulated, edges)
+    places = _cut_at(line, bin_edges[1:-1])
+    cuts: np.ndarray = places[_cheapest_cuts(_squared_errors(line, places), k)]
+    return cuts
+
+
+def _squared_errors(line: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The squared distance of line[places[i] : places[j]] from its mean, Σx² - (Σx)² / n.
+
+    It is infinite for i > j.
+    """
+    count, total, squares = (_between(_cumulated(line**power)[places]) for power in (0, 1, 2))
+    errors: np.ndarray = np.where(count > 0, squares - total * total / np.maximum(count, 1), 0.0)
+    errors[np.tril_indices(len(places), -1)] = np.inf
+    return errors
+
+
+def _between(cumulated: np.ndarray) -> np.ndarray:
+    """The sum from place i to place j, for all pairs."""
+    sums: np.ndarray = cumulated[None, :] - cumulated[:, None]
+    return sums
+
+
+def _cheapest_cuts(cost: np.ndarray, k: int) -> list[int]:
+    """The k + 1 edges of k intervals whose costs add up to least, by dynamic programming.
+
+    The interval from edge i to edge j costs cost[i, j].
+
+    >>> _cheapest_cuts(np.array([[0, 1, 9, 9], [9, 0, 1, 9], [9, 9, 0, 1], [9, 9, 9, 0]]), k=3)
+    [0, 1, 2, 3]
+    """
+    last = len(cost) - 1
+    best = cost[0]  # of the values up to each edge, with one interval so far
+    best_starts = []  # for each further interval, where it starts if it ends at an edge
+    for _ in range(k - 1):
+        totals = best[:, None] + cost
+        best_starts.append(totals.argmin(0))
+        best = totals.min(0)
+    edges = [last]
+    for starts in reversed(best_starts):
+        edges.append(int(starts[edges[-1]]))
+    return [0, *reversed(edges)]
+
+
+def _cumulated(values: np.ndarray) -> np.ndarray:
+    """Sums of the first 0, 1, ... n values, (n + 1,)."""
+    return np.concatenate([[0.0], np.cumsum(values)])
+
+
+def _cut_at(line: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Places at which sorted values are cut by thresholds, from 0 to their number."""
+    return np.concatenate([[0], np.searchsorted(line, thresholds), [len(line)]])

@@ -1,8 +1,9 @@
-"""Dense: a dense random projection, regenerated block by block from the counter, columns of unit norm.
+"""Dense: a dense random projection with unit-norm columns, regenerated block by block.
 
-G[i, j] = ε(i, j) / ‖column j‖, with ε Rademacher (±1, so the norm is √rows) or normal (one of 4096 equally likely
-quantiles of N(0, 1), rounded to multiples of 2^-12). The random basis of Li et al., "Measuring the intrinsic
-dimension of objective landscapes", ICLR 2018; with W₀ (`offset=True`) it is theirs.
+G[i, j] = ε(i, j) / ‖column j‖, with ε Rademacher (±1, so the norm is √rows) or normal (one of 4096
+equally likely quantiles of N(0, 1), rounded to multiples of 2^-12). The random basis of Li et al.,
+"Measuring the intrinsic dimension of objective landscapes", ICLR 2018; with W₀ (`offset=True`) it
+is theirs.
 
 Cost: O(rows dof) time; memory of one block, or of G itself where that is at most `CACHE_BYTES`.
 """
@@ -11,11 +12,15 @@ from functools import cache, cached_property
 from typing import Any, final
 
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from lincon.counter import bits, key, normals
 from lincon.errors import LinconError
-from lincon.generator import Generator, chunks
+from lincon.generator import chunks
+from lincon.generators._projection import Projection
+from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 
 _STREAM = 1
@@ -27,12 +32,20 @@ CACHE_BYTES = 64 << 20
 
 @register
 @final
-class Dense(Generator):
-    """Dense random projection.
+class Dense(Projection):
+    """Dense random projection: G[i, j] = ε(i, j) / ‖column j‖ (Li et al., ICLR 2018).
+
+    Cost: O(rows dof).
 
     Args:
         rows, dof, seed: as every generator.
-        entries: "rademacher" or "normal".
+        entries: "rademacher" or "normal", the distribution of ε.
+
+    >>> Dense(rows=4, dof=2, seed=0).dense()
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000],
+            [ 0.5000, -0.5000],
+            [-0.5000,  0.5000]], dtype=torch.float64)
     """
 
     name = "dense"
@@ -42,7 +55,6 @@ class Dense(Generator):
         if entries not in ("rademacher", "normal"):
             raise LinconError(f"dense: entries={entries!r}; give 'rademacher' or 'normal'.")
         self.entries = entries
-        self._cache: dict[torch.device, Tensor] = {}
 
     def options(self) -> dict[str, Any]:
         return {"entries": self.entries}
@@ -60,13 +72,14 @@ class Dense(Generator):
         return drawn.view(stop - start, words * per_word)[:, : self.dof]
 
     def _block(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """ε of rows [start, stop), from all of it if that is not too large to be kept."""
         if self.rows * self.dof * 4 > CACHE_BYTES:
             return self._draw(start, stop, device)
-        if device not in self._cache:
-            self._cache[device] = torch.cat(
-                [self._draw(a, b, device) for a, b in self._blocks(0, self.rows)]
-            )
-        return self._cache[device][start:stop]
+        return self._all_rows(device)[start:stop]
+
+    @per_device
+    def _all_rows(self, device: torch.device) -> Tensor:
+        return torch.cat([self._draw(*block, device) for block in self._blocks(0, self.rows)])
 
     def _blocks(self, start: int, stop: int) -> list[tuple[int, int]]:
         return list(chunks(start, stop, max(1, BLOCK // self.dof)))
@@ -78,42 +91,40 @@ class Dense(Generator):
             return torch.full((self.dof,), self.rows**0.5, dtype=torch.float64)
         squares = torch.zeros(self.dof, dtype=torch.int64)
         for low, high in self._blocks(0, self.rows):
-            squares += (self._block(low, high, squares.device) * 4096).long().square_().sum(0)
+            integers = (self._block(low, high, squares.device) * 4096).long()
+            squares += integers.square_().sum(0)
         return squares.double().sqrt() / 4096
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         wide = torch.promote_types(out.dtype, torch.float32)
-        scaled = free.to(wide) / self._norms.to(out.device, wide)
+        scaled = prepared.to(wide) / self._norms.to(out.device, wide)
         for low, high in self._blocks(start, start + len(out)):
-            out[low - start : high - start] = self._block(low, high, out.device).to(wide) @ scaled
+            block = self._block(low, high, out.device).to(wide)
+            out[low - start : high - start] = block @ scaled
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         total = torch.zeros_like(out)
         for low, high in self._blocks(start, start + len(grad)):
-            part = grad[low - start : high - start].to(out.dtype)
-            total += part @ self._block(low, high, out.device).to(out.dtype)
+            block = self._block(low, high, out.device).to(out.dtype)
+            total += grad[low - start : high - start].to(out.dtype) @ block
         out += total / self._norms.to(out.device, out.dtype)
 
     def _rows(self, start: int, stop: int) -> Tensor:
         return self._block(start, stop, torch.device("cpu")) * self._norms.reciprocal()
 
-    def energy(self, start: int, stop: int) -> float:
-        return self.dof / self.rows
-
-    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+    def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         if weights is None:
             return torch.ones(self.dof, dtype=torch.float64)
         total = torch.zeros(self.dof, dtype=torch.float64)
         for low, high in self._blocks(0, self.rows):
-            total += (
-                weights[low:high].double().cpu()
-                @ self._block(low, high, total.device).double().square_()
-            )
+            squares = self._block(low, high, total.device).double().square_()
+            total += weights[low:high].double().cpu() @ squares
         return total / self._norms**2
 
 
 @cache
 def _octets(device: torch.device) -> Tensor:
     """The eight signs of each byte: (256, 8) float32."""
-    byte = torch.arange(256, device=device)[:, None]
-    return (1 - 2 * (byte >> torch.arange(8, device=device) & 1)).float()
+    byte = rearrange(torch.arange(256, device=device), "byte -> byte 1")
+    bit = byte >> torch.arange(8, device=device) & 1
+    return (1 - 2 * bit).float()

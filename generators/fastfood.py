@@ -4,9 +4,10 @@ With n the power of two from dof on, rows are cut into blocks of n, and block b 
 
     H D Π H B / √(rows n),    restricted to the first dof columns,
 
-with H the n x n Hadamard matrix (±1), B a diagonal of signs, Π a permutation, D a diagonal of normal numbers (Le,
-Sarlós and Smola, "Fastfood", ICML 2013, without the diagonal S). Columns have norm 1 in expectation. The structured
-basis of Li et al., "Measuring the intrinsic dimension of objective landscapes", ICLR 2018.
+with H the n x n Hadamard matrix (±1), B a diagonal of signs, Π a permutation, D a diagonal of
+normal numbers (Le, Sarlós and Smola, "Fastfood", ICML 2013, without the diagonal S). Columns have
+norm 1 in expectation. The structured basis of Li et al., "Measuring the intrinsic dimension of
+objective landscapes", ICLR 2018.
 
 Cost: O(rows log dof) time. Kept between calls: the diagonals and permutations, up to `CACHE_BYTES`.
 """
@@ -15,20 +16,28 @@ from functools import lru_cache
 from typing import NamedTuple, final
 
 import torch
+from einops import einsum
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lincon.counter import bits, key, normals, signs
-from lincon.generator import Generator, chunks
+from lincon.generator import chunks
+from lincon.generators._projection import Projection
+from lincon.maps.per_device import per_device
 from lincon.maps.permutation import Permutation
 from lincon.maps.registry import register
 
 _SIGN, _NORMAL, _PERMUTATION = 30, 31, 32
 CACHE_BYTES = 64 << 20
 """Diagonals and permutations are kept up to this size (64 MiB a generator and device)."""
+BYTES_PER_ROW = 24
+"""What a row takes in them: two of float32 and two of int64."""
+LARGEST_FACTOR = 128
+"""The largest Hadamard matrix that is multiplied as a whole."""
 
 
 class _Block(NamedTuple):
-    """B and D, (blocks, n) float32, and Π and its inverse, (blocks, n) int64."""
+    """B and D of one block, (n,) float32, and Π and its inverse, (n,) int64."""
 
     sign: Tensor
     normal: Tensor
@@ -38,8 +47,17 @@ class _Block(NamedTuple):
 
 @register
 @final
-class Fastfood(Generator):
-    """Stacked Hadamard blocks."""
+class Fastfood(Projection):
+    """Stacked blocks of Hadamard transforms, H D Π H B / √(rows n).
+
+    After Le, Sarlós and Smola, ICML 2013. Cost: O(rows log dof).
+
+    >>> Fastfood(rows=4, dof=2, seed=0).dense()
+    tensor([[-0.0943,  0.0626],
+            [ 0.0626, -0.0943],
+            [-0.0473, -0.9020],
+            [ 0.9020,  0.0473]], dtype=torch.float64)
+    """
 
     name = "fastfood"
 
@@ -48,40 +66,39 @@ class Fastfood(Generator):
         self.size = 1 << (dof - 1).bit_length()
         self.grain = min(rows, self.size)
         self.scale = (rows * self.size) ** -0.5
-        self._cache: dict[tuple[int, torch.device], _Block] = {}
 
-    def energy(self, start: int, stop: int) -> float:
-        return self.dof / self.rows
+    def _block(self, device: torch.device, number: int) -> _Block:
+        if self.rows * BYTES_PER_ROW <= CACHE_BYTES:
+            return self._kept_block(device, number)
+        return self._drawn_block(device, number)
 
-    def _block(self, number: int, device: torch.device) -> _Block:
-        if (number, device) in self._cache:
-            return self._cache[number, device]
-        own = torch.arange(self.size, device=device)
-        counter = number * self.size + own
-        permutation = Permutation(self.size, key(self.seed, _PERMUTATION, number))
-        forward = torch.cat([permutation(own[low:high]) for low, high in chunks(0, self.size)])
+    @per_device
+    def _kept_block(self, device: torch.device, number: int) -> _Block:
+        return self._drawn_block(device, number)
+
+    def _drawn_block(self, device: torch.device, number: int) -> _Block:
+        position = torch.arange(self.size, device=device)
+        counter = number * self.size + position
         sign = signs(bits(key(self.seed, _SIGN), counter), torch.float32)
-        block = _Block(
-            sign, normals(bits(key(self.seed, _NORMAL), counter)), forward, _inverse(forward)
-        )
-        if self.rows * 24 <= CACHE_BYTES:
-            self._cache[number, device] = block
-        return block
+        normal = normals(bits(key(self.seed, _NORMAL), counter))
+        permutation = Permutation(self.size, key(self.seed, _PERMUTATION, number))
+        images = [permutation(position[low:high]) for low, high in chunks(0, self.size)]
+        forward = torch.cat(images)
+        return _Block(sign, normal, forward, _inverse(forward))
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        padded = free.new_zeros(self.size, dtype=torch.promote_types(out.dtype, torch.float32))
-        padded[: self.dof] = free
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        wide = torch.promote_types(out.dtype, torch.float32)
+        padded = prepared.new_zeros(self.size, dtype=wide)
+        padded[: self.dof] = prepared
         for number, low, high in self._ranges(start, start + len(out)):
-            block = self._block(number, out.device)
+            block, first = self._block(out.device, number), number * self.size
             mixed = hadamard(padded * block.sign)[block.forward] * block.normal
-            first = number * self.size
-            out[low - start : high - start] = (
-                hadamard(mixed)[low - first : high - first] * self.scale
-            )
+            rows = hadamard(mixed)[low - first : high - first]
+            out[low - start : high - start] = rows * self.scale
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         for number, low, high in self._ranges(start, start + len(grad)):
-            block, first = self._block(number, out.device), number * self.size
+            block, first = self._block(out.device, number), number * self.size
             padded = out.new_zeros(self.size)
             padded[low - first : high - first] = grad[low - start : high - start]
             mixed = (hadamard(padded) * block.normal)[block.backward]
@@ -89,25 +106,28 @@ class Fastfood(Generator):
 
     def _ranges(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(block, low, high) of the blocks that rows [start, stop) cross."""
-        first, last = start // self.size, -(-stop // self.size)
-        return [
-            (b, max(start, b * self.size), min(stop, (b + 1) * self.size))
-            for b in range(first, last)
-        ]
+        ranges = []
+        for number in range(start // self.size, -(-stop // self.size)):
+            first = number * self.size
+            ranges.append((number, max(start, first), min(stop, first + self.size)))
+        return ranges
 
 
-def hadamard(x: Tensor) -> Tensor:
-    """The unnormalised Walsh-Hadamard transform of (n,), n a power of two, as products with small factors.
+def hadamard(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The unnormalised Walsh-Hadamard transform, n a power of two, as products with small factors.
 
-    H of 2^(a+b) is the Kronecker product of those of 2^a and 2^b, so factors of at most 128 are multiplied along axes.
+    H of 2^(a+b) is the Kronecker product of those of 2^a and 2^b, so it is applied axis by axis.
+
+    >>> hadamard(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    tensor([10., -2., -4.,  0.])
     """
     n, done = len(x), 1
     while done < n:
-        factor = min(128, n // done)
-        x = torch.einsum(
-            "ij,ajb->aib", _factor(factor, x.dtype, x.device), x.view(-1, factor, done)
-        ).reshape(-1)
-        done *= factor
+        size = min(LARGEST_FACTOR, n // done)
+        factor = _factor(size, x.dtype, x.device)
+        axes = x.view(-1, size, done)
+        x = einsum(factor, axes, "row column, high column low -> high row low").reshape(-1)
+        done *= size
     return x
 
 
@@ -123,6 +143,6 @@ def _factor(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return (1 - 2 * parity).to(dtype)
 
 
-def _inverse(permutation: Tensor) -> Tensor:
+def _inverse(permutation: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     numbers = torch.arange(len(permutation), device=permutation.device)
     return torch.empty_like(permutation).scatter_(0, permutation, numbers)

@@ -1,18 +1,23 @@
 """Fold: a shared array read in runs from hashed starts, with a hashed sign for every row.
 
-Without ``chunk`` every lap of dof rows is one rotation of the array, G[i, (h(i // dof) + i mod dof) mod dof] = ±1:
-RANDOMFOLD of Desai and Shrivastava ("In defense of parameter sharing for model-compression", ICLR 2024), which uses
-every entry ⌊rows/dof⌋ or ⌈rows/dof⌉ times. With ``chunk`` every run of that many rows starts at its own place,
-h(i // chunk) on [0, dof - chunk]: the ROAST mapping of the same authors, on the flat vector of weights.
+Without ``chunk`` every lap of dof rows is one rotation of the array,
+
+    G[i, (h(i // dof) + i mod dof) mod dof] = ±1.
+
+This is RANDOMFOLD of Desai and Shrivastava ("In defense of parameter sharing for
+model-compression", ICLR 2024), which uses every entry ⌊rows/dof⌋ or ⌈rows/dof⌉ times. With
+``chunk`` every run of that many rows starts at its own place, h(i // chunk) on [0, dof - chunk]:
+the ROAST mapping of the same authors, on the flat vector of weights.
 """
 
 from typing import Any, final
 
+from jaxtyping import Int
 from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
 from lincon.errors import LinconError
-from lincon.generators._single import Entries, Single
+from lincon.generators.one_nonzero import Entries, OneNonzero
 from lincon.maps.registry import register
 
 _STREAM = 20
@@ -20,12 +25,21 @@ _STREAM = 20
 
 @register
 @final
-class Fold(Single):
-    """Runs of a shared array. Cost: O(rows), nothing stored.
+class Fold(OneNonzero):
+    """Runs of a shared array, each from a hashed start: G[i, (start + i) mod dof] = ±1.
+
+    RANDOMFOLD, or ROAST with ``chunk`` (Desai and Shrivastava, ICLR 2024). Cost: O(rows).
 
     Args:
         rows, dof, seed: as every generator.
         chunk: rows of a run; None for laps of dof rows.
+
+    >>> Fold(rows=5, dof=3, seed=0).sparse().toarray()
+    array([[ 1.,  0.,  0.],
+           [ 0.,  1.,  0.],
+           [ 0.,  0., -1.],
+           [ 0.,  0., -1.],
+           [-1.,  0.,  0.]])
     """
 
     name = "fold"
@@ -39,8 +53,10 @@ class Fold(Single):
     def options(self) -> dict[str, Any]:
         return {"chunk": self.chunk}
 
-    def entries(self, rows: Tensor) -> Entries:
-        run = self.chunk or self.dof
-        starts = self.dof - self.chunk + 1 if self.chunk else self.dof
-        start = below(bits(key(self.seed, _STREAM), rows // run), starts)
-        return (start + rows % run) % self.dof, signs(bits(key(self.seed, _STREAM, 1), rows))
+    def entries(self, rows: Int[Tensor, " n"]) -> Entries:
+        run_length = self.chunk or self.dof
+        # A chunk never runs over the end of the array; a lap goes on at its beginning.
+        start_count = self.dof - self.chunk + 1 if self.chunk else self.dof
+        start = below(bits(key(self.seed, _STREAM), rows // run_length), start_count)
+        index = (start + rows % run_length) % self.dof
+        return index, signs(bits(key(self.seed, _STREAM, 1), rows))

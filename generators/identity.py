@@ -6,6 +6,7 @@ G[i, j] = 1 if i == j. Cost: a copy.
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lincon.errors import DofError
@@ -16,7 +17,12 @@ from lincon.maps.registry import register
 @register
 @final
 class Identity(Generator):
-    """Ŵ = W; rows and dof are equal, the seed means nothing."""
+    """Ŵ = W: G[i, j] = 1 if i == j. Rows and dof are equal, the seed means nothing. Cost: a copy.
+
+    >>> Identity(rows=2, dof=2).dense()
+    tensor([[1., 0.],
+            [0., 1.]], dtype=torch.float64)
+    """
 
     name = "identity"
     diagonal_gram = True
@@ -34,13 +40,13 @@ class Identity(Generator):
     def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
         return rows
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        out.copy_(free[start : start + len(out)])
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        out.copy_(prepared[start : start + len(out)])
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         out[start : start + len(grad)] += grad
 
-    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
-        return (
-            torch.ones(self.dof, dtype=torch.float64) if weights is None else weights.double().cpu()
-        )
+    def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
+        if weights is None:
+            return torch.ones(self.dof, dtype=torch.float64)
+        return weights.double().cpu()

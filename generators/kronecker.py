@@ -1,12 +1,13 @@
-"""Kronecker: G = Π (R₁ ⊗ R₂ ⊕ R₃), two dense factors of about √rows x √dof, what is left over, and a row permutation.
+"""Kronecker: G = Π (R₁ ⊗ R₂ ⊕ R₃), two dense factors of about √rows x √dof and a permutation.
 
-R₁ and R₂ are r x c with r ≈ √rows and c ≈ √dof, R₃ is the (rows - r²) x (dof - c²) corner, Π a keyed permutation of the
-rows. Entries are normal, columns of norm 1 in expectation; ``orthonormal`` makes the columns of each factor orthonormal
-by QR, and so those of G. The rounded double Kronecker projectors of Lotfi et al., "PAC-Bayes compression bounds so
-tight that they can explain generalization", NeurIPS 2022 (RDKron and RDKronQR).
+R₁ and R₂ are r x c with r ≈ √rows and c ≈ √dof, R₃ is the (rows - r²) x (dof - c²) corner, Π a
+keyed permutation of the rows. Entries are normal, columns of norm 1 in expectation; ``orthonormal``
+makes the columns of each factor orthonormal by QR, and so those of G. The rounded double Kronecker
+projectors of Lotfi et al., "PAC-Bayes compression bounds so tight that they can explain
+generalization", NeurIPS 2022 (RDKron and RDKronQR).
 
-Cost: O(√(rows dof) (√rows + √dof)) time, whatever range of rows is asked for. Kept between calls: the factors and the
-permutation.
+Cost: O(√(rows dof) (√rows + √dof)) time, whatever range of rows is asked for. Kept between calls:
+the factors and the permutation.
 """
 
 from functools import cached_property
@@ -14,24 +15,39 @@ from math import isqrt
 from typing import Any, final
 
 import torch
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lincon.counter import bits, key, normals
-from lincon.generator import Generator, chunks
+from lincon.generator import chunks
+from lincon.generators._projection import Projection
+from lincon.maps.per_device import per_device
 from lincon.maps.permutation import Permutation
 from lincon.maps.registry import register
 
 _FACTOR, _PERMUTATION = 40, 41
+ROUNDING = 2.0**-32
+"""Entries of orthonormal factors are multiples of this: further bits depend on the library."""
+
+Factors = tuple[Tensor, Tensor, Tensor]
+"""R₁ and R₂, (height, width), and R₃, the corner."""
 
 
 @register
 @final
-class Kronecker(Generator):
-    """Rounded double Kronecker projection.
+class Kronecker(Projection):
+    """Rounded double Kronecker projection: G = Π (R₁ ⊗ R₂ ⊕ R₃) (Lotfi et al., NeurIPS 2022).
+
+    Cost: O(√(rows dof) (√rows + √dof)), whatever range of rows is asked for.
 
     Args:
         rows, dof, seed: as every generator.
         orthonormal: whether GᵀG = I exactly (by QR) rather than in expectation.
+
+    >>> gram = Kronecker(rows=9, dof=4, seed=0, orthonormal=True).gram_diagonal()
+    >>> gram
+    tensor([1., 1., 1., 1.], dtype=torch.float64)
     """
 
     name = "kronecker"
@@ -42,93 +58,101 @@ class Kronecker(Generator):
         self.diagonal_gram = self.orthonormal
         self.grain = rows
         self.height, self.width = _roots(rows, dof)
-        self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
-        self._order: dict[torch.device, Tensor] = {}
 
     def options(self) -> dict[str, Any]:
         return {"orthonormal": self.orthonormal}
 
-    def energy(self, start: int, stop: int) -> float:
-        return self.dof / self.rows
-
     @cached_property
-    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """R₁, R₂ (height, width) and R₃ (what is left of rows and dof), float64 on the CPU."""
-        corner = self.rows - self.height**2, self.dof - self.width**2
-        shapes = (self.height, self.width), (self.height, self.width), corner
-        made = [self._factor(number, *shape) for number, shape in enumerate(shapes)]
-        return made[0], made[1], made[2]
+    def _factors(self) -> Factors:
+        """R₁, R₂ and R₃, float64 on the CPU."""
+        first = self._factor(0, self.height, self.width)
+        second = self._factor(1, self.height, self.width)
+        corner = self._factor(2, self.rows - self.height**2, self.dof - self.width**2)
+        return first, second, corner
 
     def _factor(self, number: int, rows: int, columns: int) -> Tensor:
-        size = rows * columns
-        drawn = [
-            normals(bits(key(self.seed, _FACTOR, number), torch.arange(a, b, device="cpu")))
-            for a, b in chunks(0, size)
-        ]
-        matrix = (
-            torch.cat(drawn).double().view(rows, columns)
-            if size
-            else torch.zeros(rows, columns, dtype=torch.float64)
-        )
-        if not self.orthonormal or not size:
-            return matrix / max(1, rows) ** 0.5
-        q, r = torch.linalg.qr(matrix)
-        q = q * torch.where(torch.diagonal(r) < 0, -1.0, 1.0).double()
-        return torch.round(q * 2**32) / 2**32  # the last bits depend on the library and its threads
-
-    def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        if (device, dtype) not in self._placed:
-            first, second, corner = (factor.to(device, dtype) for factor in self._factors)
-            self._placed[device, dtype] = first, second, corner
-        return self._placed[device, dtype]
-
-    def _permutation(self, device: torch.device) -> Tensor:
-        """Of row i: its place in the unpermuted product, (rows,) int32."""
-        if device not in self._order:
-            permutation = Permutation(self.rows, key(self.seed, _PERMUTATION))
-            parts = [
-                permutation(torch.arange(a, b, device=device)).int()
-                for a, b in chunks(0, self.rows)
+        if rows * columns == 0:
+            return torch.zeros(rows, columns, dtype=torch.float64)
+        stream = key(self.seed, _FACTOR, number)
+        entries = torch.cat(
+            [
+                normals(bits(stream, torch.arange(low, high, device="cpu")))
+                for low, high in chunks(0, rows * columns)
             ]
-            self._order[device] = torch.cat(parts)
-        return self._order[device]
+        )
+        matrix = rearrange(entries.double(), "(row column) -> row column", column=columns)
+        return _orthonormal(matrix) if self.orthonormal else matrix / rows**0.5
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        free = (
-            free.double()
-        )  # two products in a row: in float32 their last bits would depend on where memory lies
-        product = self._apply(self._on(free.device, free.dtype), free)
+    @per_device
+    def _factors_on(self, device: torch.device, dtype: torch.dtype) -> Factors:
+        first, second, corner = self._factors
+        return first.to(device, dtype), second.to(device, dtype), corner.to(device, dtype)
+
+    @per_device
+    def _permutation(self, device: torch.device) -> Int[Tensor, " rows"]:
+        """The place of each row in the unpermuted product, int32."""
+        permutation = Permutation(self.rows, key(self.seed, _PERMUTATION))
+        return torch.cat(
+            [
+                permutation(torch.arange(low, high, device=device)).int()
+                for low, high in chunks(0, self.rows)
+            ]
+        )
+
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        # Two products in a row: in float32 their last bits would depend on where memory lies.
+        free = prepared.double()
+        product = _apply(self._factors_on(free.device, free.dtype), free)
         out.copy_(product[self._permutation(out.device)[start : start + len(out)]])
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        whole = out.new_zeros(self.rows)
-        whole[self._permutation(out.device)[start : start + len(grad)]] = grad.to(out.dtype)
-        out += self._transposed(self._on(out.device, out.dtype), whole)
+        unpermuted = out.new_zeros(self.rows)
+        places = self._permutation(out.device)[start : start + len(grad)]
+        unpermuted[places] = grad.to(out.dtype)
+        out += _apply_transpose(self._factors_on(out.device, out.dtype), unpermuted)
 
-    def _apply(self, factors: tuple[Tensor, Tensor, Tensor], free: Tensor) -> Tensor:
-        first, second, corner = factors
-        square = self.width**2
-        product = first @ free[:square].view(self.width, self.width) @ second.T
-        return torch.cat([product.reshape(-1), corner @ free[square:]])
-
-    def _transposed(self, factors: tuple[Tensor, Tensor, Tensor], grad: Tensor) -> Tensor:
-        first, second, corner = factors
-        square = self.height**2
-        product = first.T @ grad[:square].view(self.height, self.height) @ second
-        return torch.cat([product.reshape(-1), corner.T @ grad[square:]])
-
-    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+    def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         if weights is None and self.orthonormal:
             return torch.ones(self.dof, dtype=torch.float64)
-        placed = torch.ones(self.rows, dtype=torch.float64)
+        unpermuted = torch.ones(self.rows, dtype=torch.float64)
         if weights is not None:
-            placed[self._permutation(placed.device)] = weights.double().cpu()
-        first, second, corner = (factor.square() for factor in self._factors)
-        return self._transposed((first, second, corner), placed)
+            unpermuted[self._permutation(unpermuted.device)] = weights.double().cpu()
+        # The squares of a Kronecker product are the product of the squares.
+        first, second, corner = self._factors
+        return _apply_transpose((first.square(), second.square(), corner.square()), unpermuted)
+
+
+def _apply(factors: Factors, free: Float[Tensor, " dof"]) -> Float[Tensor, " rows"]:
+    """(R₁ ⊗ R₂ ⊕ R₃) @ free, by (R₁ ⊗ R₂) vec(X) = vec(R₁ X R₂ᵀ)."""
+    first, second, corner = factors
+    width = first.shape[1]
+    square = free[: width**2].view(width, width)
+    product = first @ square @ second.T
+    return torch.cat([product.reshape(-1), corner @ free[width**2 :]])
+
+
+def _apply_transpose(factors: Factors, grad: Float[Tensor, " rows"]) -> Float[Tensor, " dof"]:
+    """(R₁ ⊗ R₂ ⊕ R₃)ᵀ @ grad."""
+    first, second, corner = factors
+    height = first.shape[0]
+    square = grad[: height**2].view(height, height)
+    product = first.T @ square @ second
+    return torch.cat([product.reshape(-1), corner.T @ grad[height**2 :]])
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    """Q of its QR decomposition, with signs that make R's diagonal positive, rounded."""
+    q, r = torch.linalg.qr(matrix)
+    sign = torch.where(torch.diagonal(r) < 0, -1.0, 1.0).double()
+    rounded: Tensor = torch.round(q * sign / ROUNDING) * ROUNDING
+    return rounded
 
 
 def _roots(rows: int, dof: int) -> tuple[int, int]:
-    """(height, width) of the factors: near the roots, with a corner that has rows and columns, or neither."""
+    """(height, width) of the factors, near the roots.
+
+    The corner that they leave has rows and columns, or neither.
+    """
     height, width = isqrt(rows), isqrt(dof)
     if (height**2 < rows) and width**2 == dof:
         width -= 1

@@ -1,35 +1,46 @@
-"""Mask: another generator with some of its rows zero; pruning of single weights, which the free vector outlives.
+"""Mask: another generator with some of its rows zero, which is what pruning single weights leaves.
 
-G[i, j] = m[i] H[i, j] with H the inner generator and m 0 or 1. Weights that are pruned stay zero however W is trained.
-A free number that no weight reads any more is one degree of freedom less, but not before: sparsity of Ŵ and DoF are two
-things. Cost: that of H. The file stores the mask, entropy-coded, and H by its spec.
+G[i, j] = m[i] H[i, j] with H the inner generator and m[i] 0 or 1. Weights that are pruned stay zero
+however W is trained. A free number is a degree of freedom for as long as some weight reads it: the
+sparsity of Ŵ and the DoF are two things. Cost: that of H. The file stores the mask, entropy-coded,
+and H by its spec.
 """
 
 from typing import Any, final
 
 import torch
+from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator, Segments
-from lincon.generators._around import Around
+from lincon.generators._wrapper import Wrapper, as_mask
 from lincon.generators.part import Part
+from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""The integer type of each width in bytes."""
 
 
 @register
 @final
-class Mask(Around):
-    """Another generator with some of its rows zero.
+class Mask(Wrapper):
+    """Another generator with some of its rows zero: G[i, j] = m[i] H[i, j]. Cost: that of H.
 
     Args:
         rows, dof, seed: those of ``inner``.
-        inner: a generator, or its spec.
+        inner: the generator H, or its spec.
         shown: (rows,) bool, false where a row is zero.
-        tables: of ``inner``, by their names after "inner_", where it comes as a spec.
+        tables: those of ``inner``, by their names after "inner_", if it comes as a spec.
 
     Raises:
         LinconError: rows or dof that are not those of ``inner``, or a mask of another shape.
+
+    >>> from lincon.generators import Identity
+    >>> mask = Mask.of(Identity(rows=3, dof=3), torch.tensor([True, False, True]))
+    >>> mask.unpack(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([1., 0., 3.])
     """
 
     name = "mask"
@@ -47,27 +58,19 @@ class Mask(Around):
     ) -> None:
         super().__init__(rows, dof, seed, inner, tables)
         if (self.inner.rows, self.inner.dof) != (rows, dof):
-            raise LinconError(f"mask: {self.inner!r} has not {rows} rows and {dof} dof.")
-        if not isinstance(shown, Tensor):
-            raise LinconError(
-                f"mask: shown must be a tensor of bool, got a {type(shown).__name__}."
-            )
-        if shown.shape != (rows,) or shown.dtype != torch.bool:
-            raise LinconError(
-                f"mask: shown must be bool of shape ({rows},), got {tuple(shown.shape)} {shown.dtype}."
-            )
-        self.shown = shown.detach().cpu()
+            raise LinconError(f"mask: {self.inner!r} does not have {rows} rows and {dof} dof.")
+        self.shown = as_mask("mask: shown", shown, rows)
         self.diagonal_gram = self.inner.disjoint
-        self._placed: dict[torch.device, Tensor] = {}
 
     def own_tables(self) -> dict[str, Tensor]:
         return {"shown": self.shown}
 
     @classmethod
-    def of(cls, inner: Generator, shown: Tensor) -> Generator:
-        """``inner`` with zero rows where ``shown`` is false, and where it had zero rows already; never deeper nested.
+    def of(cls, inner: Generator, shown: Bool[Tensor, " rows"]) -> Generator:
+        """``inner`` with zero rows where ``shown`` is false.
 
-        Of a part it is the same part of the masked generator.
+        Masks are never nested: of a masked generator it is the same generator under both masks, of
+        a part the same part of the masked generator.
         """
         if isinstance(inner, Mask):
             return cls.of(inner.inner, inner.shown & shown.cpu())
@@ -75,33 +78,46 @@ class Mask(Around):
             return inner.masked(cls.of, shown.cpu())
         return cls(inner.rows, inner.dof, inner.seed, inner=inner, shown=shown)
 
-    def write(self, out: Tensor, prepared: Tensor, start: int, segments: Segments = ()) -> None:
+    def write(
+        self,
+        out: Float[Tensor, " n"],
+        prepared: Float[Tensor, " prepared_dof"],
+        start: int,
+        segments: Segments = (),
+    ) -> None:
         self.inner.write(out, prepared, start, segments)
-        _bits(out).bitwise_and_(self._as_bits(out.device, start, len(out)))
+        _as_integers(out).bitwise_and_(self._all_bits(out.device)[start : start + len(out)])
 
-    def accumulate(self, out: Tensor, grad: Tensor, start: int, segments: Segments = ()) -> None:
-        shown = _bits(grad).bitwise_and(self._as_bits(grad.device, start, len(grad)))
-        self.inner.accumulate(out, shown.view(grad.dtype), start, segments)
+    def accumulate(
+        self,
+        out: Float[Tensor, " prepared_dof"],
+        grad: Float[Tensor, " n"],
+        start: int,
+        segments: Segments = (),
+    ) -> None:
+        all_bits = self._all_bits(grad.device)[start : start + len(grad)]
+        shown = _as_integers(grad).bitwise_and(all_bits).view(grad.dtype)
+        self.inner.accumulate(out, shown, start, segments)
 
-    def offset(self) -> Tensor | None:
+    def offset(self) -> Float[Tensor, " rows"] | None:
         inner = self.inner.offset()
         return None if inner is None else inner * self.shown
 
-    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+    def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         shown = self.shown.double()
-        return self.inner.gram_diagonal(
-            shown if weights is None else shown * weights.double().cpu()
-        )
+        if weights is not None:
+            shown = shown * weights.double().cpu()
+        return self.inner.gram_diagonal(shown)
 
-    def _as_bits(self, device: torch.device, start: int, length: int) -> Tensor:
-        """Of rows that are shown all bits, (length,) int8: of a product, NaN times zero would be left."""
-        if device not in self._placed:
-            self._placed[device] = -self.shown.to(device, torch.int8)
-        return self._placed[device][start : start + length]
+    @per_device
+    def _all_bits(self, device: torch.device) -> Int8[Tensor, " rows"]:
+        """All bits (-1) of rows that are shown, none (0) of the others.
+
+        The mask is applied to bits because a product with zero would leave NaN where it was.
+        """
+        return -self.shown.to(device, torch.int8)
 
 
-def _bits(values: Tensor) -> Tensor:
+def _as_integers(values: Tensor) -> Tensor:
     """The same memory as integers."""
-    return values.view(
-        {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize]
-    )
+    return values.view(_INTEGERS[values.itemsize])

@@ -1,7 +1,8 @@
-"""Matrix: any G that the user brings, as a torch tensor, a NumPy array, a scipy sparse matrix or a LinearOperator.
+"""Matrix: any G that the user brings.
 
-No seed can rebuild it, so it is stored in the model's file: dense, or as the three arrays of CSR. A LinearOperator
-is applied to the unit vectors once and kept as CSR. Cost: that of the product.
+It may be a torch tensor, a NumPy array, a scipy sparse matrix or a LinearOperator. No seed can
+rebuild it, so it is stored in the model's file: dense, or as the three arrays of CSR. A
+LinearOperator is applied to the unit vectors once and kept as CSR. Cost: that of the product.
 """
 
 from typing import Any, final
@@ -9,25 +10,42 @@ from typing import Any, final
 import numpy as np
 import scipy
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator
-from lincon.generators._single import add_at
+from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+from lincon.maps.scatter import add_at
 
-Entries = Any  # Tensor | ndarray | scipy sparse array or matrix | LinearOperator; scipy.sparse is not imported yet
+Entries = Any
+"""A tensor, array, scipy sparse matrix or LinearOperator; `scipy.sparse` is not imported yet."""
+
+Csr = tuple[Int[Tensor, " rows"], Int[Tensor, " nonzeros"], Float[Tensor, " nonzeros"]]
+"""Nonzeros row by row: how many each row has, their columns and their values."""
 
 
 @register
 @final
 class Matrix(Generator):
-    """A G given by its entries.
+    """A G given by its entries: G[i, j] = matrix[i, j].
+
+    Cost: O(rows dof), or O(nonzeros) of a sparse one.
 
     Args:
         rows, dof, seed: the shape must be that of the matrix; the seed means nothing.
-        matrix: (rows, dof), real and finite. Copied, kept in its own precision (float32 or float64).
+        matrix: (rows, dof), real and finite. It is copied, and kept in its own precision (float32
+            or float64).
         indptr, indices, values: the same as CSR arrays; this is how a file holds a sparse one.
+
+    Raises:
+        LinconError: neither of them, another shape, inconsistent arrays, or an entry that is not
+            finite.
+
+    >>> matrix = Matrix(rows=3, dof=2, matrix=[[1, 0], [1, 1], [0, 1]])
+    >>> matrix.unpack(torch.tensor([1.0, 2.0]))
+    tensor([1., 3., 2.])
     """
 
     name = "matrix"
@@ -53,40 +71,39 @@ class Matrix(Generator):
             raise LinconError(
                 "matrix: give matrix=, a tensor, array, scipy sparse matrix or LinearOperator."
             )
-        self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     @classmethod
     def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
-        return (
-            int(np.shape(options["matrix"])[1])
-            if "matrix" in options
-            else super().default_dof(rows, options)
-        )
+        if "matrix" in options:
+            return int(np.shape(options["matrix"])[1])
+        return super().default_dof(rows, options)
 
     def tables(self) -> dict[str, Tensor]:
         return self._tables
 
-    def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """The tables on a device, entries in ``dtype``: (matrix,) or (lengths of rows, indices, values)."""
-        if (device, dtype) not in self._cache:
-            if "matrix" in self._tables:
-                self._cache[device, dtype] = (self._tables["matrix"].to(device, dtype),)
-            else:
-                lengths, indices = self._tables["indptr"].diff(), self._tables["indices"]
-                values = self._tables["values"].to(device, dtype)
-                self._cache[device, dtype] = lengths.to(device), indices.to(device), values
-        return self._cache[device, dtype]
+    @property
+    def _is_dense(self) -> bool:
+        return "matrix" in self._tables
 
-    def _nonzeros(self, start: int, stop: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Lengths of rows [start, stop), and the indices and values of their nonzeros."""
-        lengths, indices, values = self._on(like.device, like.dtype)
+    @per_device
+    def _dense_on(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "rows dof"]:
+        return self._tables["matrix"].to(device, dtype)
+
+    @per_device
+    def _sparse_on(self, device: torch.device, dtype: torch.dtype) -> Csr:
+        lengths, indices = self._tables["indptr"].diff(), self._tables["indices"]
+        return lengths.to(device), indices.to(device), self._tables["values"].to(device, dtype)
+
+    def _nonzeros(self, start: int, stop: int, like: Tensor) -> Csr:
+        """The nonzeros of rows [start, stop), with the device and dtype of ``like``."""
+        lengths, indices, values = self._sparse_on(like.device, like.dtype)
         low, high = int(self._tables["indptr"][start]), int(self._tables["indptr"][stop])
         return lengths[start:stop], indices[low:high], values[low:high]
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        free = free.to(torch.promote_types(out.dtype, torch.float32))
-        if "matrix" in self._tables:
-            (matrix,) = self._on(free.device, free.dtype)
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        free = prepared.to(torch.promote_types(out.dtype, torch.float32))
+        if self._is_dense:
+            matrix = self._dense_on(free.device, free.dtype)
             out.copy_(matrix[start : start + len(out)] @ free)
         else:
             lengths, indices, values = self._nonzeros(start, start + len(out), free)
@@ -94,14 +111,14 @@ class Matrix(Generator):
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         grad = grad.to(out.dtype)
-        if "matrix" in self._tables:
-            (matrix,) = self._on(out.device, out.dtype)
+        if self._is_dense:
+            matrix = self._dense_on(out.device, out.dtype)
             out += grad @ matrix[start : start + len(grad)]
         else:
             lengths, indices, values = self._nonzeros(start, start + len(grad), out)
             add_at(out, indices, values * grad.repeat_interleave(lengths))
 
-    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+    def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         csr = _to_scipy(self._tables, (self.rows, self.dof))
         scale = np.ones(self.rows) if weights is None else weights.double().cpu().numpy()
         return torch.from_numpy(np.asarray(csr.multiply(csr).T @ scale, np.float64))
@@ -111,12 +128,12 @@ def _to_scipy(tables: dict[str, Tensor], shape: tuple[int, int]) -> "scipy.spars
     """The tables as a scipy CSR array, float64."""
     if "matrix" in tables:
         return scipy.sparse.csr_array(tables["matrix"].double().numpy())
-    parts = tables["values"].double().numpy(), tables["indices"].numpy(), tables["indptr"].numpy()
-    return scipy.sparse.csr_array(parts, shape=shape)
+    values, indices, indptr = (tables[name].numpy() for name in ("values", "indices", "indptr"))
+    return scipy.sparse.csr_array((values.astype(np.float64), indices, indptr), shape=shape)
 
 
 def from_scipy(matrix: Any) -> dict[str, Tensor]:
-    """CSR tables of a scipy sparse matrix, indices sorted and duplicates summed."""
+    """CSR tables of a scipy sparse matrix: indices sorted, duplicates summed."""
     csr = scipy.sparse.csr_array(matrix, copy=True)
     csr.sum_duplicates()
     values = csr.data if csr.data.dtype in (np.float32, np.float64) else csr.data.astype(np.float64)
@@ -130,10 +147,11 @@ def from_scipy(matrix: Any) -> dict[str, Tensor]:
 def _check_csr(
     rows: int, dof: int, indptr: Tensor, indices: Tensor, values: Tensor
 ) -> dict[str, Tensor]:
-    """The three arrays as tables, refused unless they are a valid (rows, dof) CSR matrix with finite values."""
-    integer = indptr.dtype == indices.dtype == torch.int64
+    """The three arrays as tables; LinconError unless they are a valid CSR matrix, and finite."""
+    integers = indptr.dtype == indices.dtype == torch.int64
+    floats = values.dtype in (torch.float32, torch.float64)
     shapes = indptr.shape == (rows + 1,) and indices.shape == values.shape == (values.numel(),)
-    if not (integer and shapes and values.dtype in (torch.float32, torch.float64)):
+    if not (integers and floats and shapes):
         raise LinconError(
             f"matrix: indptr, indices, values are not the CSR arrays of a {rows} x {dof} matrix."
         )
@@ -148,6 +166,7 @@ def _check_csr(
 
 
 def _tables(matrix: Entries, rows: int, dof: int) -> dict[str, Tensor]:
+    """What a user brings as tables: dense, or the three arrays of CSR."""
     if isinstance(matrix, list | tuple):
         matrix = np.asarray(matrix, np.float64)
     if tuple(matrix.shape) != (rows, dof):
@@ -156,17 +175,14 @@ def _tables(matrix: Entries, rows: int, dof: int) -> dict[str, Tensor]:
             "(rows: the generated weights; dof: give the matrix's width)."
         )
     if isinstance(matrix, scipy.sparse.linalg.LinearOperator):
-        matrix = scipy.sparse.hstack(
-            [scipy.sparse.csc_array(matrix @ e[:, None]) for e in np.eye(dof)]
-        )
+        columns = [scipy.sparse.csc_array(matrix @ e[:, None]) for e in np.eye(dof)]
+        matrix = scipy.sparse.hstack(columns)
     if isinstance(matrix, Tensor) and matrix.layout != torch.strided:
         coo = matrix.detach().cpu().to_sparse_coo().coalesce()
-        matrix = scipy.sparse.coo_array(
-            (coo.values().numpy(), coo.indices().numpy()), shape=(rows, dof)
-        )
+        entries = coo.values().numpy(), coo.indices().numpy()
+        matrix = scipy.sparse.coo_array(entries, shape=(rows, dof))
     if scipy.sparse.issparse(matrix):
-        tables = from_scipy(matrix)
-        return _check_csr(rows, dof, **tables)
+        return _check_csr(rows, dof, **from_scipy(matrix))
     dense = torch.as_tensor(matrix).detach().cpu().clone()
     if dense.dtype not in (torch.float32, torch.float64):
         dense = dense.double()

@@ -1,22 +1,28 @@
 """Sparse: a very sparse random projection of density about 1/√rows, columns of unit norm.
 
-The rows are cut into c = ⌈√rows⌉ strata of equal height; column j has one nonzero ±1/√c in each stratum, at a place
-drawn uniformly. So the density is that of Li, Hastie and Church ("Very sparse random projections", KDD 2006), every
-column has norm 1 exactly, and a range of rows touches only the strata it crosses.
+The rows are cut into c = ⌈√rows⌉ strata of equal height; column j has one nonzero ±1/√c in each
+stratum, at a place drawn uniformly. So the density is that of Li, Hastie and Church ("Very sparse
+random projections", KDD 2006), every column has norm 1 exactly, and a range of rows touches only
+the strata it crosses.
 
-Cost: O(dof √rows) per unpack or adjoint, in either direction a gather or an addition in a fixed order.
+Cost: O(dof √rows) per unpack or adjoint, in either direction a gather or an addition in a fixed
+order.
 """
 
 from math import ceil, isqrt
 from typing import final
 
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
-from lincon.generator import CHUNK, Generator, chunks
-from lincon.generators._single import add_at
+from lincon.generator import CHUNK, chunks
+from lincon.generators._projection import Projection
+from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+from lincon.maps.scatter import add_at
 
 _STREAM = 4
 CACHE_BYTES = 64 << 20
@@ -25,19 +31,27 @@ CACHE_BYTES = 64 << 20
 
 @register
 @final
-class Sparse(Generator):
-    """Very sparse random projection with unit-norm columns."""
+class Sparse(Projection):
+    """Very sparse random projection with unit-norm columns (Li, Hastie and Church, KDD 2006).
+
+    G[i, j] = ±1/√c for one row i of each of c = ⌈√rows⌉ strata of rows, else 0. Cost: O(dof √rows).
+
+    >>> Sparse(rows=4, dof=3, seed=0).sparse().toarray()
+    array([[ 0.70710678,  0.70710678, -0.70710678],
+           [ 0.        ,  0.        ,  0.        ],
+           [ 0.        ,  0.        ,  0.        ],
+           [ 0.70710678,  0.70710678, -0.70710678]])
+    """
 
     name = "sparse"
 
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         super().__init__(rows, dof, seed)
         self.strata = isqrt(rows - 1) + 1
-        self._cache: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def _draw(self, low: int, high: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows and signs of the nonzeros in strata [low, high): two tensors (high - low, dof)."""
-        stratum = torch.arange(low, high, device=device)[:, None]
+        stratum = rearrange(torch.arange(low, high, device=device), "stratum -> stratum 1")
         column = torch.arange(self.dof, device=device)
         random = bits(key(self.seed, _STREAM), stratum * self.dof + column)
         first = stratum * self.rows // self.strata
@@ -45,16 +59,20 @@ class Sparse(Generator):
         return first + below(random, height), signs(random)
 
     def _nonzeros(self, low: int, high: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What `_draw` returns, from the table of all if that is not too large to be kept."""
         if self.strata * self.dof * 5 > CACHE_BYTES:
             return self._draw(low, high, device)
-        if device not in self._cache:
-            parts = [self._draw(a, b, device) for a, b in self._blocks(0, self.strata)]
-            self._cache[device] = (
-                torch.cat([r.to(torch.int32) for r, _ in parts]),
-                torch.cat([s for _, s in parts]),
-            )
-        rows, sign = self._cache[device]
+        rows, sign = self._all_nonzeros(device)
         return rows[low:high], sign[low:high]
+
+    @per_device
+    def _all_nonzeros(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        rows, sign = [], []
+        for low, high in self._blocks(0, self.strata):
+            block_rows, block_sign = self._draw(low, high, device)
+            rows.append(block_rows.to(torch.int32))
+            sign.append(block_sign)
+        return torch.cat(rows), torch.cat(sign)
 
     def _blocks(self, low: int, high: int) -> list[tuple[int, int]]:
         return list(chunks(low, high, max(1, CHUNK // self.dof)))
@@ -65,11 +83,10 @@ class Sparse(Generator):
         high = ceil(stop * self.strata / self.rows)
         return max(0, low - 1), min(self.strata, high + 1)
 
-    def _write(self, out: Tensor, free: Tensor, start: int) -> None:
-        wide = torch.zeros(
-            len(out), dtype=torch.promote_types(out.dtype, torch.float32), device=out.device
-        )
-        scaled = free.to(wide.dtype) / self.strata**0.5
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        dtype = torch.promote_types(out.dtype, torch.float32)
+        wide = torch.zeros(len(out), dtype=dtype, device=out.device)
+        scaled = prepared.to(dtype) / self.strata**0.5
         for low, high in self._blocks(*self._touched(start, start + len(out))):
             rows, sign = self._nonzeros(low, high, out.device)
             rows, values = rows.reshape(-1) - start, (scaled * sign).reshape(-1)
@@ -80,18 +97,16 @@ class Sparse(Generator):
         out.copy_(wide)
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        outside = len(grad)
         padded = torch.cat([grad.to(out.dtype), grad.new_zeros(1, dtype=out.dtype)])
         for low, high in self._blocks(*self._touched(start, start + len(grad))):
             rows, sign = self._nonzeros(low, high, out.device)
-            local = rows - start
+            rows = rows - start
             if start or len(grad) < self.rows:
-                local = torch.where((local >= 0) & (local < len(grad)), local, len(grad))
-            out += (padded[local] * sign).sum(0) / self.strata**0.5
+                rows = torch.where((rows >= 0) & (rows < len(grad)), rows, outside)
+            out += (padded[rows] * sign).sum(0) / self.strata**0.5
 
-    def energy(self, start: int, stop: int) -> float:
-        return self.dof / self.rows
-
-    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+    def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         if weights is None:
             return torch.ones(self.dof, dtype=torch.float64)
         total = torch.zeros(self.dof, dtype=torch.float64)

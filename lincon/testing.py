@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lincon.counter import bits, key, shift_right
@@ -18,23 +19,32 @@ TOLERANCE = 1e-9
 
 
 def check_generator(generator: Generator) -> None:
-    """Check every law of a (small) generator against its dense G in float64; AssertionError names the one broken.
+    """Check every law of a (small) generator against its dense G in float64.
 
-    Laws: linear, adjoint, sliceable, deterministic, gradients of both directions, projection is least squares and a
-    left inverse where G has full column rank, gram is diag(GᵀG), spec (and pickle) round trip, no global random
-    state touched, copies are the object itself, float32 agrees with float64.
+    Raises AssertionError, which names the law that is broken.
+
+    Laws: linear, adjoint, sliceable, deterministic, gradients of both directions, projection is
+    least squares and a left inverse where G has full column rank, gram is diag(GᵀG), spec (and
+    pickle) round trip, no global random state touched, copies are the object itself, float32 agrees
+    with float64.
+
+    >>> from lincon.generators import Hash
+    >>> check_generator(Hash(rows=20, dof=4))
     """
     with torch.random.fork_rng():
         torch.manual_seed(7)
         np.random.seed(7)
-        before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
+        torch_state, numpy_state = torch.get_rng_state(), _numpy_state()
         _check(generator)
-        assert torch.equal(torch.get_rng_state(), before[0]), (
+        assert torch.equal(torch.get_rng_state(), torch_state), (
             "torch's global random state was moved"
         )
-        assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before[1]), (
-            "NumPy's global random state was moved"
-        )
+        assert np.array_equal(_numpy_state(), numpy_state), "NumPy's global random state was moved"
+
+
+def _numpy_state() -> np.ndarray:
+    state: np.ndarray = np.random.get_state(legacy=False)["state"]["key"].copy()
+    return state
 
 
 def _check(g: Generator) -> None:
@@ -43,24 +53,16 @@ def _check(g: Generator) -> None:
     grad = values(g.rows, 3)
     _same(g.unpack(free), dense @ free, "unpack is not G @ free")
     _same(g.adjoint(grad), dense.T @ grad, "adjoint is not G.T @ grad")
-    _same(
-        g.unpack(2 * free - 3 * other),
-        2 * g.unpack(free) - 3 * g.unpack(other),
-        "unpack is not linear",
-    )
-    _same(
-        (g.unpack(free) @ grad)[None], (free @ g.adjoint(grad))[None], "<G w, g> is not <w, Gᵀ g>"
-    )
+    combined = 2 * g.unpack(free) - 3 * g.unpack(other)
+    _same(g.unpack(2 * free - 3 * other), combined, "unpack is not linear")
+    _same(g.unpack(free) @ grad, free @ g.adjoint(grad), "<G w, g> is not <w, Gᵀ g>")
     _check_slices(g, free, grad)
     _check_autograd(g, dense, free, grad)
     _check_projection(g, dense, grad)
-    _same(g.gram_diagonal(), (dense * dense).sum(0), "gram_diagonal is not diag(GᵀG)")
+    squares = dense * dense
+    _same(g.gram_diagonal(), squares.sum(0), "gram_diagonal is not diag(GᵀG)")
     weights = values(g.rows, 5).square()
-    _same(
-        g.gram_diagonal(weights),
-        (dense * dense * weights[:, None]).sum(0),
-        "weighted gram_diagonal is wrong",
-    )
+    _same(g.gram_diagonal(weights), weights @ squares, "weighted gram_diagonal is wrong")
     _same(torch.from_numpy(g.sparse().toarray()), dense, "sparse() is not G")
     _check_value(g, free)
     narrow = g.unpack(free.float())
@@ -71,21 +73,17 @@ def _check(g: Generator) -> None:
 def _check_slices(g: Generator, free: Tensor, grad: Tensor) -> None:
     whole = g.unpack(free)
     cuts = sorted({0, 1, g.rows // 3, g.rows - 1, g.rows})
-    parts = list(pairwise(cuts))
-    _same(
-        torch.cat([g.unpack(free, a, b) for a, b in parts]),
-        whole,
-        "unpack of slices is not a slice of unpack",
-    )
-    total = sum(
-        (g.adjoint(grad[a:b], a, b) for a, b in parts), torch.zeros(g.dof, dtype=torch.float64)
-    )
+    unpacked, total = [], torch.zeros(g.dof, dtype=torch.float64)
+    for start, stop in pairwise(cuts):
+        unpacked.append(g.unpack(free, start, stop))
+        total += g.adjoint(grad[start:stop], start, stop)
+    _same(torch.cat(unpacked), whole, "unpack of slices is not a slice of unpack")
     _same(total, g.adjoint(grad), "adjoints of slices do not add up")
-    there = values(g.prepared_dof, 6)
-    sums = there.clone()
-    g.accumulate(sums, grad[: g.rows // 2], 0)
-    g.accumulate(sums, grad[g.rows // 2 :], g.rows // 2)
-    _same(g.prepare_adjoint(sums - there), total, "_accumulate does not add to what is there")
+    initial, half = values(g.prepared_dof, 6), g.rows // 2
+    sums = initial.clone()
+    g.accumulate(sums, grad[:half], 0)
+    g.accumulate(sums, grad[half:], half)
+    _same(g.prepare_adjoint(sums - initial), total, "_accumulate does not add to what is there")
     out = torch.empty(g.rows, dtype=torch.float64)
     assert g.unpack(free, out=out) is out and torch.equal(out, whole), "unpack(out=) differs"
     assert torch.equal(g.unpack(free), whole), "unpack is not the same twice"
@@ -95,53 +93,55 @@ def _check_slices(g: Generator, free: Tensor, grad: Tensor) -> None:
 def _check_autograd(g: Generator, dense: Tensor, free: Tensor, grad: Tensor) -> None:
     leaf = free.clone().requires_grad_()
     (first,) = torch.autograd.grad(g.unpack(leaf).square() @ grad, leaf, create_graph=True)
-    _same(
-        first.detach(),
-        dense.T @ (2 * (dense @ free) * grad),
-        "the gradient of unpack is not its adjoint",
-    )
+    expected_first = dense.T @ (2 * (dense @ free) * grad)
+    _same(first.detach(), expected_first, "the gradient of unpack is not its adjoint")
     (second,) = torch.autograd.grad(first.sum(), leaf)
-    expected = dense.T @ (2 * grad * (dense @ torch.ones_like(free)))
-    _same(second, expected, "the second derivative of unpack is wrong")
+    expected_second = dense.T @ (2 * grad * (dense @ torch.ones_like(free)))
+    _same(second, expected_second, "the second derivative of unpack is wrong")
 
 
 def _check_projection(g: Generator, dense: Tensor, target: Tensor) -> None:
-    # `project` is that of Ŵ = G W + offset.
-    shift = g.offset()
-    shift = torch.zeros_like(target) if shift is None else shift
-    solution = torch.linalg.lstsq(dense, (target - shift)[:, None], driver="gelsd").solution[:, 0]
-    best = (dense @ solution - (target - shift)).norm()
-    reached = (dense @ g.project(target) - (target - shift)).norm()
-    assert reached <= best * (1 + 1e-6) + 1e-6 * target.norm(), (
+    # `project` is that of Ŵ = W₀ + G W.
+    w0 = g.offset()
+    w0 = torch.zeros_like(target) if w0 is None else w0
+    shifted = target - w0
+    solution = torch.linalg.lstsq(dense, shifted[:, None], driver="gelsd").solution[:, 0]
+    least = (dense @ solution - shifted).norm()
+    residual = (dense @ g.project(target) - shifted).norm()
+    assert residual <= least * (1 + 1e-6) + 1e-6 * target.norm(), (
         "project is not the least-squares fit"
     )
     if int(torch.linalg.matrix_rank(dense)) == g.dof:
         free = values(g.dof, 4)
-        _same(g.project(dense @ free + shift), free, "project is not a left inverse", 1e-5)
+        _same(g.project(dense @ free + w0), free, "project is not a left inverse", 1e-5)
 
 
 def _check_value(g: Generator, free: Tensor) -> None:
     spec = json.loads(json.dumps(g.spec()))
-    again = build(spec, g.tables()) if g.name != "scaled" else g
-    for copy, how in ((again, "spec"), (pickle.loads(pickle.dumps(g)), "pickle")):
-        assert copy == g and hash(copy) == hash(g), (
-            f"a generator rebuilt from its {how} is not equal"
-        )
-        assert torch.equal(copy.unpack(free), g.unpack(free)), (
-            f"a generator rebuilt from its {how} is another map"
-        )
-        assert copy.fingerprint() == g.fingerprint(), (
-            f"a generator rebuilt from its {how} has another fingerprint"
-        )
+    rebuilt = build(spec, g.tables()) if g.name != "scaled" else g  # scaled is not registered
+    for copy, source in ((rebuilt, "spec"), (pickle.loads(pickle.dumps(g)), "pickle")):
+        from_source = f"a generator rebuilt from its {source}"
+        assert copy == g and hash(copy) == hash(g), f"{from_source} is not equal"
+        assert torch.equal(copy.unpack(free), g.unpack(free)), f"{from_source} is another map"
+        assert copy.fingerprint() == g.fingerprint(), f"{from_source} has another fingerprint"
     assert deepcopy(g) is g, "a copy of a generator must be itself: it is a value"
 
 
-def values(n: int, stream: int) -> Tensor:
-    """(n,) float64 in [-1, 1), from the counter: no global random state is used."""
+def values(n: int, stream: int) -> Float64[Tensor, " {n}"]:
+    """Numbers in [-1, 1), from the counter: no global random state is used.
+
+    >>> values(2, stream=0)
+    tensor([ 0.6519, -0.9394], dtype=torch.float64)
+    """
     return shift_right(bits(key(0, 900, stream), torch.arange(n)), 32).double() / 2**31 - 1
 
 
-def _same(left: Tensor, right: Tensor, law: str, tolerance: float = TOLERANCE) -> None:
+def _same(
+    left: Float[Tensor, "*shape"],
+    right: Float[Tensor, "*other"],
+    law: str,
+    tolerance: float = TOLERANCE,
+) -> None:
     gap = float((left - right).abs().max()) if left.shape == right.shape else float("inf")
     allowed = tolerance * max(1.0, float(right.abs().max()))
     assert gap <= allowed, f"{law}: differs by {gap:.3g}, allowed {allowed:.3g}"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from hypothesis import strategies as st
 
 import lincon
@@ -38,56 +39,76 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "part": [{}, {"of": "dense"}, {"of": "codebook", "fewer_rows": True}, {"fewer_rows": True}],
 }
 
-
 GIVEN = {"lego", "mask", "matrix", "nullspace", "part"}
-"""Generators that are made of more than rows, dof and seed."""
+"""Generators that are given to `constrain` ready-made: weights and options do not make them."""
 
 
 def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) -> lincon.Generator:
-    """An example with about the given size: what a scheme cannot have is brought to what it can."""
-    if name == "matrix":
-        return Matrix(rows, dof, seed, matrix=values(rows * dof, seed % 97).view(rows, dof))
-    if name == "codebook":
-        return Codebook.fit(values(rows, seed % 97), dof)
-    if name == "lego":
-        fan, legos = 1 + seed % 3, max(1, dof // 3)
-        splits, outputs = 1 + seed % 2, -(-rows // (fan * (1 + seed % 2)))
-        select = (
-            (bits(key(7, seed % 97), torch.arange(splits * outputs)) % legos)
-            .abs()
-            .view(splits, outputs)
-        )
-        return Lego(
-            select.numel() * fan,
-            legos * fan,
-            select=select,
-            coefficient=values(select.numel(), 3).view_as(select),
-        )
-    if name == "nullspace":
-        size = 1 + seed % 3
-        groups = -(-rows // size)
-        equalities = tied(groups, size)
-        return Nullspace(
-            groups * size,
-            None,
-            equalities=equalities,
-            values=values(equalities.shape[0], 7).numpy(),
-        )
-    if name == "mask":
-        inner = make(str(options.get("of", "ring")), rows, dof, seed, {})
-        return Mask.of(inner, _kept(inner.rows, seed % 7 % inner.rows))
-    if name == "part":
-        more = 1 + seed % 5 if options.get("fewer_rows") else 0
-        inner = make(str(options.get("of", "ring")), rows + more, dof + 1 + seed % 3, seed, {})
-        kept = None if not more else _kept(inner.rows, more)
-        return Part.of(inner, _kept(inner.dof, min(1 + seed % 3, inner.dof - 1)), kept)
+    """An example with about the given size, or the nearest that the scheme can have."""
+    if name in MAKERS:
+        return MAKERS[name](rows, dof, seed, options)
     cls = get(name)
     if name == "identity":
         dof = rows
     if not cls.allows_unused:
         dof = min(dof, rows)
-    options = {o: min(v, dof) if o in ("tile", "chunk") else v for o, v in options.items()}  # type: ignore[call-overload]
+    for option in ("tile", "chunk"):
+        if isinstance(size := options.get(option), int):
+            options = {**options, option: min(size, dof)}
     return cls(rows, dof, seed, **options)
+
+
+def _matrix(rows: int, dof: int, seed: int, options: dict[str, object]) -> Matrix:
+    entries = values(rows * dof, seed % 97)
+    return Matrix(
+        rows, dof, seed, matrix=rearrange(entries, "(row column) -> row column", row=rows)
+    )
+
+
+def _codebook(rows: int, dof: int, seed: int, options: dict[str, object]) -> Codebook:
+    return Codebook.fit(values(rows, seed % 97), dof)
+
+
+def _lego(rows: int, dof: int, seed: int, options: dict[str, object]) -> Lego:
+    fan, splits, legos = 1 + seed % 3, 1 + seed % 2, max(1, dof // 3)
+    outputs = -(-rows // (fan * splits))
+    random = bits(key(7, seed % 97), torch.arange(splits * outputs))
+    select = rearrange((random % legos).abs(), "(split out) -> split out", split=splits)
+    coefficient = values(select.numel(), 3).view_as(select)
+    return Lego(select.numel() * fan, legos * fan, select=select, coefficient=coefficient)
+
+
+def _nullspace(rows: int, dof: int, seed: int, options: dict[str, object]) -> Nullspace:
+    size = 1 + seed % 3
+    groups = -(-rows // size)
+    equalities = tied(groups, size)
+    b = values(equalities.shape[0], 7).numpy()
+    return Nullspace(groups * size, None, equalities=equalities, values=b)
+
+
+def _mask(rows: int, dof: int, seed: int, options: dict[str, object]) -> lincon.Generator:
+    inner = make(str(options.get("of", "ring")), rows, dof, seed, {})
+    return Mask.of(inner, _kept(inner.rows, seed % 7 % inner.rows))
+
+
+def _part(rows: int, dof: int, seed: int, options: dict[str, object]) -> Part:
+    dropped_rows = 1 + seed % 5 if options.get("fewer_rows") else 0
+    dropped_columns = 1 + seed % 3
+    inner_name = str(options.get("of", "ring"))
+    inner = make(inner_name, rows + dropped_rows, dof + dropped_columns, seed, {})
+    kept_rows = _kept(inner.rows, dropped_rows) if dropped_rows else None
+    return Part.of(inner, _kept(inner.dof, min(dropped_columns, inner.dof - 1)), kept_rows)
+
+
+MAKERS: dict[str, Callable[[int, int, int, dict[str, object]], lincon.Generator]] = {
+    "matrix": _matrix,
+    "codebook": _codebook,
+    "lego": _lego,
+    "nullspace": _nullspace,
+    "mask": _mask,
+    "part": _part,
+}
+"""The makers of examples of generators that are made of more than rows, dof and seed."""
 
 
 def _kept(length: int, dropped: int) -> torch.Tensor:
@@ -115,3 +136,8 @@ def examples() -> list[lincon.Generator]:
 def integers(n: int, stream: int) -> torch.Tensor:
     """(n,) float64 with small integer values: sums of them are exact."""
     return (bits(key(1, stream), torch.arange(n)) & 15).double() - 7
+
+
+def tables_of(generator: lincon.Generator) -> list[object]:
+    """The tables that a generator keeps between calls."""
+    return list(vars(generator).get("_per_device", {}).values())

@@ -10,7 +10,7 @@ from torch import nn
 import lincon
 from lincon.counter import key
 from lincon.generators import Dense, Ring
-from lincon.generators._single import Single
+from lincon.generators.one_nonzero import OneNonzero
 from tests.models import Raw, convnet, images
 from tests.resealed import resealed
 
@@ -98,7 +98,7 @@ def test_an_owner_that_is_in_a_model_twice_is_saved_and_loaded(tmp_path):
 
 
 def test_an_unregistered_generator_is_refused_when_saving(tmp_path):
-    class Mine(Single):
+    class Mine(OneNonzero):
         name = "mine"
 
         def entries(self, rows):

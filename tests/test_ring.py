@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lincon.generators import Hash, Random, Ring, build
-from lincon.generators._single import Single
+from lincon.generators.one_nonzero import OneNonzero
+from tests.cases import tables_of
 
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
 ORDERS = st.sampled_from(
@@ -144,9 +145,9 @@ def test_the_fast_path_is_taken_and_equals_the_reference_bit_for_bit(
         (rows // dof // 2 * dof, rows),
     ]
     single = []
-    reference = Single._write
+    reference = OneNonzero._write
     monkeypatch.setattr(
-        Single,
+        OneNonzero,
         "_write",
         lambda self, out, *args: (single.append(len(out)), reference(self, out, *args)),
     )
@@ -158,7 +159,7 @@ def test_the_fast_path_is_taken_and_equals_the_reference_bit_for_bit(
         assert ring.order == "deck" or not single
         grad = torch.randn(stop - start, dtype=torch.float64)
         total = torch.zeros(dof, dtype=torch.float64)
-        Single._accumulate(ring, total, grad, start)
+        OneNonzero._accumulate(ring, total, grad, start)
         torch.testing.assert_close(ring.adjoint(grad, start, stop), total, rtol=1e-12, atol=1e-12)
         # In float32 each sum of n terms is off by at most n roundings of its largest partial sum.
         narrow, bound = ring.adjoint(grad.float(), start, stop), (rows / dof + 1) * 2**-23
@@ -171,7 +172,7 @@ def ring_magnitude(ring: Ring, grad: torch.Tensor, start: int) -> torch.Tensor:
     """Sum of |grad| over the rows of each entry."""
     total = torch.zeros(ring.dof, dtype=torch.float64)
     unsigned = Ring(ring.rows, ring.dof, ring.seed, **{**ring.options(), "sign": False})
-    Single._accumulate(unsigned, total, grad.abs(), start)
+    OneNonzero._accumulate(unsigned, total, grad.abs(), start)
     return total
 
 
@@ -189,12 +190,12 @@ def test_what_is_resident_is_below_one_percent_of_the_weights():
     for dof in (46_080, 2_359_296, 11_160_576):
         ring = Ring(rows, dof)
         ring.unpack(torch.zeros(dof), 0, 1 << 20)
-        (cycle,) = ring._cycles.values()
-        held = sum(t.numel() * t.element_size() for t in (cycle.index, cycle.signs))
+        (cycle,) = tables_of(ring)
+        held = sum(t.numel() * t.element_size() for t in cycle)
         assert held < 0.01 * 4 * rows
     hashed = Hash(rows, 46_080)
     hashed.unpack(torch.zeros(46_080), 0, 1 << 16)
-    assert not hashed._tables
+    assert not tables_of(hashed)
 
 
 def test_hash_and_random_leave_entries_unused_and_ring_does_not():

@@ -1,14 +1,16 @@
 """Keyed bijections of [0, n) that are computed, not stored, in both directions.
 
-A number is written as left * b + right with left < a, right < b = 2**h near sqrt(n) and n <= a * b, and goes through
-rounds of an alternating Feistel network with modular addition: left += F(right) mod a, then right += F(left) mod b
-(Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Results in [n, a * b) walk on through the
-network until they fall below n; since a * b < n + b, that happens to about one in sqrt(n).
+A number is written as left * b + right with left < a, right < b = 2**h near sqrt(n) and n <= a * b,
+and goes through rounds of an alternating Feistel network with modular addition: left += F(right)
+mod a, then right += F(left) mod b (Black and Rogaway, "Ciphers with arbitrary finite domains",
+2002). Results in [n, a * b) go through the network again until they fall below n. Since
+a * b < n + b, that happens to about one in sqrt(n).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jaxtyping import Int
 from torch import Tensor
 
 from lincon.counter import below, bits, key
@@ -18,21 +20,30 @@ ROUNDS = 6
 
 @dataclass(frozen=True)
 class Permutation:
-    """The bijection of [0, size) that belongs to a key; ``size`` < 2**62."""
+    """The bijection of [0, size) that belongs to a key; ``size`` < 2**62.
+
+    >>> import torch
+    >>> permutation = Permutation(size=5, key=7)
+    >>> permutation(torch.arange(5))
+    tensor([1, 4, 0, 3, 2])
+    >>> permutation.inverse(permutation(torch.arange(5)))
+    tensor([0, 1, 2, 3, 4])
+    """
 
     size: int
     key: int
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Images of ``x``, int64 of any shape with values in [0, size)."""
+    def __call__(self, x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        """Images of ``x``, int64 with values in [0, size)."""
         return self._walk(x, self._forward)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         """The x with ``self(x) == y``."""
         return self._walk(y, self._backward)
 
     @property
     def _radix(self) -> tuple[int, int, int]:
+        """a, b and h of the module's docstring."""
         h = (self.size - 1).bit_length() // 2
         return -(-self.size // (1 << h)), 1 << h, h
 

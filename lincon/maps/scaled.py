@@ -1,13 +1,14 @@
-"""Scaled: diag(s) G diag(c), a generator whose rows are multiplied tensor by tensor and whose columns may have norm 1.
+"""Scaled: diag(s) G diag(c), a generator with multipliers of its rows and of its columns.
 
-This is the map a constraint really applies: the ledger gives each tensor's multiplier s, `isometric` asks for
-c = 1 / √diag(GᵀG).
+This is the map that a constraint applies: the ledger gives each tensor's multiplier s, and
+`isometric` asks for c = 1 / √diag(Gᵀ diag(s)² G).
 """
 
 from collections.abc import Sequence
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lincon.generator import Generator, Segments
@@ -23,6 +24,11 @@ class Scaled(Generator):
         sizes: rows of each segment, in order; they add up to G's rows.
         scales: multiplier of each segment.
         isometric: whether every column (that is used) gets norm 1.
+
+    >>> from lincon.generators import Identity
+    >>> scaled = Scaled(Identity(rows=3, dof=3), sizes=[1, 2], scales=[1.0, 10.0], isometric=False)
+    >>> scaled.unpack(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([ 1., 20., 30.])
     """
 
     name = "scaled"
@@ -32,15 +38,11 @@ class Scaled(Generator):
         self, inner: Generator, sizes: Sequence[int], scales: Sequence[float], isometric: bool
     ) -> None:
         super().__init__(inner.rows, inner.dof, inner.seed)
-        self.inner, self.sizes, self.scales, self.isometric = (
-            inner,
-            list(sizes),
-            list(scales),
-            isometric,
-        )
+        self.inner, self.isometric = inner, isometric
+        self.sizes, self.scales = list(sizes), list(scales)
         self.grain = inner.grain
-        uniform = len(set(self.scales)) == 1
-        self.diagonal_gram = inner.disjoint or (inner.diagonal_gram and uniform)
+        has_one_scale = len(set(self.scales)) == 1
+        self.diagonal_gram = inner.disjoint or (inner.diagonal_gram and has_one_scale)
 
     def options(self) -> dict[str, Any]:
         return {
@@ -54,27 +56,30 @@ class Scaled(Generator):
         return Scaled, (self.inner, self.sizes, self.scales, self.isometric)
 
     def _segments(self, start: int, stop: int) -> Segments:
-        """(low, high, scale) of the pieces of [start, stop), counted from start; equal neighbours are one."""
-        position = 0
+        """(low, high, scale) of the segments within [start, stop), counted from start.
+
+        Neighbours of equal scale are merged: fewer segments are faster.
+        """
         merged: list[tuple[int, int, float]] = []
+        position = 0
         for size, scale in zip(self.sizes, self.scales, strict=True):
-            low, high = max(position, start), min(position + size, stop)
+            low, high = max(position, start) - start, min(position + size, stop) - start
             position += size
             if low >= high:
                 continue
             if merged and merged[-1][2] == scale:
-                merged[-1] = (merged[-1][0], high - start, scale)
-            else:
-                merged.append((low - start, high - start, scale))
+                low = merged.pop()[0]
+            merged.append((low, high, scale))
         return merged
 
     @per_device
-    def _column_scale(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """1 / norm of each column, (dof,); 1 for a column that no row reads."""
+    def _column_scale(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " dof"]:
+        """1 / norm of each column; 1 for a column that no row reads."""
         norms = self.inner.gram_diagonal(self._row_squares()).sqrt()
         return norms.where(norms > 0, torch.ones_like(norms)).reciprocal().to(device, dtype)
 
-    def _row_squares(self) -> Tensor | None:
+    def _row_squares(self) -> Float[Tensor, " rows"] | None:
+        """The square of each row's multiplier; None if all are 1."""
         if set(self.scales) == {1.0}:
             return None
         squares = torch.tensor(self.scales, dtype=torch.float64).square()
@@ -84,13 +89,13 @@ class Scaled(Generator):
     def prepared_dof(self) -> int:
         return self.inner.prepared_dof
 
-    def prepare(self, free: Tensor) -> Tensor:
+    def prepare(self, free: Float[Tensor, " dof"]) -> Float[Tensor, " prepared_dof"]:
         if self.isometric:
             wide = free.to(torch.promote_types(free.dtype, torch.float32))
             free = (wide * self._column_scale(wide.device, wide.dtype)).to(free.dtype)
         return self.inner.prepare(free)
 
-    def prepare_adjoint(self, total: Tensor) -> Tensor:
+    def prepare_adjoint(self, total: Float[Tensor, " prepared_dof"]) -> Float[Tensor, " dof"]:
         total = self.inner.prepare_adjoint(total)
         return total * self._column_scale(total.device, total.dtype) if self.isometric else total
 
@@ -103,19 +108,18 @@ class Scaled(Generator):
     def energy(self, start: int, stop: int) -> float:
         if self.isometric:
             return super().energy(start, stop)
-        parts = [
-            (scale * scale * self.inner.energy(start + a, start + b), b - a)
-            for a, b, scale in self._segments(start, stop)
-        ]
-        return sum(energy * rows for energy, rows in parts) / max(1, stop - start)
+        total = 0.0
+        for low, high, scale in self._segments(start, stop):
+            energy = scale * scale * self.inner.energy(start + low, start + high)
+            total += energy * (high - low)
+        return total / max(1, stop - start)
 
-    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+    def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         squares = self._row_squares()
         if weights is not None:
-            squares = (
-                weights.double().cpu() if squares is None else squares * weights.double().cpu()
-            )
+            weights = weights.double().cpu()
+            squares = weights if squares is None else squares * weights
         gram = self.inner.gram_diagonal(squares)
-        return (
-            gram * self._column_scale(gram.device, gram.dtype).square() if self.isometric else gram
-        )
+        if not self.isometric:
+            return gram
+        return gram * self._column_scale(gram.device, gram.dtype).square()

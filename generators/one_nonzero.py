@@ -1,0 +1,88 @@
+"""Generators with one nonzero per row, G[i, index(i)] = sign(i), as most sharing schemes have.
+
+Unpacking is a gather and the adjoint a sum over equal indices. GᵀG is diagonal and counts how often
+each entry is used, so projection is a mean. The sign may be any number: in `lego` it is a
+coefficient.
+
+Cost: O(rows) time and the memory of one chunk. A table of all entries is kept if it is no larger
+than `TABLE_BYTES`.
+"""
+
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from lincon.generator import TABLE_BYTES, Generator, chunks
+from lincon.maps.per_device import per_device
+from lincon.maps.scatter import add_at
+
+Entries = tuple[Int[Tensor, " n"], Num[Tensor, " n"] | None]
+"""Index and sign of rows; no sign where all are +1."""
+
+BYTES_PER_ROW = 5
+"""What a row takes in the table: an index in four bytes and a sign in one."""
+
+
+class OneNonzero(Generator):
+    """Base of generators whose rows each read one free entry, times a sign.
+
+    A subclass writes `entries` alone.
+
+    >>> class Stripes(OneNonzero):
+    ...     name = "stripes"
+    ...     def entries(self, rows):
+    ...         return rows % self.dof, 1 - rows % 2 * 2
+    >>> Stripes(rows=5, dof=3).unpack(torch.tensor([1.0, 2.0, 3.0]))
+    tensor([ 1., -2.,  3., -1.,  2.])
+    """
+
+    allows_unused = True
+    diagonal_gram = True
+    disjoint = True
+
+    @abstractmethod
+    def entries(self, rows: Int[Tensor, " n"]) -> Entries:
+        """Index (int64, in [0, dof)) and sign (int8, ±1; None if all are +1) of rows (int64)."""
+
+    def _entries(self, start: int, stop: int, device: torch.device) -> Entries:
+        """`entries` of the rows [start, stop), from the table if there is one."""
+        if self.rows * BYTES_PER_ROW > TABLE_BYTES:
+            return self.entries(torch.arange(start, stop, device=device))
+        index, sign = self._table(device)
+        return index[start:stop], None if sign is None else sign[start:stop]
+
+    @per_device
+    def _table(self, device: torch.device) -> Entries:
+        index, sign = self.entries(torch.arange(self.rows, device=device))
+        return index.to(torch.int32), sign
+
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        for low, high in chunks(0, len(out)):
+            index, sign = self._entries(start + low, start + high, out.device)
+            torch.index_select(prepared, 0, index, out=out[low:high])
+            if sign is not None:
+                out[low:high].mul_(sign)
+
+    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        for low, high in chunks(0, len(grad)):
+            index, sign = self._entries(start + low, start + high, out.device)
+            values = grad[low:high].to(out.dtype)
+            add_at(out, index, values if sign is None else values * sign)
+
+    def energy(self, start: int, stop: int) -> float:
+        return 1.0
+
+    def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
+        total = torch.zeros(self.dof, dtype=torch.float64, device="cpu")
+        for low, high in chunks(0, self.rows):
+            index, sign = self._entries(low, high, total.device)
+            if weights is None:
+                squares = torch.ones(high - low, dtype=torch.float64, device="cpu")
+            else:
+                squares = weights[low:high].double().cpu()
+            if sign is not None:
+                squares = squares * sign.double().square()
+            add_at(total, index, squares)
+        return total
