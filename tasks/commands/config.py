@@ -72,8 +72,8 @@ def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
             )
         if name in values:
             raise LinconError(f"{file} gives {option} twice.")
-        misplaced = isinstance(value, bool) and not getattr(known[name], "is_flag", False)
-        if misplaced or isinstance(value, dict):
+        is_flag = getattr(known[name], "is_flag", False)
+        if isinstance(value, dict) or (isinstance(value, bool) and not is_flag):
             raise LinconError(f"{file}: {option} is {value!r}; give a number or text.")
         values[name] = ",".join(map(str, value)) if isinstance(value, list) else value
     ctx.default_map = {**(ctx.default_map or {}), **values}

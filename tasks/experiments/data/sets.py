@@ -154,7 +154,7 @@ class Data(lightning.LightningDataModule, ABC):
         return self.prepared(batch, self.trainer is not None and self.trainer.training)
 
 
-def loader(split: Split, batches: Iterable[Int64[Tensor, " items"]]) -> DataLoader[Any]:
+def loader(split: Split, batches: Iterable[Int64[Tensor, " _"]]) -> DataLoader[Any]:
     """A loader of the items at each of ``batches``: one indexing operation each, no collation."""
     return DataLoader(
         split,

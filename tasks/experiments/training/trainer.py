@@ -115,28 +115,36 @@ def fit(
     with _quiet():
         trainer = _make_trainer(epochs, callbacks, options)
         try:
-            trainer.fit(
-                learner,
-                datamodule=data,
-                ckpt_path=checkpoint,
-                weights_only=True if checkpoint else None,
-            )
-            learner.gather()
-        except SystemExit:
-            # Lightning turns Ctrl-C into this.
-            raise KeyboardInterrupt from None
-        except RuntimeError as error:
-            # The first process shows the error itself. Others may only have lost a connection.
-            if is_first():
-                raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise LinconError(
-                f"Process {trainer.global_rank}, or one that trains with it, failed: {reason}"
-            ) from error
+            with _errors_of(trainer):
+                trainer.fit(
+                    learner,
+                    datamodule=data,
+                    ckpt_path=checkpoint,
+                    weights_only=True if checkpoint else None,
+                )
+                learner.gather()
         finally:
             # A Trainer keeps the optimiser, and lincon would warn of that when a later phase
             # replaces its parameters.
             learner.trainer = data.trainer = None
+
+
+@contextmanager
+def _errors_of(trainer: Trainer) -> Iterator[None]:
+    """Turn Lightning's errors into those that a user should see."""
+    try:
+        yield
+    except SystemExit:
+        # Lightning turns Ctrl-C into this.
+        raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        # The first process shows the error itself. Others may only have lost a connection.
+        if is_first():
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LinconError(
+            f"Process {trainer.global_rank}, or one that trains with it, failed: {reason}"
+        ) from error
 
 
 def _make_trainer(
