@@ -2,7 +2,8 @@
 
 import torch
 
-from lincon.tasks.indoor.data.scenes import Batch, Scenes
+from lincon.tasks.indoor.data.batch import Batch
+from lincon.tasks.indoor.data.scenes import Scenes
 from lincon.tasks.indoor.errors import Errors
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.learner import Learner
-from lincon.tasks.indoor.data.scenes import Batch
+from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.errors import Errors
 from lincon.tasks.indoor.losses import berhu, cosine
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lincon.tasks.experiments.sweeps.curves import png
-from lincon.tasks.indoor.data.scenes import Batch, Scenes
+from lincon.tasks.indoor.data.batch import Batch
+from lincon.tasks.indoor.data.scenes import Scenes
 from lincon.tasks.indoor.data.writing import colours
 
 ROOMS = 6

@@ -7,7 +7,7 @@ from torch.nn.functional import mse_loss
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.learner import Learner
-from lincon.tasks.pose.data.people import Batch
+from lincon.tasks.pose.data.batch import Batch
 from lincon.tasks.pose.heatmaps import decode, targets, unmirrored, with_background
 from lincon.tasks.pose.models.cascade import Cascade
 from lincon.tasks.pose.pckh import GROUPS, PCKh

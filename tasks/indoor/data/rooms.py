@@ -6,10 +6,10 @@ from torch import Tensor
 from lincon.counter import bits, key
 from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.experiments.data.synthetic import Made
+from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.casting import cast
 from lincon.tasks.indoor.data.furnishing import rooms
 from lincon.tasks.indoor.data.lighting import exposed, lamps, light
-from lincon.tasks.indoor.data.scenes import Batch
 from lincon.tasks.indoor.data.surfaces import colours, materials
 
 _STREAM = 0x726F6F6D  # sets these keys apart from other uses of the same seed

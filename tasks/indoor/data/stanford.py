@@ -14,7 +14,7 @@ from torch import Tensor
 from lincon import LinconError
 from lincon.tasks.experiments.data.pictures import Unreadable, opened
 from lincon.tasks.experiments.data.sets import Split
-from lincon.tasks.indoor.data.scenes import Batch
+from lincon.tasks.indoor.data.batch import Batch
 
 FOLDS = {
     1: (("1", "2", "3", "4", "6"), ("5a", "5b")),

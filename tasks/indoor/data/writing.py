@@ -9,7 +9,7 @@ from PIL import Image
 
 from lincon import LinconError
 from lincon.tasks.experiments.writing import write_whole
-from lincon.tasks.indoor.data.scenes import Batch
+from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.stanford import AREAS, GREY, METRE, UNKNOWN, directions, folder
 
 UNIT = 1e-3  # lengths of normals may differ from 1 by so much

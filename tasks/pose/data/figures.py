@@ -9,9 +9,9 @@ from lincon.counter import bits, key
 from lincon.tasks.experiments.data.keyed_random import Draws
 from lincon.tasks.experiments.data.synthetic import Made
 from lincon.tasks.pose.data.anatomy import Body, bodies
+from lincon.tasks.pose.data.batch import Batch
 from lincon.tasks.pose.data.clothing import Parts, dressed
 from lincon.tasks.pose.data.drawing import Capsules, paint, paint_boxes
-from lincon.tasks.pose.data.people import Batch
 from lincon.tasks.pose.data.scenery import background, lit, obstacle
 from lincon.tasks.pose.skeleton import JOINTS
 

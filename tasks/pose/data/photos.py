@@ -13,7 +13,7 @@ from torch import Tensor
 from lincon import LinconError
 from lincon.tasks.experiments.data.pictures import Unreadable, opened
 from lincon.tasks.experiments.data.sets import Split
-from lincon.tasks.pose.data.people import Batch
+from lincon.tasks.pose.data.batch import Batch
 
 CROWD = 8  # people of a photo that a batch has room for
 TINY = 1000  # people that are not worth starting processes for
