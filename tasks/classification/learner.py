@@ -34,8 +34,8 @@ class Classifier(Learner):
         logits = self.model(images)
         if logits.shape != (len(labels), self.classes):
             raise LinconError(
-                f"The model made {tuple(logits.shape)} of {len(labels)} images of {self.classes} classes; it must make "
-                f"logits of shape ({len(labels)}, {self.classes})."
+                f"The model made {tuple(logits.shape)} of {len(labels)} images of {self.classes} "
+                f"classes; it must make logits of shape ({len(labels)}, {self.classes})."
             )
         return cross_entropy(logits, labels)
 

@@ -1,7 +1,7 @@
 """The paper's tables of classification.
 
-The paper's setting is `--data cifar100 --model resnet18,resnet34 --preset cifar`; anything smaller is the same table in
-shares: the ring of 11.16M is 52.5 % of ResNet-34's block weights, and so on.
+The paper's setting is `--data cifar100 --model resnet18,resnet34 --preset cifar`; anything smaller
+is the same table in shares: the ring of 11.16M is 52.5 % of ResNet-34's block weights, and so on.
 """
 
 from collections.abc import Sequence
@@ -116,8 +116,9 @@ TABLES: dict[str, PaperTable] = {
             row("R34-vanilla", LARGER, "vanilla", None, 79.1),
         ),
         (
-            "How the paper counted Deep Compression's DoF is not known; here weights that are not zero are counted, "
-            "and half of them pruned usually costs less than the paper's row lost.",
+            "How the paper counted Deep Compression's DoF is not known; here weights that are not "
+            "zero are counted, and half of them pruned usually costs less than the paper's row "
+            "lost.",
         ),
     ),
     "dof-accuracy": PaperTable(
@@ -132,8 +133,9 @@ TABLES: dict[str, PaperTable] = {
             row("R34-vanilla", LARGER, "vanilla", None, 73.4, 79.1),
         ),
         (
-            "A summary of the paper prints 45K DoF over the RPG columns; by the abstracts these figures belong to "
-            "about 2M (a ring of one convolution of 512 x 512 x 3 x 3), which is what is trained here.",
+            "A summary of the paper prints 45K DoF over the RPG columns; by the abstracts these "
+            "figures belong to about 2M (a ring of one convolution of 512 x 512 x 3 x 3), which "
+            "is what is trained here.",
         ),
     ),
     "generalization": PaperTable(
@@ -148,15 +150,17 @@ TABLES: dict[str, PaperTable] = {
             row("R34-RPG", LARGER, "rpg", RING_11M, -2.3, 16.5),
         ),
         (
-            "The paper's gaps compare training images with augmentation against plain validation images, which makes "
-            "them smaller, even negative; ours compare plain images with plain images.",
+            "The paper's gaps compare training images with augmentation against plain validation "
+            "images, which makes them smaller, even negative; ours compare plain images with "
+            "plain images.",
             "Which DoF the paper's RPG rows of the gap have is not stated.",
         ),
         ours=shifted,
     ),
     "pruning": PaperTable(
         "classification",
-        "Pruning, with the DoF after it (paper: fine-grained on CIFAR-10 as far as is known, channels on ImageNet)",
+        "Pruning, with the DoF after it (paper: fine-grained on CIFAR-10 as far as is known, "
+        "channels on ImageNet)",
         ("paper: before %", "paper: after %", "paper: drop"),
         ("resnet-small",),
         (
@@ -187,15 +191,17 @@ TABLES: dict[str, PaperTable] = {
             ),
         ),
         (
-            "Before: after the first training. IMP begins with all weights, RPG with a ring of half as many; both are "
-            "pruned in three rounds with rewinding to the start, or once and trained on. Each training has an equal "
-            "share of the epochs. The paper's IMP row is, by its DoF, a network of 274k weights (a CIFAR ResNet-20) "
-            "and not an 11M ResNet-18; how much it pruned, and on which level, is not stated.",
-            "Deep Compression prunes once and clusters what is left: its file, which is entropy-coded, holds numbers "
-            "of clusters, those of the others float32.",
-            "Channels: pruned to at most 60 % of the multiply-adds (the paper's 1.09e9 of 1.81e9) by an exact knapsack "
-            "of Taylor importance, then trained on with inner distillation, half of the epochs each. Its DoF in the "
-            "paper, 11.2M and 5.6M, are those before. Milliseconds are of the merged model on one thread, one seed.",
+            "Before: after the first training. IMP begins with all weights, RPG with a ring of "
+            "half as many; both are pruned in three rounds with rewinding to the start, or once "
+            "and trained on. Each training has an equal share of the epochs. The paper's IMP row "
+            "is, by its DoF, a network of 274k weights (a CIFAR ResNet-20) and not an 11M "
+            "ResNet-18; how much it pruned, and on which level, is not stated.",
+            "Deep Compression prunes once and clusters what is left: its file, which is "
+            "entropy-coded, holds numbers of clusters, those of the others float32.",
+            "Channels: pruned to at most 60 % of the multiply-adds (the paper's 1.09e9 of 1.81e9) "
+            "by an exact knapsack of Taylor importance, then trained on with inner distillation, "
+            "half of the epochs each. Its DoF in the paper, 11.2M and 5.6M, are those before. "
+            "Milliseconds are of the merged model on one thread, one seed.",
         ),
         ours=pruned,
     ),
@@ -209,10 +215,11 @@ TABLES: dict[str, PaperTable] = {
             row("R18-RPG", SMALLER, "rpg", BLOCKS["resnet18"] // 2, 70.2, 70.1, 0.1),
         ),
         (
-            "int8: the merged model executed in eight bits by torchao, calibrated on 32 batches of training images; "
-            "its bytes are those of its tensors, and both latencies are of compiled models on one thread. W in 8 and "
-            "4 bits: the free vector (of vanilla: all weights of the body), with a step for every 64 integers or more, "
-            "entropy-coded in the file. The paper's vanilla row equals torchvision's int8 ResNet-18.",
+            "int8: the merged model executed in eight bits by torchao, calibrated on 32 batches "
+            "of training images; its bytes are those of its tensors, and both latencies are of "
+            "compiled models on one thread. W in 8 and 4 bits: the free vector (of vanilla: all "
+            "weights of the body), with a step for every 64 integers or more, entropy-coded in "
+            "the file. The paper's vanilla row equals torchvision's int8 ResNet-18.",
         ),
         ours=with_quantisation,
     ),

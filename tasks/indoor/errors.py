@@ -17,18 +17,20 @@ _BINS = round(180 / RESOLUTION) + 1
 class Errors(Metric):
     """Errors of depth and of normals over all pixels seen that are known, in all processes.
 
-    Sums are kept in float64. A prediction that is not finite is not left out: it makes the means of what it is part of
-    nan or inf, misses `delta`, and counts as 180 degrees in the median. Normals are brought to unit length first, so a
-    predicted zero vector is not finite either.
+    Sums are kept in float64. A prediction that is not finite is not left out: it makes the means of
+    what it is part of nan or inf, misses `delta`, and counts as 180 degrees in the median. Normals
+    are brought to unit length first, so a predicted zero vector is not finite either.
 
     `compute` gives scalars, float64, on the metric's device:
         depth_rmse: root of the mean squared error, metres.
         normal_rmse: root of the mean squared distance between unit vectors, from 0 to 2.
-        angle_mean, angle_median: angles between normals, degrees; the median to half of `RESOLUTION`.
+        angle_mean, angle_median: angles between normals, degrees; the median to half of
+            `RESOLUTION`.
         abs_rel: mean of |predicted - true| / true depth.
-        delta: share of pixels where the larger of predicted and true depth is less than 1.25 times the other.
-    What no pixel is known of is nan. Tables that print percent, as the published one of both rmse does, show hundred
-    times these.
+        delta: share of pixels where the larger of predicted and true depth is less than 1.25 times
+            the other.
+    What no pixel is known of is nan. Tables that print percent, as the published one of both rmse
+    does, show hundred times these.
     """
 
     is_differentiable = False
@@ -59,11 +61,12 @@ class Errors(Metric):
 
         Args:
             depth, true_depth: (n, height, width), metres; the truth is nan where not known.
-            normals, true_normals: (n, 3, height, width); the truth is nan where not known, be it in one component.
+            normals, true_normals: (n, 3, height, width); the truth is nan where not known, be it in
+                one component.
 
         Raises:
-            LinconError: a shape is another; a true depth is not positive or not finite, or a true normal is zero or not
-                finite, without being nan.
+            LinconError: a shape is another; a true depth is not positive or not finite, or a true
+                normal is zero or not finite, without being nan.
         """
         n, *size = _shape(true_depth)
         _check("depth", depth, (n, *size))
@@ -135,7 +138,8 @@ def _check_truth(depths: Tensor, normals: Tensor) -> None:
 def _shape(true_depth: Tensor) -> torch.Size:
     if true_depth.ndim != 3:
         raise LinconError(
-            f"Errors was given true_depth of shape {tuple(true_depth.shape)}; it is (n, height, width)."
+            f"Errors was given true_depth of shape {tuple(true_depth.shape)}; it is (n, height, "
+            "width)."
         )
     return true_depth.shape
 
@@ -143,5 +147,6 @@ def _shape(true_depth: Tensor) -> torch.Size:
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
         raise LinconError(
-            f"Errors was given {name} of shape {tuple(tensor.shape)}; with this depth it is {shape}."
+            f"Errors was given {name} of shape {tuple(tensor.shape)}; with this depth it is "
+            f"{shape}."
         )

@@ -26,7 +26,8 @@ MEASURES = (
 class Regressor(Learner):
     """Reverse Huber loss of depth plus cosine loss of normals, added up over the sub-networks; errors of the last one.
 
-    ``model``: (n, 3, height, width) -> depth (n, copies, height, width) and normals (n, copies, 3, height, width).
+    ``model``: (n, 3, height, width) -> depth (n, copies, height, width) and normals (n, copies, 3,
+    height, width).
     """
 
     def measuring(self, data: Data) -> Errors:

@@ -1,7 +1,7 @@
 """What a network is trained by: the reverse Huber loss of the depth, and one minus the cosine of the normals.
 
-Both are means over the pixels whose target is known, that is finite. What is predicted elsewhere changes neither a loss
-nor a gradient, whatever it is; where nothing is known both are 0.
+Both are means over the pixels whose target is known, that is finite. What is predicted elsewhere
+changes neither a loss nor a gradient, whatever it is; where nothing is known both are 0.
 """
 
 import torch
@@ -15,8 +15,8 @@ _NEAREST = 1e-3  # no prediction counts as nearer, so that all have a finite log
 def berhu(predicted: Tensor, target: Tensor) -> Tensor:
     """The reverse Huber loss (Laina et al. 2016): |e| up to c, and (e² + c²) / 2c above.
 
-    c is a fifth of the largest error in the batch and counts as a constant: its gradient, which SharpNet's code lets
-    through, would make the largest error larger.
+    c is a fifth of the largest error in the batch and counts as a constant: its gradient, which
+    SharpNet's code lets through, would make the largest error larger.
 
     Args:
         predicted: of any shape.
@@ -39,8 +39,10 @@ def log_berhu(predicted: Tensor, target: Tensor) -> Tensor:
     """`berhu` of logarithms, so that the ratio of depths counts: SharpNet's loss of the depth.
 
     Args:
-        predicted: depth in metres, of any shape; below a millimetre it counts as a millimetre, without a gradient.
-        target: of the same shape; nan where not known, and what is not positive is not known either.
+        predicted: depth in metres, of any shape; below a millimetre it counts as a millimetre,
+            without a gradient.
+        target: of the same shape; nan where not known, and what is not positive is not known
+            either.
 
     Returns:
         A scalar without a unit.
@@ -81,6 +83,7 @@ def _mean(losses: Tensor, known: Tensor) -> Tensor:
 def _check(predicted: Tensor, target: Tensor) -> None:
     if predicted.shape != target.shape:
         raise LinconError(
-            f"A prediction of shape {tuple(predicted.shape)} for a target of shape {tuple(target.shape)}: they must be "
-            "equal; compare one sub-network's output at a time."
+            f"A prediction of shape {tuple(predicted.shape)} for a target of shape "
+            f"{tuple(target.shape)}: they must be equal; compare one sub-network's output at a "
+            "time."
         )

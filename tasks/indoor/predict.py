@@ -27,11 +27,13 @@ def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]
     Args:
         images: files that PIL reads.
         folder: of a training, with its model.
-        out: folder for `<name>_depth.png` (16 bits, 1/512 m, as in 2D-3D-S), `<name>_depth_view.png` (near is light)
-            and `<name>_normals.png` (8 bits, value / 127.5 - 1).
+        out: folder for `<name>_depth.png` (16 bits, 1/512 m, as in 2D-3D-S),
+            `<name>_depth_view.png` (near is light) and `<name>_normals.png` (8 bits, value / 127.5
+            - 1).
 
     Raises:
-        LinconError: a picture that cannot be read, two of one name, or a folder without a trained model of scenes.
+        LinconError: a picture that cannot be read, two of one name, or a folder without a trained
+            model of scenes.
     """
     model, size = trained(folder, Cascade, "indoor", images)
     pictures = [_read(path) for path in images]

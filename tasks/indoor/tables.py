@@ -28,9 +28,11 @@ TABLES: dict[str, PaperTable] = {
             row("Reuse & new BN & perm. and reflect.", "rpg", 22.8, 39.1),
         ),
         (
-            "dof: weights of one sub-network in all rows; norms and biases are free and counted apart.",
-            "How the paper's percentages are defined is not known. Here the normals' is 100 x the square root of the "
-            "mean squared distance between unit vectors; depth is in metres (x 100 would be its percent).",
+            "dof: weights of one sub-network in all rows; norms and biases are free and counted "
+            "apart.",
+            "How the paper's percentages are defined is not known. Here the normals' is 100 x the "
+            "square root of the mean squared distance between unit vectors; depth is in metres (x "
+            "100 would be its percent).",
         ),
     ),
 }

@@ -32,9 +32,11 @@ def skeleton_on(image: Image.Image, points: Tensor, scores: Tensor | None = None
 
     Args:
         image: any mode; stays as it is.
-        points: (16, 2), (x, y) in pixels, (0, 0) the centre of the top left one; NaN where a joint is missing. Pelvis
-            and thorax, which many models and data sets lack, are then put between the hips and between the shoulders.
-        scores: (16,), 0 to 1, the opacity of each joint: 0 is missing. A bone is as opaque as its fainter end. None: 1.
+        points: (16, 2), (x, y) in pixels, (0, 0) the centre of the top left one; NaN where a joint
+            is missing. Pelvis and thorax, which many models and data sets lack, are then put
+            between the hips and between the shoulders.
+        scores: (16,), 0 to 1, the opacity of each joint: 0 is missing. A bone is as opaque as its
+            fainter end. None: 1.
 
     Returns:
         An RGB image of the same size.

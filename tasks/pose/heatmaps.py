@@ -1,7 +1,7 @@
 """Heat-maps: a map for each joint, made of annotated joints (targets) and read back (decoding).
 
-Cell u of a map covers pixels stride * u to stride * u + stride - 1 of the picture, so its centre lies at pixel
-stride * u + (stride - 1) / 2, and a map of a mirrored picture is the mirrored map.
+Cell u of a map covers pixels stride * u to stride * u + stride - 1 of the picture, so its centre
+lies at pixel stride * u + (stride - 1) / 2, and a map of a mirrored picture is the mirrored map.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ def targets(
 ) -> Tensor:
     """What a network is to answer: an unnormalised Gaussian, peak 1, around each known joint.
 
-    The Gaussian stands where the joint is: its centre is not rounded to a cell, as pytorch-pose does (unbiased coding:
-    DARK, Zhang et al. 2020). It is 0 beyond three sigma; where people overlap, the largest value stays.
+    The Gaussian stands where the joint is: its centre is not rounded to a cell, as pytorch-pose
+    does (unbiased coding: DARK, Zhang et al. 2020). It is 0 beyond three sigma; where people
+    overlap, the largest value stays.
 
     Args:
         joints: (n, people, k, 2), (x, y) in pixels of the picture.
@@ -38,8 +39,8 @@ def targets(
     """
     if joints.ndim != 4 or joints.shape[-1] != 2 or known.shape != joints.shape[:-1]:
         raise LinconError(
-            f"Joints of shape {tuple(joints.shape)} with known of shape {tuple(known.shape)}: targets are made of "
-            "(n, people, k, 2) and (n, people, k)."
+            f"Joints of shape {tuple(joints.shape)} with known of shape {tuple(known.shape)}: "
+            "targets are made of (n, people, k, 2) and (n, people, k)."
         )
     if stride <= 0 or sigma <= 0:
         raise LinconError(f"Targets with stride {stride} and sigma {sigma}: both must be positive.")
@@ -68,17 +69,19 @@ def with_background(maps: Tensor) -> Tensor:
 def decode(maps: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Where the peaks are: the highest cell, moved by a quarter of a cell towards its higher neighbour in x and in y.
 
-    Between equal neighbours there is no move, nor in a direction in which the cell is an outermost one. Of equally high
-    cells the first in reading order counts. Decoded `targets` of a joint are off by at most stride / 4 pixels in x and
-    in y; in the outermost cells by at most stride / 2. A map that holds a NaN, of a diverged training, counts as a map
-    of zeros: nothing found, read as its top left cell with peak 0.
+    Between equal neighbours there is no move, nor in a direction in which the cell is an outermost
+    one. Of equally high cells the first in reading order counts. Decoded `targets` of a joint are
+    off by at most stride / 4 pixels in x and in y; in the outermost cells by at most stride / 2. A
+    map that holds a NaN, of a diverged training, counts as a map of zeros: nothing found, read as
+    its top left cell with peak 0.
 
     Args:
         maps: (n, k, height, width).
         stride: side of a cell, pixels.
 
     Returns:
-        points (n, k, 2), (x, y) in pixels of the picture, and peaks (n, k), the values there; both float32.
+        points (n, k, 2), (x, y) in pixels of the picture, and peaks (n, k), the values there; both
+        float32.
 
     Raises:
         LinconError: maps are of another shape, or empty.
@@ -108,7 +111,8 @@ def unmirrored(maps: Tensor, parts: Sequence[int]) -> Tensor:
     The flip test averages them with the maps of the pictures themselves.
 
     Args:
-        maps: (n, k, height, width), or k + 1 maps, the last of which, the background, keeps its place.
+        maps: (n, k, height, width), or k + 1 maps, the last of which, the background, keeps its
+            place.
         parts: (k,), the joint that each map is of, a number in `skeleton.JOINTS`.
 
     Returns:
@@ -119,8 +123,8 @@ def unmirrored(maps: Tensor, parts: Sequence[int]) -> Tensor:
     """
     if maps.ndim != 4 or maps.shape[1] - len(parts) not in (0, 1):
         raise LinconError(
-            f"Maps of shape {tuple(maps.shape)} of {len(parts)} joints: pass (n, k, height, width) with a map for each "
-            "joint, and at most one for the background."
+            f"Maps of shape {tuple(maps.shape)} of {len(parts)} joints: pass (n, k, height, "
+            "width) with a map for each joint, and at most one for the background."
         )
     for part in parts:
         if MIRRORED[part] not in parts:

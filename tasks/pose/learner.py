@@ -23,8 +23,9 @@ MEASURES = (
 class Pose(Learner):
     """The mean squared error of the heat-maps, added up over the outputs of all sub-networks; PCKh of the last one.
 
-    ``model``: (n, 3, size, size) -> (n, outputs, maps, height, width), with what `Hourglass` and `PoseMachine` say of
-    their maps. An output that is to find everybody is compared with the maps of all people in the picture.
+    ``model``: (n, 3, size, size) -> (n, outputs, maps, height, width), with what `Hourglass` and
+    `PoseMachine` say of their maps. An output that is to find everybody is compared with the maps
+    of all people in the picture.
     """
 
     model: Cascade
@@ -56,8 +57,8 @@ class Pose(Learner):
 def find(model: Cascade, images: Tensor, *, flip: bool = False) -> tuple[Tensor, Tensor]:
     """Joints of the person in each picture: points (n, 16, 2), pixels of the picture, and scores (n, 16).
 
-    NaN and 0 for joints that the model does not look for. ``images``: as a model is given them. ``flip``: average with
-    what is seen in the mirror image (the flip test, which doubles the time).
+    NaN and 0 for joints that the model does not look for. ``images``: as a model is given them.
+    ``flip``: average with what is seen in the mirror image (the flip test, which doubles the time).
     """
     maps = model(images)[:, -1]
     if flip:

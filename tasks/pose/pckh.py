@@ -26,14 +26,16 @@ SCORED = tuple(joint for joint in range(len(JOINTS)) if joint not in UNSCORED)
 class PCKh(Metric):
     """Correct joints as fractions of the annotated ones, over all people seen, in all processes.
 
-    A joint is correct within `threshold` head sizes, the bound included, as MPII's and Microsoft's evaluations have it
-    (pytorch-pose leaves the bound out). Joints that are not known never count, pelvis and thorax neither. A prediction
-    that is NaN is wrong. People whose head size is not a positive finite number cannot be scored and are left out.
+    A joint is correct within `threshold` head sizes, the bound included, as MPII's and Microsoft's
+    evaluations have it (pytorch-pose leaves the bound out). Joints that are not known never count,
+    pelvis and thorax neither. A prediction that is NaN is wrong. People whose head size is not a
+    positive finite number cannot be scored and are left out.
 
     `compute` gives scalars on the metric's device:
-        pckh: mean over annotated joints, so that a joint weighs as often as it is annotated: Microsoft's and HRNet's.
-        pckh_joints: mean over the scored joints' own fractions, each weighing the same: pytorch-pose's. Joints that
-            nobody has are left out.
+        pckh: mean over annotated joints, so that a joint weighs as often as it is annotated:
+            Microsoft's and HRNet's.
+        pckh_joints: mean over the scored joints' own fractions, each weighing the same:
+            pytorch-pose's. Joints that nobody has are left out.
         head, shoulder, elbow, wrist, hip, knee, ankle: mean over the joints of the group, likewise.
     What nobody has is nan.
 
@@ -95,5 +97,6 @@ class PCKh(Metric):
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
         raise LinconError(
-            f"PCKh was given {name} of shape {tuple(tensor.shape)}; with these head sizes it is {shape}."
+            f"PCKh was given {name} of shape {tuple(tensor.shape)}; with these head sizes it is "
+            f"{shape}."
         )

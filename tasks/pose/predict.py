@@ -34,14 +34,15 @@ def predict(
     Args:
         images: files that PIL reads.
         folder: of a training, with its model.
-        out: folder for `<name>.png`, the picture with the skeleton on it, and `<name>.json`: for every joint that the
-            model looks for x and y in pixels, (0, 0) the centre of the top left one, and the height of its peak (about
-            1 where sure).
+        out: folder for `<name>.png`, the picture with the skeleton on it, and `<name>.json`: for
+            every joint that the model looks for x and y in pixels, (0, 0) the centre of the top
+            left one, and the height of its peak (about 1 where sure).
         box: where the person is; by default the middle of the picture, as large as its longer side.
         flip: average with what is seen in the mirror image.
 
     Raises:
-        LinconError: a picture that cannot be read, two of one name, or a folder without a trained model of poses.
+        LinconError: a picture that cannot be read, two of one name, or a folder without a trained
+            model of poses.
     """
     model, size = trained(folder, Cascade, "pose", images)
     boxes = [around(path) if box is None else box for path in images]

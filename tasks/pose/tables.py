@@ -34,11 +34,11 @@ TABLES: dict[str, PaperTable] = {
             row("4x, no shared weights", 4, "none", 88.0, 1.98),
         ),
         (
-            "dof: weights of the sub-networks; stem, links, norms and biases are free in all and counted apart. The "
-            "paper's backbone and recipe are not stated in what we could read: its parameter counts fit stacked "
-            "hourglasses with one residual at every position.",
-            "That the paper's gaps are those of 2 and of 4 sub-networks is inferred: a summary prints them beside "
-            "the names of two ResNets.",
+            "dof: weights of the sub-networks; stem, links, norms and biases are free in all and "
+            "counted apart. The paper's backbone and recipe are not stated in what we could read: "
+            "its parameter counts fit stacked hourglasses with one residual at every position.",
+            "That the paper's gaps are those of 2 and of 4 sub-networks is inferred: a summary "
+            "prints them beside the names of two ResNets.",
         ),
         ours=with_gap,
     ),

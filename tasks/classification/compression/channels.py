@@ -1,8 +1,8 @@
 """Channels of a residual network: which must go together, what each costs and is worth, and the network without some.
 
-A channel that residual blocks add to is one in all layers that write it and read it (Aflalo et al. 2020, knapsack
-pruning with inner distillation): the stem or shortcut and every block's last convolution of a stage. A channel between
-the two convolutions of a block is its own.
+A channel that residual blocks add to is one in all layers that write it and read it (Aflalo et al.
+2020, knapsack pruning with inner distillation): the stem or shortcut and every block's last
+convolution of a stage. A channel between the two convolutions of a block is its own.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,8 +27,8 @@ Masks = Mapping[str, Tensor]
 class Channels:
     """Channels that are kept or dropped one by one, each in all of these layers at once.
 
-    ``written``: names of the convolutions whose outputs they are, ``norms`` of the norms between, ``read`` of the
-    layers whose inputs they are.
+    ``written``: names of the convolutions whose outputs they are, ``norms`` of the norms between,
+    ``read`` of the layers whose inputs they are.
     """
 
     written: tuple[str, ...]
@@ -43,7 +43,8 @@ def groups(model: nn.Module) -> dict[str, Channels]:
     """
     if not isinstance(model, ResNet):
         raise LinconError(
-            f"{type(model).__name__} is no residual network of basic blocks, whose channels can be pruned."
+            f"{type(model).__name__} is no residual network of basic blocks, whose channels can "
+            "be pruned."
         )
     found: dict[str, Channels] = {}
     stream = Channels(("stem.0",), ("stem.1",), ())
@@ -114,8 +115,9 @@ def _per_channel(layer: nn.Module, places: int, dimension: int) -> float:
 def importance(model: ResNet, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """What each channel is worth, (channels,) by group: the sum of |weight x gradient| over the weights that write it.
 
-    The gradient of the cross-entropy is summed over all ``batches`` (images and labels) first: a bound of the
-    first-order change of the loss without the channel (Taylor importance, as in the authors' code).
+    The gradient of the cross-entropy is summed over all ``batches`` (images and labels) first: a
+    bound of the first-order change of the loss without the channel (Taylor importance, as in the
+    authors' code).
     """
     plain = merged_copy(model)
     for parameter in plain.parameters():

@@ -1,8 +1,8 @@
 """Coarse-grained pruning: which channels fit into a budget of multiply-adds, and how the rest is trained on.
 
-Knapsack pruning with inner distillation (Aflalo et al. 2020): every channel is an item with a worth (Taylor importance)
-and a cost, the 0/1 knapsack is solved exactly (by HiGHS), the slim network is rebuilt, and trained on with the outputs
-of its parts held near those of the network that it was.
+Knapsack pruning with inner distillation (Aflalo et al. 2020): every channel is an item with a worth
+(Taylor importance) and a cost, the 0/1 knapsack is solved exactly (by HiGHS), the slim network is
+rebuilt, and trained on with the outputs of its parts held near those of the network that it was.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,8 @@ def solve(worth: np.ndarray, cost: np.ndarray, budget: float) -> np.ndarray:
     """The subset of items, (n,) bool, of the largest worth in all whose cost is at most ``budget``; exact."""
     if not np.isfinite(worth).all():
         raise LinconError(
-            "What channels are worth is not finite: the training before diverged; lower the learning rate."
+            "What channels are worth is not finite: the training before diverged; lower the "
+            "learning rate."
         )
     found = milp(
         -worth / max(worth.max(), 1e-300),
@@ -49,7 +50,8 @@ def solve(worth: np.ndarray, cost: np.ndarray, budget: float) -> np.ndarray:
     )
     if found.x is None:
         raise LinconError(
-            f"A knapsack of {len(worth)} items and budget {budget:.3g} has no solution: {found.message}"
+            f"A knapsack of {len(worth)} items and budget {budget:.3g} has no solution: "
+            f"{found.message}"
         )
     return found.x > 0.5
 
@@ -72,8 +74,9 @@ def chosen(
 def fit(model: ResNet, data: Data, share: float = SHARE) -> dict[str, Tensor]:
     """Masks with which the slim network has ``share`` of the multiply-adds, as near as whole channels come from below.
 
-    A channel that goes makes the layers that read it cheaper too, which costs of single items do not say; so the budget
-    of the items is searched by halving, and the multiply-adds are those of the slim network, by torch's counter.
+    A channel that goes makes the layers that read it cheaper too, which costs of single items do
+    not say; so the budget of the items is searched by halving, and the multiply-adds are those of
+    the slim network, by torch's counter.
     """
     worth, images, plain = (
         importance(model, _labelled(data)),
@@ -125,8 +128,9 @@ def _labelled(data: Data) -> list[tuple[Tensor, Tensor]]:
 class Distillation(nn.Module):
     """Holds the outputs of a slim network's parts near those of the network that it was (inner distillation).
 
-    The mean over the parts (stem, stages, head) of the mean squared error of a learned linear map of the slim outputs'
-    channels to the teacher's. The teacher is no module of the model's: it is neither trained nor saved.
+    The mean over the parts (stem, stages, head) of the mean squared error of a learned linear map
+    of the slim outputs' channels to the teacher's. The teacher is no module of the model's: it is
+    neither trained nor saved.
     """
 
     def __init__(self, model: ResNet, teacher: nn.Module, masks: Mapping[str, Tensor]) -> None:

@@ -1,10 +1,11 @@
 """Pruning as schemes: lottery tickets (Frankle and Carbin 2019) of all weights or of a ring, and fewer channels.
 
-Iterative magnitude pruning trains, removes the least important, puts what is left back to where it began (rewinding),
-and trains again, `ROUNDS` times over; each training has its share of the epochs and a learning-rate cycle of its own.
-The "-once" schemes train, prune to the end at once, and train on without rewinding. What is pruned away of a model
-that nothing constrains is chosen by torch's own pruning utilities. The "knapsack" schemes train, take channels away
-until a share of the multiply-adds is left, and train on with inner distillation.
+Iterative magnitude pruning trains, removes the least important, puts what is left back to where it
+began (rewinding), and trains again, `ROUNDS` times over; each training has its share of the epochs
+and a learning-rate cycle of its own. The "-once" schemes train, prune to the end at once, and train
+on without rewinding. What is pruned away of a model that nothing constrains is chosen by torch's
+own pruning utilities. The "knapsack" schemes train, take channels away until a share of the
+multiply-adds is left, and train on with inner distillation.
 """
 
 from collections.abc import Callable

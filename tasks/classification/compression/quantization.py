@@ -37,9 +37,10 @@ BATCH = 64
 class Quantised:
     """One trained model, quantised in every way.
 
-    `int8`: the score of the merged model in eight-bit execution, and `int8_bytes` its tensors. `free`, `bytes`: by
-    bits, the score with the free vector quantised to so many, and the size of the file. `milliseconds`: of a batch of
-    `BATCH` images, as float32 and as int8, both compiled; for the first seed alone.
+    `int8`: the score of the merged model in eight-bit execution, and `int8_bytes` its tensors.
+    `free`, `bytes`: by bits, the score with the free vector quantised to so many, and the size of
+    the file. `milliseconds`: of a batch of `BATCH` images, as float32 and as int8, both compiled;
+    for the first seed alone.
     """
 
     int8: float

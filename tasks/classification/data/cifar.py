@@ -59,8 +59,8 @@ class Cifar(Images):
         else:
             where = "" if root is None else f"in {root} there is neither: "
             raise LinconError(
-                f"{self.name} is read from {self.binary.folder} or {self.python.folder}: {where}pass "
-                f"--root FOLDER with one of them, from {SOURCE}."
+                f"{self.name} is read from {self.binary.folder} or {self.python.folder}: "
+                f"{where}pass --root FOLDER with one of them, from {SOURCE}."
             )
         _check_there(folder, release.train + release.test)
         train, test = ([folder / name for name in names] for names in (release.train, release.test))
@@ -71,7 +71,8 @@ class Cifar(Images):
         record = self.label_bytes + PIXELS
         if len(content) == 0 or len(content) % record:
             raise LinconError(
-                f"{path} has {len(content)} bytes, no multiple of a record's {record}: fetch it again."
+                f"{path} has {len(content)} bytes, no multiple of a record's {record}: fetch it "
+                "again."
             )
         records = content.view(-1, record)
         labels = records[:, self.label_bytes - 1].long()
@@ -86,7 +87,8 @@ class Cifar(Images):
             or {type(label) for label in labels} != {int}
         ):
             raise LinconError(
-                f"{path} has no array 'data' or no list of numbers {self.label_entry!r}: fetch it again."
+                f"{path} has no array 'data' or no list of numbers {self.label_entry!r}: fetch it "
+                "again."
             )
         try:
             rows, numbers = data.tensor(), torch.tensor(labels)
@@ -103,7 +105,8 @@ class Cifar(Images):
         wrong = labels[(labels < 0) | (labels >= self.classes)]
         if len(wrong):
             raise LinconError(
-                f"{path} holds a label {wrong[0]}, outside of 0 to {self.classes - 1}: fetch it again."
+                f"{path} holds a label {wrong[0]}, outside of 0 to {self.classes - 1}: fetch it "
+                "again."
             )
         return rows.reshape(-1, 3, 32, 32), labels
 

@@ -15,8 +15,9 @@ from lincon.tasks.classification.data.sets import InMemory, Labelled
 class Digits(Images):
     """Handwritten digits (UCI, embedded in scikit-learn): 1,797 images of (1, 8, 8), floats in [0, 1].
 
-    The split of 1,297 for training and 500 for the test is stratified and always the same. Training images
-    are shifted by up to one pixel each way. ``mean`` and ``std`` are those of all 1,297; ``root`` is not used.
+    The split of 1,297 for training and 500 for the test is stratified and always the same. Training
+    images are shifted by up to one pixel each way. ``mean`` and ``std`` are those of all 1,297;
+    ``root`` is not used.
     """
 
     name = "digits"

@@ -79,7 +79,8 @@ def class_folders(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not names:
         raise LinconError(
-            f"{folder} holds no class folders: pass --root FOLDER with train/<class>/ and val/<class>/."
+            f"{folder} holds no class folders: pass --root FOLDER with train/<class>/ and "
+            "val/<class>/."
         )
     return names
 
@@ -96,7 +97,8 @@ def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
     for name in class_folders(folder):
         if name not in index:
             raise LinconError(
-                f"{folder / name} is a class that the training images do not have: remove or rename it."
+                f"{folder / name} is a class that the training images do not have: remove or "
+                "rename it."
             )
         files = image_files(folder / name)
         paths += files
@@ -118,10 +120,10 @@ def image_files(folder: Path) -> list[Path]:
 class ImageNet(Images):
     """Images of (3, 224, 224) in `root/train/<class>/` and `root/val/<class>/`, as ImageNet's are laid out.
 
-    In the test the shorter side is 256 and the centre of 224 is cut out. For training the centre of 256 is cut out,
-    so that a batch is one tensor, and the device takes a random part of it, resized to 224, or its mirror image: what
-    lies outside of the central square is never seen, unlike in the usual recipe. ``classes`` is the number of
-    folders in train.
+    In the test the shorter side is 256 and the centre of 224 is cut out. For training the centre of
+    256 is cut out, so that a batch is one tensor, and the device takes a random part of it, resized
+    to 224, or its mirror image: what lies outside of the central square is never seen, unlike in
+    the usual recipe. ``classes`` is the number of folders in train.
     """
 
     name = "imagenet"

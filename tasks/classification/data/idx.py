@@ -43,8 +43,8 @@ def read_idx(path: Path, *shape: int | None) -> Tensor:
             magic = bytes((0, 0, 8, len(shape)))
             if head[:4] != magic:
                 raise LinconError(
-                    f"{path} begins with {head[:4].hex()}, an IDX file of {len(shape)} dimensions of bytes "
-                    f"with {magic.hex()}: fetch it again."
+                    f"{path} begins with {head[:4].hex()}, an IDX file of {len(shape)} dimensions "
+                    f"of bytes with {magic.hex()}: fetch it again."
                 )
             most = DEFLATED * path.stat().st_size
             content = head + file.read(min(prod(sizes) + 1, most))  # one more than it promises
@@ -52,13 +52,15 @@ def read_idx(path: Path, *shape: int | None) -> Tensor:
         raise LinconError(f"{path} cannot be read ({reason}): fetch it again.") from None
     if len(content) != header + prod(sizes):
         raise LinconError(
-            f"{path} has {len(content)} bytes {'or more ' if len(content) > header + prod(sizes) else ''}where its "
-            f"header promises {header + prod(sizes)}: it is truncated or too long; fetch it again."
+            f"{path} has {len(content)} bytes "
+            f"{'or more ' if len(content) > header + prod(sizes) else ''}where its header "
+            f"promises {header + prod(sizes)}: it is truncated or too long; fetch it again."
         )
     if any(wanted not in (None, size) for wanted, size in zip(shape, sizes, strict=True)):
         wanted = " x ".join("n" if size is None else str(size) for size in shape)
         raise LinconError(
-            f"{path} holds {' x '.join(map(str, sizes))} bytes, not {wanted}: it is another data set."
+            f"{path} holds {' x '.join(map(str, sizes))} bytes, not {wanted}: it is another data "
+            "set."
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(sizes)
 

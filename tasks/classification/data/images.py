@@ -15,8 +15,8 @@ __all__ = ["Batch", "Images", "crop_and_flip", "floats"]
 class Images(Data):
     """Labelled images in two parts, ``train_set`` and ``test_set``; batches of them are indexed by lists.
 
-    Items are as in the source: uint8, or float in [0, 1]. ``augment`` works on floats in [0, 1], ``mean`` and
-    ``std`` (channels,) standardise them. A limit keeps the shares of the classes.
+    Items are as in the source: uint8, or float in [0, 1]. ``augment`` works on floats in [0, 1],
+    ``mean`` and ``std`` (channels,) standardise them. A limit keeps the shares of the classes.
     """
 
     channels: int

@@ -31,14 +31,15 @@ Ids = Sequence[Sequence[int]]
 class ObjectNet(ImageFiles):
     """The images of the classes shared with ImageNet, (n, 3, 224, 224) uint8, without their frame.
 
-    ``names``: labels of the classes, sorted; a label is a place in it. ``mapping``: their ImageNet indices. Standardise
-    as ImageNet.
+    ``names``: labels of the classes, sorted; a label is a place in it. ``mapping``: their ImageNet
+    indices. Standardise as ImageNet.
 
     Args:
         root: the folder `objectnet-1.0`, with images/ and mappings/, or the folder that holds it.
 
     Raises:
-        LinconError: a file is missing or damaged, or the mapping files do not fit together; names file and entry.
+        LinconError: a file is missing or damaged, or the mapping files do not fit together; names
+            file and entry.
     """
 
     def __init__(self, root: Path) -> None:
@@ -59,8 +60,9 @@ class ObjectNet(ImageFiles):
 def read_mapping(folder: Path) -> dict[str, tuple[str, list[int]]]:
     """Folder of images -> (ObjectNet label, ImageNet indices), for the classes shared with ImageNet.
 
-    The chain of the four files: a folder has a label; a label has ImageNet labels, joined by "; "; an ImageNet label
-    is a line, counted from 0; a line has an index. (Source: abarbu/objectnet-template-pytorch.)
+    The chain of the four files: a folder has a label; a label has ImageNet labels, joined by "; ";
+    an ImageNet label is a line, counted from 0; a line has an index. (Source:
+    abarbu/objectnet-template-pytorch.)
     """
     folder_of = _inverted(folder / FOLDERS, _read_texts(folder / FOLDERS))
     index_of, mapping = _index_of_label(folder), {}
@@ -145,9 +147,9 @@ def protocol(logits: Tensor, labels: Tensor, mapping: Ids, which: str) -> Tensor
         logits: (n, 1000) of a classifier of ImageNet.
         labels: (n,) places in ``mapping``.
         mapping: the ImageNet indices of every ObjectNet class.
-        which: "A", the highest of all 1,000 logits must be one of the class's; "B", the highest of the logits that any
-            class has; "C", of the classes, each with the highest of its logits, the highest must be the true one.
-            B and C make it easier, by several points.
+        which: "A", the highest of all 1,000 logits must be one of the class's; "B", the highest of
+            the logits that any class has; "C", of the classes, each with the highest of its logits,
+            the highest must be the true one. B and C make it easier, by several points.
 
     Raises:
         LinconError: another protocol.

@@ -1,8 +1,9 @@
 """Reading the arrays of a pickle without running anything that a pickle can ask for.
 
-A pickle is a program: it names functions and calls them. This one may name the few that a pickled NumPy array is
-made with, and even for those it gets stand-ins, which keep bytes and do nothing. NumPy itself is never called:
-an array of objects, or a forged state of a dtype, has nothing to act upon.
+A pickle is a program: it names functions and calls them. This one may name the few that a pickled
+NumPy array is made with, and even for those it gets stand-ins, which keep bytes and do nothing.
+NumPy itself is never called: an array of objects, or a forged state of a dtype, has nothing to act
+upon.
 """
 
 import pickle
@@ -71,10 +72,11 @@ ENCODE = "_codecs", "encode"
 
 OPERATIONS = frozenset(
     (  # noqa: SIM905
-        "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 STRING BINSTRING SHORT_BINSTRING "
-        "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 LIST EMPTY_LIST APPEND "
-        "APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE "
-        "BUILD GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
+        "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 STRING "
+        "BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES "
+        "SHORT_BINBYTES BINBYTES8 LIST EMPTY_LIST APPEND APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 "
+        "TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD GET BINGET "
+        "LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
     ).split()
 )
 """What plain values and arrays are written with."""
@@ -87,8 +89,9 @@ _NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
 class Unpickler(_Python):
     """Reads plain values, and `Array` for arrays; LinconError names the file and whatever else it asks for.
 
-    On top of Python's own written in Python: the one in C takes memory for every number under which a pickle claims to
-    remember something. Keys are text or bytes: a key of tuples within tuples takes for ever to hash.
+    On top of Python's own written in Python: the one in C takes memory for every number under which
+    a pickle claims to remember something. Keys are text or bytes: a key of tuples within tuples
+    takes for ever to hash.
     """
 
     dispatch: ClassVar = {
@@ -106,7 +109,8 @@ class Unpickler(_Python):
             return self._encode
         if (module, name) not in ADMITTED:
             raise LinconError(
-                f"{self.path} asks for {module}.{name}, which no array needs: do not trust this file."
+                f"{self.path} asks for {module}.{name}, which no array needs: do not trust this "
+                "file."
             )
         return ADMITTED[module, name]
 

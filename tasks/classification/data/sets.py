@@ -36,8 +36,9 @@ class InMemory(Labelled):
 def stratified(labels: Tensor, count: int) -> Tensor:
     """Indices (count,), ascending, of a fixed choice in which classes have the shares that they have in ``labels``.
 
-    Seats go to classes by Webster's method of apportionment: each class's images, once shuffled, stand at the
-    quantiles (rank + 1/2) / size, and the lowest are taken. A larger choice contains a smaller one.
+    Seats go to classes by Webster's method of apportionment: each class's images, once shuffled,
+    stand at the quantiles (rank + 1/2) / size, and the lowest are taken. A larger choice contains a
+    smaller one.
     """
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     grouped = shuffled[labels[shuffled].argsort(stable=True)]

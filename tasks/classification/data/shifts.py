@@ -1,6 +1,7 @@
 """Shifts of the distribution: test images made worse at strengths 1 to 5, in the manner of Hendrycks, Dietterich 2019.
 
-The numbers are ours (noise and contrast near ImageNet-C's), so results do not compare with published ones.
+The numbers are ours (noise and contrast near ImageNet-C's), so results do not compare with
+published ones.
 """
 
 from collections.abc import Callable

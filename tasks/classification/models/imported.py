@@ -16,9 +16,10 @@ from lincon.tasks.experiments.schemes.body import Architecture
 def imported(module: str, name: str, models: Iterable[str] = ()) -> Architecture:
     """The architecture made of the function ``name`` of ``module``.
 
-    It gets those of `channels`, `classes` and `size` that it has arguments for: by these names or, if it uses none of
-    them, in this order, as many as it has positional arguments without a default. `width=` is passed on when asked for.
-    Raises LinconError if it cannot be imported; ``models`` are the names that could have been meant instead.
+    It gets those of `channels`, `classes` and `size` that it has arguments for: by these names or,
+    if it uses none of them, in this order, as many as it has positional arguments without a
+    default. `width=` is passed on when asked for. Raises LinconError if it cannot be imported;
+    ``models`` are the names that could have been meant instead.
     """
     found = _find(module, name, models)
     return partial(_make, f"{module}:{name}", found)
@@ -29,7 +30,8 @@ def _find(module: str, name: str, models: Iterable[str]) -> Callable[..., Any]:
         home = import_module(module)
     except Exception as error:  # whatever the module itself does when it is imported
         raise LinconError(
-            f"Cannot import {module!r}: {error}. Is its folder on PYTHONPATH? Models are: {', '.join(models)}."
+            f"Cannot import {module!r}: {error}. Is its folder on PYTHONPATH? Models are: "
+            f"{', '.join(models)}."
         ) from error
     found = getattr(home, name, None)
     if not callable(found) or isinstance(found, nn.Module):
@@ -42,7 +44,8 @@ def _find(module: str, name: str, models: Iterable[str]) -> Callable[..., Any]:
             if callable(thing) and getattr(thing, "__module__", "") == module
         ]
         raise LinconError(
-            f"Module {module!r} {what}; a function that makes a model is needed. It has: {', '.join(own) or 'none'}."
+            f"Module {module!r} {what}; a function that makes a model is needed. It has: "
+            f"{', '.join(own) or 'none'}."
         )
     return found
 
@@ -64,7 +67,8 @@ def _make(
         kwargs["width"] = width
     elif width not in (None, 1.0):
         raise LinconError(
-            f"{path} takes no argument `width`; the scheme small needs it, to make narrower networks."
+            f"{path} takes no argument `width`; the scheme small needs it, to make narrower "
+            "networks."
         )
     try:
         own.bind(*args, **kwargs)

@@ -39,11 +39,13 @@ class ResNet(nn.Module):
     Args:
         channels: of the images.
         classes: number of logits.
-        size: height and width of the images in pixels, where known; any is taken that can be halved often enough.
+        size: height and width of the images in pixels, where known; any is taken that can be halved
+            often enough.
         widths: channels of each stage.
         blocks: basic blocks in each stage.
         width: factor on all widths (each at least 1 channel).
-        form: "cifar" begins with a 3x3 convolution; "imagenet" with a 7x7 and a maximum, which halve the image twice.
+        form: "cifar" begins with a 3x3 convolution; "imagenet" with a 7x7 and a maximum, which
+            halve the image twice.
 
     Raises:
         LinconError: images of ``size`` are too small to be halved that often, or an unknown form.

@@ -11,8 +11,8 @@ _STD = 0.02
 class ViT(nn.Module):
     """(batch, channels, size, size) -> (batch, classes) logits, read off a class token.
 
-    The body is a stack of pre-norm encoder layers: attention and two linear layers with GELU, no dropout. Patch and
-    position embeddings, class token, last norm and head stand outside of it.
+    The body is a stack of pre-norm encoder layers: attention and two linear layers with GELU, no
+    dropout. Patch and position embeddings, class token, last norm and head stand outside of it.
 
     Args:
         channels: of the images.
@@ -22,8 +22,8 @@ class ViT(nn.Module):
         depth: encoder layers.
         heads: of attention.
         mlp_ratio: hidden units of a layer's linear part, as a multiple of ``dim``.
-        patch: height and width of a patch, in pixels; by default 2 up to a size of 8, 4 up to 32, 16 from 128 on,
-            8 between.
+        patch: height and width of a patch, in pixels; by default 2 up to a size of 8, 4 up to 32,
+            16 from 128 on, 8 between.
         width: factor on ``dim``, to the nearest multiple of ``heads``.
 
     Raises:

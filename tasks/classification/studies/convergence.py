@@ -16,9 +16,9 @@ from lincon.tasks.experiments.training.training import Run
 
 SHARES = 0.9, 0.95, 0.99
 NOTE = (
-    "Steps (median over the seeds, counted in whole epochs) until the test accuracy first reaches a share of its own "
-    "final value, and of vanilla's; – where it never does. Mean loss: of the training loss over all epochs, "
-    "lower where a scheme fits sooner."
+    "Steps (median over the seeds, counted in whole epochs) until the test accuracy first reaches "
+    "a share of its own final value, and of vanilla's; – where it never does. Mean loss: of the "
+    "training loss over all epochs, lower where a scheme fits sooner."
 )
 
 

@@ -29,16 +29,17 @@ Shifted = dict[str, list[float]]
 """Accuracy, a fraction, by shift and strength; of ObjectNet by protocol, a list of one."""
 
 NOTE = (
-    "Gap: training minus test accuracy, in points, both of the trained model on images without augmentation. Shifted: "
-    "mean over the strengths 1 to 5 of each shift of the test images; the models have not seen any of them in training."
+    "Gap: training minus test accuracy, in points, both of the trained model on images without "
+    "augmentation. Shifted: mean over the strengths 1 to 5 of each shift of the test images; the "
+    "models have not seen any of them in training."
 )
 
 
 def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
     """Train every cell, evaluate the trained models, and write table, numbers and picture.
 
-    ``objectnet``: the folder of ObjectNet, for models of ImageNet; the shifts of the test set otherwise. Evaluations
-    are kept beside the runs, so called again it continues.
+    ``objectnet``: the folder of ObjectNet, for models of ImageNet; the shifts of the test set
+    otherwise. Evaluations are kept beside the runs, so called again it continues.
     """
     data = sweep.data
     assert isinstance(data, Images)

@@ -19,9 +19,10 @@ def picture(
 ) -> bytes:
     """Test error (%) against DoF as a PNG, a colour per name.
 
-    ``points`` are DoF (n,) and accuracies (n,), fractions, a run each: drawn as mean and one standard deviation each
-    way. ``fits`` add the fitted curve and its 95 % bootstrap band, and the exponent with its interval to the legend.
-    Half the smallest error of any run stands for zero, which a logarithmic axis does not have; curves end there.
+    ``points`` are DoF (n,) and accuracies (n,), fractions, a run each: drawn as mean and one
+    standard deviation each way. ``fits`` add the fitted curve and its 95 % bootstrap band, and the
+    exponent with its interval to the legend. Half the smallest error of any run stands for zero,
+    which a logarithmic axis does not have; curves end there.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()

@@ -1,7 +1,8 @@
 """Laws of accuracy against degrees of freedom (DoF): fitted by least squares, with bootstrap intervals.
 
-The power law of the error is that of Recurrent Parameter Generators, Wang et al. 2023; the saturating law adds the
-error that no number of DoF takes away. Laws are compared by Akaike's criterion and never used for extrapolation.
+The power law of the error is that of Recurrent Parameter Generators, Wang et al. 2023; the
+saturating law adds the error that no number of DoF takes away. Laws are compared by Akaike's
+criterion and never used for extrapolation.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,8 +28,9 @@ _STARTS = (0.1, 0.9)  # of e_inf, as shares of the smallest error
 class Law:
     """A family of curves.
 
-    `response` names what the least squares are taken in: the accuracy, or the logarithm of the error. ``value`` maps
-    parameters (p, ...) and DoF (n,) to responses; ``solve`` fits responses (b, n) at DoF (n,), giving (b, p).
+    `response` names what the least squares are taken in: the accuracy, or the logarithm of the
+    error. ``value`` maps parameters (p, ...) and DoF (n,) to responses; ``solve`` fits responses
+    (b, n) at DoF (n,), giving (b, p).
     """
 
     formula: str
@@ -48,9 +50,10 @@ class Law:
 class Fit:
     """A fitted law.
 
-    `intervals` are 95 % bootstrap intervals of the `parameters`; `residual` is the root mean square of the accuracy
-    residuals, a fraction; `aic` compares laws fitted to the same points (smaller is better); `low` and `high` are the
-    range of DoF that was fitted; `samples` (bootstrap, parameters) are the bootstrap fits.
+    `intervals` are 95 % bootstrap intervals of the `parameters`; `residual` is the root mean square
+    of the accuracy residuals, a fraction; `aic` compares laws fitted to the same points (smaller is
+    better); `low` and `high` are the range of DoF that was fitted; `samples` (bootstrap,
+    parameters) are the bootstrap fits.
     """
 
     law: str
@@ -65,8 +68,8 @@ class Fit:
     def predict(self, dof: float) -> tuple[float, float, float]:
         """The law's accuracy at ``dof`` and its 95 % bootstrap interval, fractions: (accuracy, low, high).
 
-        The interval is that of the curve, not of one more run. A log-linear law may leave [0, 1]: it has no bounds.
-        LinconError outside the fitted range: no extrapolation.
+        The interval is that of the curve, not of one more run. A log-linear law may leave [0, 1]:
+        it has no bounds. LinconError outside the fitted range: no extrapolation.
         """
         accuracy, low, high = self.curve(np.array([dof], dtype=float))[:, 0].tolist()
         return accuracy, low, high
@@ -76,8 +79,8 @@ class Fit:
         outside = dof[~((self.low <= dof) & (dof <= self.high))]
         if outside.size:
             raise LinconError(
-                f"The law was fitted from {self.low:,.0f} to {self.high:,.0f} DoF; {outside[0]:,.0f} is outside, "
-                "and extrapolation is refused."
+                f"The law was fitted from {self.low:,.0f} to {self.high:,.0f} DoF; "
+                f"{outside[0]:,.0f} is outside, and extrapolation is refused."
             )
         law = LAWS[self.law]
         best = law.accuracy(np.array(list(self.parameters.values())), dof)
@@ -105,17 +108,19 @@ def fit(
 ) -> Fit:
     """Fit ``law`` to points ``dof`` (n,), ``accuracy`` (n,), fractions of ``images`` test images; a point per run.
 
-    Where the law is one of the error, least squares are taken in the log error, and errors are at least half an image.
+    Where the law is one of the error, least squares are taken in the log error, and errors are at
+    least half an image.
 
-    The bootstrap keeps the DoF and draws responses anew, ``bootstrap`` times, the same for the same ``seed``. A DoF
-    with m >= 2 runs draws from its own runs, their deviations from their mean times √(m / (m - 1)), which makes the
-    variance unbiased. A DoF with one run draws the fitted response plus one of all residuals, times √(n / (n - p)) for
-    p parameters. Both are widened from the normal to Student's t, as runs are few. Intervals speak of the spread over
-    runs, not of the choice of test images, and take the law for true. On synthetic laws with six DoF and one to three
-    runs they hold the truth 90 to 94 times in 100.
+    The bootstrap keeps the DoF and draws responses anew, ``bootstrap`` times, the same for the same
+    ``seed``. A DoF with m >= 2 runs draws from its own runs, their deviations from their mean times
+    √(m / (m - 1)), which makes the variance unbiased. A DoF with one run draws the fitted response
+    plus one of all residuals, times √(n / (n - p)) for p parameters. Both are widened from the
+    normal to Student's t, as runs are few. Intervals speak of the spread over runs, not of the
+    choice of test images, and take the law for true. On synthetic laws with six DoF and one to
+    three runs they hold the truth 90 to 94 times in 100.
 
-    Raises LinconError for unknown laws, too few distinct DoF (3; 4 for the saturating law) and points that are not
-    numbers, with accuracies outside [0, 1] or DoF that are not positive.
+    Raises LinconError for unknown laws, too few distinct DoF (3; 4 for the saturating law) and
+    points that are not numbers, with accuracies outside [0, 1] or DoF that are not positive.
     """
     chosen = choose("law", law, LAWS)
     dof, accuracy = _checked(chosen, dof, accuracy, images)
@@ -146,7 +151,8 @@ def best(fits: Iterable[Fit]) -> Fit:
 def compare_exponents(a: Fit, b: Fit) -> Difference:
     """The exponent k of ``a`` minus that of ``b``: two fits of the same law, to independent runs.
 
-    Every bootstrap sample of one is set against every one of the other. LinconError if there are no two k to compare.
+    Every bootstrap sample of one is set against every one of the other. LinconError if there are no
+    two k to compare.
     """
     if a.law != b.law or "k" not in a.parameters:
         raise LinconError(
@@ -195,7 +201,8 @@ def _checked(
     dof, accuracy = np.asarray(dof, dtype=float), np.asarray(accuracy, dtype=float)
     if dof.ndim != 1 or dof.shape != accuracy.shape:
         raise LinconError(
-            f"A DoF and an accuracy a point are needed; got shapes {dof.shape} and {accuracy.shape}."
+            f"A DoF and an accuracy a point are needed; got shapes {dof.shape} and "
+            f"{accuracy.shape}."
         )
     if not np.all(np.isfinite(dof) & (dof > 0)):
         raise LinconError("Degrees of freedom must be positive numbers.")

@@ -28,7 +28,8 @@ Points = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def scaling(sweep: Sweep, predict: float | None = None) -> Result:
     """Train every cell, fit the laws to each model's runs, and write table, numbers and picture.
 
-    ``predict``: a DoF at which each model's accuracy is predicted; refused outside the fitted range.
+    ``predict``: a DoF at which each model's accuracy is predicted; refused outside the fitted
+        range.
 
     Raises:
         LinconError: fewer DoF than a law needs, or a prediction outside of what was fitted.
@@ -40,7 +41,8 @@ def scaling(sweep: Sweep, predict: float | None = None) -> Result:
         dofs = {dof_of(cell, data.shape) for cell in sweep.cells if cell.model == model}
         if len(dofs) < 4:
             raise LinconError(
-                f"scaling fits laws to at least 4 values of --dof; of {model}'s {len(dofs)} are distinct."
+                f"scaling fits laws to at least 4 values of --dof; of {model}'s {len(dofs)} are "
+                "distinct."
             )
         if predict is not None and not min(dofs) <= predict <= max(dofs):
             raise LinconError(

@@ -15,8 +15,8 @@ from lincon.tasks.indoor.data.batch import Batch
 class Augment(nn.Module):
     """Mirroring, gamma of 0.85 to 1.15 and shifts of the colours, drawn by torch.
 
-    Mirroring and gamma are SharpNet's (Ramamonjisoa and Lepetit 2019). A mirrored surface faces the other way: the
-    first component of its normals changes sign. Depth stays as it is.
+    Mirroring and gamma are SharpNet's (Ramamonjisoa and Lepetit 2019). A mirrored surface faces the
+    other way: the first component of its normals changes sign. Depth stays as it is.
     """
 
     def __init__(self) -> None:

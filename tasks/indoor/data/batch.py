@@ -11,7 +11,8 @@ class Batch(NamedTuple):
 
     images: uint8, or floats once a data set has prepared them.
     depth: float32, metres: distance along the optical axis (z-depth).
-    normals: float32, unit vectors in the camera's axes, which are those of Stanford 2D-3D-S's `data/` normals.
+    normals: float32, unit vectors in the camera's axes, which are those of Stanford 2D-3D-S's
+    `data/` normals.
     """
 
     images: Num[Tensor, "batch 3 height width"]

@@ -1,7 +1,8 @@
 """A pinhole camera in a room, boxes that stand there, and what rays meet.
 
-A room's axes are x and y along the floor, whose middle is the origin, and z upwards; lengths are in metres. Sums are
-written out, as a product of matrices is rounded differently in batches of different sizes.
+A room's axes are x and y along the floor, whose middle is the origin, and z upwards; lengths are in
+metres. Sums are written out, as a product of matrices is rounded differently in batches of
+different sizes.
 """
 
 from typing import NamedTuple
@@ -18,7 +19,8 @@ class Hits(NamedTuple):
 
     depth: (n, p), along the optical axis.
     normal: (3, n, p), of unit length, against the ray, in the room's axes.
-    across, along: (n, p): coordinates on the surface, in metres; on upright ones the second is upwards.
+    across, along: (n, p): coordinates on the surface, in metres; on upright ones the second is
+        upwards.
     material: (n, p), int64.
     """
 

@@ -18,10 +18,11 @@ _STREAM = 0x726F6F6D  # sets these keys apart from other uses of the same seed
 class Rooms(Made):
     """Views into furnished rooms, each surface's depth and normal known but for window panes.
 
-    A view is a function of seed, size and its index alone, bit for bit: ``rooms[[3, 1]]`` casts two. Depth is exact and
-    along the optical axis. Normals are exact, of unit length and against the ray; their axes are those of `Batch`: x to
-    the right of the picture, y down and z towards the camera, so that a floor is about (0, -1, 0). Scanners miss glass:
-    some 2 % of the pixels are nan in both.
+    A view is a function of seed, size and its index alone, bit for bit: ``rooms[[3, 1]]`` casts
+    two. Depth is exact and along the optical axis. Normals are exact, of unit length and against
+    the ray; their axes are those of `Batch`: x to the right of the picture, y down and z towards
+    the camera, so that a floor is about (0, -1, 0). Scanners miss glass: some 2 % of the pixels are
+    nan in both.
 
     Args:
         count: number of views; any, as none is cast before it is asked for.

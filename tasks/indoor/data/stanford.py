@@ -53,21 +53,23 @@ class Frame(NamedTuple):
 class Frames(Split):
     """Views on disk, read when they are asked for: ``frames[indices]`` is the batch of those views.
 
-    Images are resampled with a filter that is as wide as their reduction. Depth and normals are sampled: every pixel is
-    the one of the file that its centre lies in, so no value is there that the file does not hold, at edges least of
-    all, and what is not known stays unknown. At the size of the files, every number is theirs.
+    Images are resampled with a filter that is as wide as their reduction. Depth and normals are
+    sampled: every pixel is the one of the file that its centre lies in, so no value is there that
+    the file does not hold, at edges least of all, and what is not known stays unknown. At the size
+    of the files, every number is theirs.
 
-    Depth is value / 512 in metres along the optical axis; 65535 is not known, and neither is 0, at which nothing can
-    be. Normals are value / 127.5 - 1, brought to unit length; (128, 128, 128) is not known.
+    Depth is value / 512 in metres along the optical axis; 65535 is not known, and neither is 0, at
+    which nothing can be. Normals are value / 127.5 - 1, brought to unit length; (128, 128, 128) is
+    not known.
 
     Args:
         frames: which views.
         size: height and width in pixels of what is read.
 
     Raises:
-        LinconError: a size below 1; on reading, by path: a file that is missing or damaged, or of another format,
-            which would lose depth; that is not square or not as large as the others of its view; a view in which
-            nothing is known of depth or of normals.
+        LinconError: a size below 1; on reading, by path: a file that is missing or damaged, or of
+            another format, which would lose depth; that is not square or not as large as the others
+            of its view; a view in which nothing is known of depth or of normals.
     """
 
     def __init__(self, frames: Sequence[Frame], size: int) -> None:
@@ -99,22 +101,24 @@ def read(
 ) -> tuple[Frames, Frames, str]:
     """Views for training, views for the test, and a sentence that says which areas they are of.
 
-    The views are those in `area_*/data/`, in the order of camera, room and frame. Normals keep the axes of the files:
-    x to the right of the picture, y down, z towards the camera, so that a wall which faces a level camera is (0, 0, 1)
-    and the floor (0, -1, 0). The axes are left-handed. The paper says so (arXiv 1702.01105: "more red to the right",
-    "more green downwards", blue "towards the camera"), and so does its author in EPFL-VILAB/omnidata#13; the README has
-    "the same one used by NYU RGB-D".
+    The views are those in `area_*/data/`, in the order of camera, room and frame. Normals keep the
+    axes of the files: x to the right of the picture, y down, z towards the camera, so that a wall
+    which faces a level camera is (0, 0, 1) and the floor (0, -1, 0). The axes are left-handed. The
+    paper says so (arXiv 1702.01105: "more red to the right", "more green downwards", blue "towards
+    the camera"), and so does its author in EPFL-VILAB/omnidata#13; the README has "the same one
+    used by NYU RGB-D".
 
     Args:
         root: the folder with `area_1/` to `area_6/`.
-        fold: of the usual cross-validation, 1 to 3: which areas are for training and which for the test.
+        fold: of the usual cross-validation, 1 to 3: which areas are for training and which for the
+            test.
         size: height and width of the views, in pixels.
         train: areas for training, such as ``("1", "5a")``, in place of the fold's.
         test: areas for the test, in place of the fold's.
 
     Raises:
-        LinconError: an area is not there, is empty, is no area of the data set, or is named twice; a view lacks one of
-            its files, by path.
+        LinconError: an area is not there, is empty, is no area of the data set, or is named twice;
+            a view lacks one of its files, by path.
     """
     if fold not in FOLDS:
         raise LinconError(f"fold {fold} is none of the data set's: choose 1, 2 or 3.")
@@ -146,15 +150,16 @@ def check_areas(root: Path, parts: tuple[tuple[str, ...], tuple[str, ...]]) -> N
         )
     if not all(parts) or len(set(wanted)) < len(wanted):
         raise LinconError(
-            f"training on {listed(parts[0])} and testing on {listed(parts[1])}: name one area or more for each, and "
-            "none of them twice."
+            f"training on {listed(parts[0])} and testing on {listed(parts[1])}: name one area or "
+            "more for each, and none of them twice."
         )
     there = [area for area in AREAS if folder(root, area).is_dir()]
     lacking = [area for area in wanted if area not in there]
     if lacking:
         raise LinconError(
-            f"{root} lacks {listed(lacking)}, and has {listed(there)}: unpack area_X_no_xyz.tar of each there, so that "
-            f"{folder(root, lacking[0])} exists, or name other areas with train and test."
+            f"{root} lacks {listed(lacking)}, and has {listed(there)}: unpack area_X_no_xyz.tar "
+            f"of each there, so that {folder(root, lacking[0])} exists, or name other areas with "
+            "train and test."
         )
 
 
@@ -169,7 +174,8 @@ def frames_of(data: Path) -> list[Frame]:
     names = sorted(set().union(*files.values()))
     if not names:
         raise LinconError(
-            f"{data} holds no views (camera_*_frame_*_domain_rgb.png in rgb/): unpack its tar again."
+            f"{data} holds no views (camera_*_frame_*_domain_rgb.png in rgb/): unpack its tar "
+            "again."
         )
     for kind, (suffix, _) in KINDS.items():
         lacking = [name for name in names if name not in files[kind]]
@@ -177,8 +183,9 @@ def frames_of(data: Path) -> list[Frame]:
             frame = "{}_frame_{}".format(*lacking[0])
             path = data / kind / f"{frame}_domain_{suffix.rstrip('?')}.png"
             raise LinconError(
-                f"{path} is missing, though {frame} has other files; {len(lacking)} of {len(names)} views lack theirs "
-                f"in {kind}/: unpack the area's tar again, or remove what is left of them."
+                f"{path} is missing, though {frame} has other files; {len(lacking)} of "
+                f"{len(names)} views lack theirs in {kind}/: unpack the area's tar again, or "
+                "remove what is left of them."
             )
     return [Frame(*(files[kind][name] for kind in KINDS)) for name in names]
 
@@ -186,7 +193,8 @@ def frames_of(data: Path) -> list[Frame]:
 def files_of(place: Path, suffix: str) -> dict[Name, Path]:
     """The files in ``place`` by the view that they show; all others there, hidden ones among them, are left alone.
 
-    The README has double underscores after the camera and before the suffix, the files have single ones.
+    The README has double underscores after the camera and before the suffix, the files have single
+    ones.
     """
     pattern = re.compile(rf"(camera_.+)_frame_(\d+)_domain__?{suffix}\.png")
     found: dict[Name, Path] = {}
@@ -195,7 +203,8 @@ def files_of(place: Path, suffix: str) -> dict[Name, Path]:
             name = match[1].replace("__", "_"), int(match[2])
             if name in found:
                 raise LinconError(
-                    f"{place / file} shows the same view as {found[name].name}: remove one of the two."
+                    f"{place / file} shows the same view as {found[name].name}: remove one of the "
+                    "two."
                 )
             found[name] = place / file
     return found
@@ -210,8 +219,8 @@ def view(frame: Frame, size: int) -> Batch:
     for path, other in zip(frame[1:], others, strict=True):
         if other.size != picture.size:
             raise Unreadable(
-                f"{path} has {other.width} x {other.height} pixels, {frame.rgb.name} {width} x {height}: fetch both "
-                "again, or leave the view out."
+                f"{path} has {other.width} x {other.height} pixels, {frame.rgb.name} {width} x "
+                f"{height}: fetch both again, or leave the view out."
             )
     if width != height:
         raise Unreadable(

@@ -18,14 +18,15 @@ UNIT = 1e-3  # lengths of normals may differ from 1 by so much
 def write(batch: Batch, root: Path, area: str, start: int = 0) -> None:
     """Write each item as one view of `area_{area}/` in ``root``: an image, depth and normals, all PNG.
 
-    Read again at their own size, images and what is known are the same. Depth is within 1 / 1024 m, multiples of
-    1 / 512 m are exact; what is beyond 127.996 m, or nearer than 1 / 512 m, is brought there. Normals are within 0.73
-    degrees. What was read from here and is written again gives the same pixels. The views are read in the order in
-    which they were written; each file is written whole or not at all.
+    Read again at their own size, images and what is known are the same. Depth is within 1 / 1024 m,
+    multiples of 1 / 512 m are exact; what is beyond 127.996 m, or nearer than 1 / 512 m, is brought
+    there. Normals are within 0.73 degrees. What was read from here and is written again gives the
+    same pixels. The views are read in the order in which they were written; each file is written
+    whole or not at all.
 
     Args:
-        batch: square images; its depth positive and its normals of unit length where they are known, which is
-            somewhere in every item.
+        batch: square images; its depth positive and its normals of unit length where they are
+            known, which is somewhere in every item.
         root: the folder of the data set; missing folders are made.
         area: one of `stanford.AREAS`.
         start: number of the first view. A view that is there under its number is replaced.
@@ -60,8 +61,8 @@ def check(number: int, image: np.ndarray, depth: np.ndarray, normals: np.ndarray
         or depth.shape != (size, size)
     ):
         raise LinconError(
-            f"view {number} is {image.dtype} {image.shape}, depth {depth.shape} and normals {normals.shape}: give "
-            "uint8 (3, size, size), (size, size) and (3, size, size)."
+            f"view {number} is {image.dtype} {image.shape}, depth {depth.shape} and normals "
+            f"{normals.shape}: give uint8 (3, size, size), (size, size) and (3, size, size)."
         )
     if (depth <= 0).any():
         raise LinconError(
@@ -70,11 +71,13 @@ def check(number: int, image: np.ndarray, depth: np.ndarray, normals: np.ndarray
     lengths = np.sqrt((normals**2).sum(0))
     if (abs(lengths - 1) > UNIT).any():
         raise LinconError(
-            f"view {number} has normals that are not of unit length: divide them by it, or give nan."
+            f"view {number} has normals that are not of unit length: divide them by it, or give "
+            "nan."
         )
     if np.isnan(depth).all() or np.isnan(lengths).all():
         raise LinconError(
-            f"view {number} has no pixel with known depth, or none with known normals: leave it out."
+            f"view {number} has no pixel with known depth, or none with known normals: leave it "
+            "out."
         )
 
 
@@ -87,9 +90,10 @@ def steps(depth: np.ndarray) -> np.ndarray:
 def colours(normals: np.ndarray) -> np.ndarray:
     """Unit vectors (3, height, width), nan where not known -> uint8.
 
-    Rounded colours stand for vectors of about unit length, whose directions may round otherwise: 2 % do. The second
-    rounding is stable, for each of the 353,432 colours that a unit vector can round to first. None of those is
-    (128, 128, 128): they are at least 127.5 - 0.87 away from the middle.
+    Rounded colours stand for vectors of about unit length, whose directions may round otherwise: 2
+    % do. The second rounding is stable, for each of the 353,432 colours that a unit vector can
+    round to first. None of those is (128, 128, 128): they are at least 127.5 - 0.87 away from the
+    middle.
     """
     return rounded(directions(rounded(normals)))
 

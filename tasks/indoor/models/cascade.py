@@ -18,28 +18,31 @@ REUSE = "none", "weights", "all"
 class Cascade(nn.Module):
     """(n, 3, size, size) standardised images -> depth and normals, as every sub-network estimates them.
 
-    Depth (n, copies, size, size), positive, metres; normals (n, copies, 3, size, size), unit vectors. Every sub-network
-    reads 7 channels, the image and the depth and normals of the one before it (zeros for the first), so that all are
-    equal. Gradients flow through what they hand on. At its defaults a sub-network is SharpNet with a ResNet-18.
+    Depth (n, copies, size, size), positive, metres; normals (n, copies, 3, size, size), unit
+    vectors. Every sub-network reads 7 channels, the image and the depth and normals of the one
+    before it (zeros for the first), so that all are equal. Gradients flow through what they hand
+    on. At its defaults a sub-network is SharpNet with a ResNet-18.
 
     Attributes:
-        body: the sub-networks, one alone where it is used at every position; nothing that is trained is outside.
+        body: the sub-networks, one alone where it is used at every position; nothing that is
+            trained is outside.
         multiple: what height and width of an image must be multiples of.
 
     Args:
         size: height and width of the images in pixels.
         copies: number of positions.
-        reuse: what the sub-networks have in common. "none": nothing; "weights": the weights of two and more dimensions,
-            while norms and biases are their own; "all": everything, the statistics of the norms too.
+        reuse: what the sub-networks have in common. "none": nothing; "weights": the weights of two
+            and more dimensions, while norms and biases are their own; "all": everything, the
+            statistics of the norms too.
         stride, widths, blocks: of the encoder, see `network.Encoder`.
-        levels: channels of the decoders at each resolution below that of the image, coarse to fine; of more than there
-            are resolutions the first count.
+        levels: channels of the decoders at each resolution below that of the image, coarse to fine;
+            of more than there are resolutions the first count.
         convolutions: in each level of a decoder.
         width: factor on all channels (at least 4 are left).
 
     Raises:
-        LinconError: ``size`` cannot be halved that often, there are not enough levels, an unknown stride or reuse, or a
-            number that is not positive.
+        LinconError: ``size`` cannot be halved that often, there are not enough levels, an unknown
+            stride or reuse, or a number that is not positive.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class Cascade(nn.Module):
         _check_size(size, self.multiple)
         if len(levels) < halvings:
             raise LinconError(
-                f"{len(levels)} levels for an image that is halved {halvings} times: give one for each."
+                f"{len(levels)} levels for an image that is halved {halvings} times: give one for "
+                "each."
             )
         wide, decoder = _scaled(widths, width), _scaled(levels[:halvings], width)
         self.copies = copies
@@ -123,6 +127,7 @@ def _halvings(stride: int, widths: Sequence[int]) -> int:
 def _check_size(size: int, factor: int) -> None:
     if size % factor:
         raise LinconError(
-            f"Images of {size} x {size} pixels do not divide by {factor}, by which this network makes them smaller: "
-            f"take a size that does, such as {-(-size // factor) * factor}, a smaller stride, or fewer widths."
+            f"Images of {size} x {size} pixels do not divide by {factor}, by which this network "
+            f"makes them smaller: take a size that does, such as {-(-size // factor) * factor}, a "
+            "smaller stride, or fewer widths."
         )

@@ -1,8 +1,9 @@
 """A sub-network: an encoder of residual blocks and one decoder a task, after SharpNet (Ramamonjisoa and Lepetit 2019).
 
-SharpNet's encoder is a ResNet-50 whose last stage is dilated; this one has basic blocks and halves as ResNet-18 does.
-Its decoders have more convolutions at the two coarsest resolutions, a batch norm after the last convolution, a ReLU for
-the depth and a tanh before the normals are brought to unit length.
+SharpNet's encoder is a ResNet-50 whose last stage is dilated; this one has basic blocks and halves
+as ResNet-18 does. Its decoders have more convolutions at the two coarsest resolutions, a batch norm
+after the last convolution, a ReLU for the depth and a tanh before the normals are brought to unit
+length.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ _SHORTEST = 1e-6  # a vector that is shorter has no direction
 class SubNetwork(nn.Module):
     """(n, 7, height, width) -> depth (n, 1, height, width), metres, and normals (n, 3, height, width), unit vectors.
 
-    The encoder and one of the two decoders; see them for the arguments. Height and width can be halved as often as the
-    decoders have ``levels``.
+    The encoder and one of the two decoders; see them for the arguments. Height and width can be
+    halved as often as the decoders have ``levels``.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Encoder(nn.Module):
     """(n, 7, height, width) -> the last features at each resolution, coarse to fine, of ``channels`` channels.
 
     Args:
-        stride: pixels to one of the first stage's features. 4: a 7x7 convolution of stride 2 and a maximum, which halve
-            the image twice, as in ResNet-18; 2 and 1: a 3x3 convolution of that stride.
+        stride: pixels to one of the first stage's features. 4: a 7x7 convolution of stride 2 and a
+            maximum, which halve the image twice, as in ResNet-18; 2 and 1: a 3x3 convolution of
+            that stride.
         widths: channels of the stages, each of which halves the features but the first.
         blocks: basic blocks in each stage.
     """
@@ -76,8 +78,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Features, coarse to fine -> (n, outputs, height, width), at twice the resolution for each of the levels.
 
-    A level: 3x3 convolutions, made twice as large and joined to the features that the encoder has at that resolution,
-    if any. A 3x3 convolution without a norm comes last.
+    A level: 3x3 convolutions, made twice as large and joined to the features that the encoder has
+    at that resolution, if any. A 3x3 convolution without a norm comes last.
 
     Args:
         channels: of the features.

@@ -1,8 +1,8 @@
 """A human body as a kinematic tree: sizes of bones, plausible angles of joints, and where that puts them in space.
 
-Lengths are in statures. Space is the camera's: x to the right of the picture, y down, z to the viewer; a body that
-faces the viewer has its left at +x. Numbers are added and multiplied one by one, which is rounded alike in a batch of
-any size; sines, which are not, are looked up.
+Lengths are in statures. Space is the camera's: x to the right of the picture, y down, z to the
+viewer; a body that faces the viewer has its left at +x. Numbers are added and multiplied one by
+one, which is rounded alike in a batch of any size; sines, which are not, are looked up.
 """
 
 from math import pi, sin

@@ -15,8 +15,8 @@ from lincon.tasks.pose.skeleton import MIRRORED
 class Augment(nn.Module):
     """Mirroring, turns of up to 30 degrees, scales of 0.75 to 1.25, and shifts of the colours, drawn by torch.
 
-    The ranges are those of pytorch-pose (Wei Yang), which draws clipped Gaussians; these are uniform. A mirrored
-    person's left is its right, so the joints change places.
+    The ranges are those of pytorch-pose (Wei Yang), which draws clipped Gaussians; these are
+    uniform. A mirrored person's left is its right, so the joints change places.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """A rasteriser for batches of pictures: tapered capsules in their order of depth, and boxes, with smooth edges.
 
-Each pixel is computed by the same elementary operations whatever else is in the batch, none of them fused: so a picture
-has the same bits in any.
+Each pixel is computed by the same elementary operations whatever else is in the batch, none of them
+fused: so a picture has the same bits in any.
 """
 
 from typing import NamedTuple

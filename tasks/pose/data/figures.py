@@ -22,18 +22,21 @@ _STREAM = 0x706F7365  # sets these keys apart from other uses of the same seed
 class Figures(Made):
     """Pictures of people in all postures, seen from all sides, with every joint known.
 
-    A picture is a function of seed, size, people and its index alone, bit for bit: ``figures[[3, 1]]`` draws two. Left
-    and right are told by face and toes, and sometimes by a bag at the right hip or a watch on the left arm. In a third
-    of the pictures something stands in front. The first person's joints are nearly always inside the picture.
+    A picture is a function of seed, size, people and its index alone, bit for bit: ``figures[[3,
+    1]]`` draws two. Left and right are told by face and toes, and sometimes by a bag at the right
+    hip or a watch on the left arm. In a third of the pictures something stands in front. The first
+    person's joints are nearly always inside the picture.
 
     Args:
         count: number of pictures; any, as none is drawn before it is asked for.
         seed: of all of them.
         size: height and width in pixels.
-        people: in a picture at most; the first is always there, in the middle and before the others.
+        people: in a picture at most; the first is always there, in the middle and before the
+            others.
 
     Raises:
-        LinconError: a count, a size or a number of people that is too small; an index that is out of range.
+        LinconError: a count, a size or a number of people that is too small; an index that is out
+            of range.
     """
 
     one, many, at_once = "Picture", "figures", 32

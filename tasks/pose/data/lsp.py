@@ -34,16 +34,19 @@ HEAD = 0.6 * math.hypot(1, 2 / 3)  # head size, in lengths from neck to head top
 def read(root: Path, extended: bool = False) -> tuple[list[Person], list[Person], str]:
     """People for training, people for validation, and a sentence that says how they were divided.
 
-    Of LSP the first 1000 are for training, the last 1000 for validation; all of LSPET is for training. A hidden joint
-    of LSP is annotated all the same, one of LSPET is not. Pelvis and thorax are never known.
+    Of LSP the first 1000 are for training, the last 1000 for validation; all of LSPET is for
+    training. A hidden joint of LSP is annotated all the same, one of LSPET is not. Pelvis and
+    thorax are never known.
 
-    The box is 1.25 x the larger extent of the known joints, around their middle; nobody is read of whom fewer than two
-    joints are known. There is no head box: the head size is that of a box as high as neck and head top are apart and
-    two thirds as wide, so PCKh is not the one of MPII. Coordinates are taken to be MATLAB's, from 1, as Wei et al.
-    (2016) take them; the data set does not say.
+    The box is 1.25 x the larger extent of the known joints, around their middle; nobody is read of
+    whom fewer than two joints are known. There is no head box: the head size is that of a box as
+    high as neck and head top are apart and two thirds as wide, so PCKh is not the one of MPII.
+    Coordinates are taken to be MATLAB's, from 1, as Wei et al. (2016) take them; the data set does
+    not say.
 
     Args:
-        root: the folder with `lsp_dataset/` (joints.mat and images/) and, if ``extended``, `lspet_dataset/`.
+        root: the folder with `lsp_dataset/` (joints.mat and images/) and, if ``extended``,
+            `lspet_dataset/`.
         extended: train on LSPET as well.
 
     Raises:
@@ -78,7 +81,8 @@ def annotations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     joints = np.atleast_3d(load(path, ("joints",)).get("joints", np.empty(0)))
     if joints.shape[:2] not in ((3, 14), (14, 3)) or joints.dtype.kind not in "iuf":
         raise LinconError(
-            f"{path} has joints of {joints.dtype} {joints.shape}, not (3, 14, n) or (14, 3, n) numbers."
+            f"{path} has joints of {joints.dtype} {joints.shape}, not (3, 14, n) or (14, 3, n) "
+            "numbers."
         )
     by_person = joints.transpose((2, 1, 0) if joints.shape[0] == 3 else (2, 0, 1)).astype(float)
     return by_person[..., :2], by_person[..., 2]
@@ -93,7 +97,8 @@ def persons(
     if broken.any():
         where = names[int(broken.argmax())]
         raise LinconError(
-            f"{folder / 'joints.mat'}: the joints of {where} are not finite numbers: fetch it again."
+            f"{folder / 'joints.mat'}: the joints of {where} are not finite numbers: fetch it "
+            "again."
         )
     poses = np.full((len(joints), 16, 2), np.nan)
     poses[:, JOINTS] = np.where(known[..., None], joints - 1, np.nan)

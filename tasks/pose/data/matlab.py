@@ -1,8 +1,9 @@
 """MATLAB 5 files, whose structure is checked before scipy reads them.
 
-scipy trusts the sizes that such a file claims for its parts: damaged ones end the process, or ask for gigabytes. So
-every part is walked first, by the format's description (MathWorks, MAT-File Format, version 5): each lies within the
-one around it, and has as many numbers as its dimensions say.
+scipy trusts the sizes that such a file claims for its parts: damaged ones end the process, or ask
+for gigabytes. So every part is walked first, by the format's description (MathWorks, MAT-File
+Format, version 5): each lies within the one around it, and has as many numbers as its dimensions
+say.
 """
 
 import re
@@ -39,7 +40,8 @@ DEEPEST = 32
 def load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """The named variables of a MATLAB 5 file, as far as it has them; nothing in it is executed.
 
-    Raises LinconError for one that is damaged, of another version, or holds more than numbers, text, cells and structs.
+    Raises LinconError for one that is damaged, of another version, or holds more than numbers,
+    text, cells and structs.
     """
     content = path.read_bytes()
     try:

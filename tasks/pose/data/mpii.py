@@ -29,16 +29,19 @@ Key = tuple[int, int]
 def read(root: Path) -> tuple[list[Person], list[Person], str]:
     """People for training, people for validation, and a sentence that says how they were divided.
 
-    Only photos with img_train = 1 are used, as the joints of the others are withheld. A person is read who has joints,
-    a place and a scale; everybody with joints is among the others of their photo. A joint is known if it is annotated,
-    visible or not. The box is the usual one: 1.25 x 200 x scale wide, 15 x scale below the annotated centre.
+    Only photos with img_train = 1 are used, as the joints of the others are withheld. A person is
+    read who has joints, a place and a scale; everybody with joints is among the others of their
+    photo. A joint is known if it is annotated, visible or not. The box is the usual one: 1.25 x 200
+    x scale wide, 15 x scale below the annotated centre.
 
-    The people that Tompson et al. (2015) validate on are listed in their `detections.mat` (of `mpii_valid_pred.zip`).
-    Where it lies in ``root``, they are the validation set, and nobody else in their photos is trained on. Where it does
-    not, a fixed eighth of the photos is for validation.
+    The people that Tompson et al. (2015) validate on are listed in their `detections.mat` (of
+    `mpii_valid_pred.zip`). Where it lies in ``root``, they are the validation set, and nobody else
+    in their photos is trained on. Where it does not, a fixed eighth of the photos is for
+    validation.
 
     Args:
-        root: the folder with `images/` and `mpii_human_pose_v1_u12_1.mat`, which may lie one folder further down.
+        root: the folder with `images/` and `mpii_human_pose_v1_u12_1.mat`, which may lie one folder
+            further down.
 
     Raises:
         LinconError: a file is missing, or an entry of it is broken, by its place as in MATLAB.
@@ -61,8 +64,8 @@ def read(root: Path) -> tuple[list[Person], list[Person], str]:
     validation = [person for key, person in people.items() if key in keys]
     if not training or not validation:
         raise LinconError(
-            f"{path} leaves {len(training)} people to train and {len(validation)} to validate on: it takes two photos "
-            "with people in them."
+            f"{path} leaves {len(training)} people to train and {len(validation)} to validate on: "
+            "it takes two photos with people in them."
         )
     if found:
         rule = f"of the {len(keys)} listed in {found.name} (Tompson et al. 2015)"
@@ -121,7 +124,8 @@ def annotation(root: Path) -> Path:
     ]
     if not paths:
         raise LinconError(
-            f"{ANNOTATION} is neither in {root} nor one folder down: unpack MPII's annotations there."
+            f"{ANNOTATION} is neither in {root} nor one folder down: unpack MPII's annotations "
+            "there."
         )
     return paths[0]
 
@@ -237,8 +241,8 @@ def tompson(path: Path, pictures: dict[int, Entry]) -> set[Key]:
     for place, (i, j) in enumerate(keys, 1):
         if i not in pictures or j not in range(1, len(pictures[i].entries("annorect")) + 1):
             raise LinconError(
-                f"{path}: entry {place} is annolist({i:g}).annorect({j:g}), which is nobody in a training photo: "
-                f"fetch it and {ANNOTATION} again."
+                f"{path}: entry {place} is annolist({i:g}).annorect({j:g}), which is nobody in a "
+                f"training photo: fetch it and {ANNOTATION} again."
             )
     return {(int(i), int(j)) for i, j in keys}
 

@@ -10,8 +10,8 @@ from lincon.tasks.pose.data.batch import Batch
 class People(Pictures):
     """People in two parts, ``train_set`` and ``test_set``, whose batches are `Batch`.
 
-    The pictures of a split may be larger than `size`, so that the augmentation can move their surroundings into view;
-    a model sees the central `size` x `size` pixels.
+    The pictures of a split may be larger than `size`, so that the augmentation can move their
+    surroundings into view; a model sees the central `size` x `size` pixels.
 
     Args:
         size: height and width in pixels of the pictures that a model sees.

@@ -27,8 +27,8 @@ class Person:
         image: the photo.
         centre: middle of the square box around the person.
         side: the box's side, in pixels.
-        joints: (people, 16, 2) float, in the order of `skeleton.JOINTS`: this person, then everybody else who is
-            annotated in the photo; 0 where not known.
+        joints: (people, 16, 2) float, in the order of `skeleton.JOINTS`: this person, then
+            everybody else who is annotated in the photo; 0 where not known.
         known: (people, 16) bool: whether the joint is annotated.
         head: head size in pixels, as PCKh counts it; nan where not annotated.
     """
@@ -44,23 +44,26 @@ class Person:
 class Photos(Split):
     """People cut out of their photos: ``photos[indices]`` is the batch of those people.
 
-    The box around a person, ``margin`` times enlarged, becomes round(size * margin) pixels square; joints and head size
-    are mapped alike. What lies outside of the photo is black. Every batch has room for as many people as the fullest
-    photo shows, 8 at most, of whom the nearest come first.
+    The box around a person, ``margin`` times enlarged, becomes round(size * margin) pixels square;
+    joints and head size are mapped alike. What lies outside of the photo is black. Every batch has
+    room for as many people as the fullest photo shows, 8 at most, of whom the nearest come first.
 
     Args:
         people: whom to show.
         size: pixels that the side of a box becomes.
-        margin: how much of the surroundings to keep, for an augmentation to move into view; 1 keeps the box alone.
+        margin: how much of the surroundings to keep, for an augmentation to move into view; 1 keeps
+            the box alone.
 
     Raises:
-        LinconError: size or margin that leaves no picture; on reading, a photo that is missing or damaged, by path.
+        LinconError: size or margin that leaves no picture; on reading, a photo that is missing or
+            damaged, by path.
     """
 
     def __init__(self, people: Sequence[Person], size: int, margin: float = 1.0) -> None:
         if size < 1 or not 0 < margin < float("inf") or round(size * margin) < 1:
             raise LinconError(
-                f"people of size {size} with margin {margin} are no pictures: both must be positive."
+                f"people of size {size} with margin {margin} are no pictures: both must be "
+                "positive."
             )
         self.people, self.size, self.margin = people, size, margin
         self.crowd = min(CROWD, max((len(person.joints) for person in people), default=1))

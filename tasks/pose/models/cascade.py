@@ -11,7 +11,8 @@ class Cascade(nn.Module):
         stride: pixels of the image to one of the heat-maps.
         parts: the joint of `skeleton.JOINTS` that each map is of.
         background: whether there is a last map, 1 - the largest of the others.
-        everybody: for each output whether it is to find all people in the image, or the first alone.
+        everybody: for each output whether it is to find all people in the image, or the first
+            alone.
     """
 
     body: nn.ModuleList

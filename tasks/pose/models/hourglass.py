@@ -13,8 +13,9 @@ from lincon.tasks.pose.skeleton import JOINTS
 class Hourglass(Cascade):
     """(n, 3, size, size) images -> (n, stacks, 16, size / stride, size / stride) heat-maps, one for each sub-network.
 
-    At its defaults the network of Wei Yang's pytorch-pose with one residual at every position: a stem of 513,152
-    parameters, sub-networks of 3,073,808 each, and between every two of them a link of 70,144.
+    At its defaults the network of Wei Yang's pytorch-pose with one residual at every position: a
+    stem of 513,152 parameters, sub-networks of 3,073,808 each, and between every two of them a link
+    of 70,144.
 
     Args:
         size: height and width of the images in pixels.
@@ -23,10 +24,12 @@ class Hourglass(Cascade):
         depth: how often an hourglass halves the features.
         stride: pixels of the image to one of the heat-maps: 4 as published, 2 for small images.
         width: factor on the channels (at least 4 are left).
-        reuse: one and the same sub-network, norms and all, at every position. The links are always different.
+        reuse: one and the same sub-network, norms and all, at every position. The links are always
+            different.
 
     Raises:
-        LinconError: ``size`` cannot be halved that often, an unknown stride, or a number that is not positive.
+        LinconError: ``size`` cannot be halved that often, an unknown stride, or a number that is
+            not positive.
     """
 
     background = False
@@ -155,6 +158,7 @@ def _check_size(size: int, stride: int, depth: int) -> None:
         raise LinconError(f"Unknown stride {stride}; there are: 2, 4.")
     if size % (factor := stride * 2**depth):
         raise LinconError(
-            f"Images of {size} x {size} pixels do not divide by {factor}, stride {stride} x 2 to the depth {depth}: "
-            f"take a size that does, such as {-(-size // factor) * factor}, or less depth."
+            f"Images of {size} x {size} pixels do not divide by {factor}, stride {stride} x 2 to "
+            f"the depth {depth}: take a size that does, such as {-(-size // factor) * factor}, or "
+            "less depth."
         )

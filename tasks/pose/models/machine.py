@@ -14,9 +14,9 @@ _SPREAD = 21 / 368
 class PoseMachine(Cascade):
     """(n, 3, size, size) images -> (n, stages, 15, size / 8, size / 8) heat-maps: fourteen parts and the background.
 
-    The network of the authors' training code, genProto.py. The first stage sees the image alone. All others share
-    features of the image, and see besides them the maps of the stage before, and where the person is that the image is
-    of: a Gaussian at its centre.
+    The network of the authors' training code, genProto.py. The first stage sees the image alone.
+    All others share features of the image, and see besides them the maps of the stage before, and
+    where the person is that the image is of: a Gaussian at its centre.
 
     Args:
         size: height and width of the images in pixels: 368 as published.
@@ -25,7 +25,8 @@ class PoseMachine(Cascade):
         reuse: one and the same stage at every position after the first.
 
     Raises:
-        LinconError: ``size`` is not a multiple of 8, there are less than two stages, or the width is not positive.
+        LinconError: ``size`` is not a multiple of 8, there are less than two stages, or the width
+            is not positive.
     """
 
     stride = 8
