@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.rotations import compose, rotation
 from lincon.tasks.indoor.data.furniture import KINDS
 from lincon.tasks.indoor.data.geometry import Boxes, Camera
-from lincon.tasks.pose.data.anatomy import compose, rotation
 
 HUNG, STANDING = 6, 14
 """Pieces in a room at most: on its walls, and on its floor."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.noise import noise
 from lincon.tasks.indoor.data.casting import shaded
 from lincon.tasks.indoor.data.furnishing import Pieces
 from lincon.tasks.indoor.data.geometry import dot
-from lincon.tasks.indoor.data.noise import noise
 
 _CORNER = 0.5  # metres from a wall, floor or ceiling within which less light comes from everywhere
 
