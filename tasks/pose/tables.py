@@ -7,13 +7,12 @@ from lincon.tasks.experiments.training.recipe import Cell
 
 
 def row(label: str, stacks: int, scheme: str, *paper: float | None) -> Row:
-    """A cascade of so many sub-networks, of an hourglass by name."""
+    """A row of an hourglass with ``stacks`` sub-networks."""
 
     def cell(models: Sequence[str], seed: int) -> Cell:
         name = models[0]
-        return Cell(
-            f"{name}{',' if ':' in name else ':'}stacks={stacks}", scheme, 1.0, seed, "pose"
-        )
+        separator = "," if ":" in name else ":"  # of further options, or of the first
+        return Cell(f"{name}{separator}stacks={stacks}", scheme, 1.0, seed, "pose")
 
     return Row(label, cell, paper)
 

@@ -1,7 +1,7 @@
 """MPII Human Pose (Andriluka et al. 2014): 25,000 photos of people, sixteen joints each."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path, PureWindowsPath
@@ -102,13 +102,12 @@ class Entry:
         """The structs in a field: several, one that was squeezed, or none if missing or empty."""
         value = self.value(name)
         structs = [] if value is None else np.atleast_1d(np.asarray(value, object)).ravel().tolist()
-        entries = [
-            Entry(struct, f"{self.place}.{name}({number})")
-            for number, struct in enumerate(structs, 1)
-        ]
-        for entry in entries:
-            if not isinstance(entry.struct, mat_struct):
-                entry.refuse("is no struct")
+        entries = []
+        for number, struct in enumerate(structs, 1):
+            place = f"{self.place}.{name}({number})"
+            if not isinstance(struct, mat_struct):
+                replace(self, place=place).refuse("is no struct")
+            entries.append(Entry(struct, place))
         return entries
 
     def number(self, name: str) -> float:
