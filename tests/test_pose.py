@@ -26,6 +26,7 @@ from lincon.tasks.pose.data.sets import DrawnFigures
 from lincon.tasks.pose.heatmaps import targets
 from lincon.tasks.pose.learner import Pose, find
 from lincon.tasks.pose.models import architecture
+from lincon.tasks.pose.models.cascade import Cascade
 from lincon.tasks.pose.schemes import SCHEMES
 from lincon.tasks.pose.skeleton import BONES, JOINTS, MIRRORED
 from lincon.tasks.pose.tables import TABLES
@@ -250,7 +251,7 @@ def test_a_perfect_network_finds_every_joint_in_sight():
     data = DrawnFigures(size=64)
     batch = data.test_set[list(range(24))]
 
-    class Perfect(torch.nn.Module):
+    class Perfect(Cascade):
         stride, parts, background, everybody = 2, tuple(range(16)), False, (False,)
 
         def forward(self, images):
