@@ -51,11 +51,14 @@ def accuracy(
     train: bool = False,
     shift: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """Of all images of a part, as they are or as ``shift`` makes them (floats in [0, 1]); a fraction."""
+    """The accuracy on all images of one part, a fraction.
+
+    ``shift`` changes images, floats in [0, 1], first.
+    """
 
     def shifted(batch: Batch) -> Batch:
-        return batch[0] if shift is None else shift(floats(batch[0])), batch[1]
+        images, labels = batch
+        return Batch(images if shift is None else shift(floats(images)), labels)
 
-    return evaluate(Classifier(model, data, Recipe()), data, train=train, change=shifted)[
-        "accuracy"
-    ]
+    classifier = Classifier(model, data, Recipe())
+    return evaluate(classifier, data, train=train, change=shifted)["accuracy"]

@@ -106,11 +106,11 @@ def read(
     """Views for training, views for the test, and a sentence that says which areas they are of.
 
     The views are those in `area_*/data/`, in the order of camera, room and frame. Normals keep the
-    axes of the files: x to the right of the picture, y down, z towards the camera. A wall that faces
-    a level camera is (0, 0, 1), the floor (0, -1, 0). The axes are left-handed. The
-    paper says so (arXiv 1702.01105: "more red to the right", "more green downwards", blue "towards
-    the camera"), and so does its author in EPFL-VILAB/omnidata#13; the README has "the same one
-    used by NYU RGB-D".
+    axes of the files: x to the right of the picture, y down, z towards the camera. A wall that
+    faces a level camera is (0, 0, 1), the floor (0, -1, 0). The axes are left-handed. The paper
+    says so (arXiv 1702.01105: "more red to the right", "more green downwards", blue "towards the
+    camera"), and so does its author in EPFL-VILAB/omnidata#13; the README has "the same one used by
+    NYU RGB-D".
 
     Args:
         root: the folder with `area_1/` to `area_6/`.
@@ -289,8 +289,8 @@ def metres(values: Integer[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape
 
 
 def directions(
-    colours: UInt8[np.ndarray, "3 height width"],
-) -> Float32[np.ndarray, "3 height width"]:
+    colours: UInt8[np.ndarray, "3 *pixels"],
+) -> Float32[np.ndarray, "3 *pixels"]:
     """Unit vectors, nan where not known."""
     vectors = colours.astype(np.float32) - 127.5  # never 0
     vectors[:, (colours == GREY).all(0)] = np.nan

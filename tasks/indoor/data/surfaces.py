@@ -71,7 +71,7 @@ class Materials(NamedTuple):
         n, m = self.width.shape
         place = (index + torch.arange(n)[:, None] * m).flatten()
         table = torch.cat((self.colour, self.other, torch.stack(self[2:]))).flatten(1)
-        rows = rearrange(table.index_select(1, place), "value (n p) -> value n p", n=n)
+        rows = rearrange(table.index_select(1, place), "value (n p) -> value n p", p=index.shape[1])
         return Materials(rows[:3], rows[3:6], *rows[6:])
 
 
@@ -104,7 +104,7 @@ def materials(draws: Draws, glazed: Bool[Tensor, "n k"]) -> Materials:
 
 
 def colours(
-    hits: Hits, surface: Materials, footprint: Float[Tensor, "n p"]
+    hits: Hits, surface: Materials, footprint: Float[Tensor, "#n #p"]
 ) -> Float[Tensor, "3 n p"]:
     """The share of light that the surfaces reflect.
 

@@ -93,21 +93,21 @@ def steps(depth: Float[np.ndarray, "*shape"]) -> UInt16[np.ndarray, "*shape"]:
 
 
 def colours(
-    normals: Float[np.ndarray, "3 height width"],
-) -> UInt8[np.ndarray, "3 height width"]:
+    normals: Float[np.ndarray, "3 *pixels"],
+) -> UInt8[np.ndarray, "3 *pixels"]:
     """Unit vectors, nan where not known, as the files store them.
 
     A rounded colour stands for a vector of about unit length. For 2 % of the colours, its direction
-    rounds to another colour. A second rounding makes all of them stable: this was tried with each of
-    the 353,432 colours that a unit vector can round to. None of those is (128, 128, 128): they are
-    at least 127.5 - 0.87 away from the middle.
+    rounds to another colour. A second rounding makes all of them stable: this was tried with each
+    of the 353,432 colours that a unit vector can round to. None of those is (128, 128, 128): they
+    are at least 127.5 - 0.87 away from the middle.
     """
     return rounded(directions(rounded(normals)))
 
 
 def rounded(
-    normals: Float[np.ndarray, "3 height width"],
-) -> UInt8[np.ndarray, "3 height width"]:
+    normals: Float[np.ndarray, "3 *pixels"],
+) -> UInt8[np.ndarray, "3 *pixels"]:
     """The nearest colours, grey where not known."""
     values = np.rint((normals + 1) * np.float32(127.5))
     return np.where(np.isnan(values).any(0), GREY, values).astype(np.uint8)
