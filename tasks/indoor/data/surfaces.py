@@ -104,7 +104,7 @@ def materials(draws: Draws, glazed: Bool[Tensor, "n k"]) -> Materials:
 
 
 def colours(
-    hits: Hits, surface: Materials, footprint: Float[Tensor, "#n #p"]
+    hits: Hits, surface: Materials, footprint: Float[Tensor, "*#shape"]
 ) -> Float[Tensor, "3 n p"]:
     """The share of light that the surfaces reflect.
 
