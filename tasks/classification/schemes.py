@@ -17,7 +17,7 @@ from lincon.tasks.experiments.schemes.scheme import Scheme, vanilla
 from lincon.tasks.experiments.schemes.sharing import SHARING
 
 R18_STAGES = 147_456, 524_288, 2_097_152, 8_388_608
-"""Block convolutions of each stage of ResNet-18: the sizes of the local rings where a model has four stages."""
+"""Weights of the block convolutions of each stage of ResNet-18."""
 
 
 def by_stage(architecture: Architecture, dof: int, seed: int) -> nn.Module:

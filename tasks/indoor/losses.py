@@ -59,8 +59,9 @@ def log_berhu(
         LinconError: the shapes differ.
 
     >>> depth = torch.tensor([1.0, 2.0])
-    >>> log_berhu(2 * depth, depth).item() == berhu(torch.tensor(2.0).log(),
-    torch.tensor(0.0)).item() True
+    >>> ratio = torch.tensor(2.0)
+    >>> log_berhu(ratio * depth, depth).item() == berhu(ratio.log(), torch.tensor(0.0)).item()
+    True
     """
     _check(predicted, target)
     logarithms = target.log()

@@ -30,7 +30,11 @@ def by_layer(architecture: Architecture, dof: int, seed: int) -> nn.Module:
 
 
 def layer(name: str) -> str:
-    """The name of a weight within its sub-network: "encoder.0.weight" of "body.1.encoder.0.weight"."""
+    """The name of a weight within its sub-network.
+
+    >>> layer("body.1.encoder.0.weight")
+    'encoder.0.weight'
+    """
     return name.split(".", 2)[2]
 
 

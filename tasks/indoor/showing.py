@@ -37,7 +37,7 @@ def painted(
 
 @torch.inference_mode()
 def show(models: Mapping[str, Any], data: Scenes) -> bytes:
-    """The first rooms of the test set as a PNG: image, true depth and normals, and those of each model."""
+    """The first rooms of the test set as a PNG: images, true and predicted depth and normals."""
     batch: Batch = data.test_set[list(range(min(ROOMS, len(data.test_set))))]
     inputs = data.prepared(batch, training=False).images
     depths, normals = {"true depth": batch.depth}, {"true normals": batch.normals}

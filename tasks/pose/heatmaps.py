@@ -24,7 +24,7 @@ def targets(
     stride: int,
     sigma: float = 1.0,
 ) -> Float32[Tensor, "n joint height width"]:
-    """The maps that a network should predict: an unnormalised Gaussian, peak 1, at each known joint.
+    """The maps that a network should predict: a Gaussian with peak 1 at each known joint.
 
     The Gaussian's centre is the joint itself. It is not rounded to a cell, as in pytorch-pose
     (unbiased coding: DARK, Zhang et al. 2020). Values beyond three sigma are 0; where people

@@ -1,4 +1,4 @@
-"""The sixteen joints of MPII (Andriluka et al. 2014), in its order, for all data sets and models."""
+"""The sixteen joints of MPII (Andriluka et al. 2014), in its order, for all data and models."""
 
 JOINTS = (
     *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),

@@ -63,17 +63,15 @@ def groups(model: nn.Module) -> dict[str, Channels]:
             path = f"body.{number}.{index}"
             channels[path] = Channels((f"{path}.conv1",), (f"{path}.norm1",), (f"{path}.conv2",))
             stream = stream.read_by(f"{path}.conv1")
-            written, norms = (f"{path}.conv2",), (f"{path}.norm2",)
+            written, norms = [f"{path}.conv2"], [f"{path}.norm2"]
             if isinstance(block.shortcut, nn.Identity):
-                stream = Channels(stream.written + written, stream.norms + norms, stream.read)
+                stream = Channels((*stream.written, *written), (*stream.norms, *norms), stream.read)
             else:
                 # The shortcut reads the old stream and begins a new one.
                 channels[f"stream.{number - 1}"] = stream.read_by(f"{path}.shortcut.0")
-                written, norms = (
-                    (*written, f"{path}.shortcut.0"),
-                    (*norms, f"{path}.shortcut.1"),
-                )
-                stream = Channels(written, norms, ())
+                written.append(f"{path}.shortcut.0")
+                norms.append(f"{path}.shortcut.1")
+                stream = Channels(tuple(written), tuple(norms), ())
     channels[f"stream.{len(model.body) - 1}"] = stream.read_by("head")
     return channels
 
@@ -155,7 +153,7 @@ def _taylor(weight: nn.Parameter) -> Tensor:
 
 
 def slim(model: ResNet, masks: Masks) -> None:
-    """Remove channels, in place, with their rows of G and the free numbers that no row reads then."""
+    """Remove channels, in place, with their rows of G and free numbers that no row reads then."""
     kept: dict[str, list[Tensor | None]] = {}
     for name, group in groups(model).items():
         for layer in group.written:

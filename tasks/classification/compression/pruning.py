@@ -1,11 +1,11 @@
-"""Pruning as schemes: lottery tickets (Frankle and Carbin 2019) of all weights or of a ring, and fewer channels.
+"""Pruning as schemes: lottery tickets of all weights or of a ring, and fewer channels.
 
-Iterative magnitude pruning trains, removes the least important numbers, sets the others back to
-their initial values (rewinding), and trains again, `ROUNDS` times over. Each training has its share
-of the epochs and a learning-rate cycle of its own. The "-once" schemes train, prune to the end at
-once, and continue training without rewinding. In an unconstrained model, torch's own pruning
-utilities choose the weights. The "knapsack" schemes train, remove channels until a share of the
-multiply-adds is left, and continue with inner distillation.
+Iterative magnitude pruning (Frankle and Carbin 2019) trains, removes the least important numbers,
+sets the others back to their initial values (rewinding), and trains again, `ROUNDS` times over.
+Each training has its share of the epochs and a learning-rate cycle of its own. The "-once" schemes
+train, prune to the end at once, and continue training without rewinding. In an unconstrained model,
+torch's own pruning utilities choose the weights. The "knapsack" schemes train, remove channels
+until a share of the multiply-adds is left, and continue with inner distillation.
 """
 
 from collections.abc import Callable
@@ -107,7 +107,7 @@ def cut_free(model: nn.Module, keep: int) -> None:
 
 
 def settle(model: nn.Module, dof: int, data: Data) -> None:
-    """Turn pruned weights into a pruned `identity`, whose file holds the weights left and a mask."""
+    """Turn pruned weights into a pruned `identity`; its file holds the weights left and a mask."""
     remove: Any = prune.remove  # torch does not type it
     for module, name in pruned_places(model):
         remove(module, name)
@@ -118,7 +118,7 @@ def settle(model: nn.Module, dof: int, data: Data) -> None:
 def tickets(
     size: Callable[[nn.Module], int], cut: Cut, *after: Phase, **scheme: Any
 ) -> dict[str, Scheme]:
-    """The iterative scheme and the one that prunes once; phases ``after`` follow the last training."""
+    """The iterative scheme, and the one that prunes once; ``after`` follows the last training."""
     share = 1 / (ROUNDS + 1)
     rounds = (
         Phase(share, round_of(n, ROUNDS, size, cut, rewind=True)) for n in range(1, ROUNDS + 1)

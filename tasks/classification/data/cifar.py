@@ -80,8 +80,8 @@ class Cifar(Images):
     def _read_python(self, path: Path) -> Batch:
         entries = read_pickle(path)
         data, labels = entries.get("data"), entries.get(self.label_entry)
-        has_labels = isinstance(labels, list) and {type(label) for label in labels} == {int}
-        if not isinstance(data, Array) or not has_labels:
+        kinds = {type(label) for label in labels} if isinstance(labels, list) else set()
+        if not isinstance(data, Array) or not isinstance(labels, list) or kinds != {int}:
             raise LinconError(
                 f"{path} has no array 'data' or no list of numbers {self.label_entry!r}: fetch it "
                 "again."

@@ -120,7 +120,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 class ImageNet(Images):
-    """Images of (3, 224, 224) in `root/train/<class>/` and `root/val/<class>/`, as ImageNet's are laid out.
+    """Images of (3, 224, 224) in ImageNet's layout: `root/train/<class>/` and `root/val/<class>/`.
 
     In the test the shorter side is 256 and the centre of 224 is cut out. For training the centre of
     256 is cut out, so that a batch is one tensor. The device takes a random part of it, resized to

@@ -39,7 +39,7 @@ class Images(Data):
 
     @abstractmethod
     def _augmentation(self) -> nn.Module:
-        """A kornia module, (n, channels, height, width) -> (n, channels, size, size), floats in [0, 1]."""
+        """A kornia module; its output is (n, channels, size, size), floats in [0, 1]."""
 
     def _chosen(self, split: Labelled, limit: int) -> Tensor:
         return stratified(split.labels, limit)
@@ -74,5 +74,5 @@ def floats(images: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def crop_and_flip(size: int, padding: int) -> nn.Module:
-    """The usual augmentation: shifts by up to ``padding`` pixels, filled with black, and mirror images."""
+    """The usual augmentation: mirroring, and shifts by up to ``padding`` pixels, black outside."""
     return nn.Sequential(RandomCrop((size, size), padding=padding), RandomHorizontalFlip())

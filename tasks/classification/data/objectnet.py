@@ -1,4 +1,4 @@
-"""ObjectNet (Barbu et al. 2019): everyday objects in odd places, a test for models trained on ImageNet.
+"""ObjectNet (Barbu et al. 2019): objects in odd places, a test for models of ImageNet.
 
 Its licence forbids training on it. Only those 113 of its 313 classes are read that overlap with
 ImageNet's.
@@ -62,7 +62,7 @@ class ObjectNet(ImageFiles):
 
 
 def read_mapping(folder: Path) -> dict[str, tuple[str, list[int]]]:
-    """Folder of images -> (ObjectNet label, ImageNet indices), for the classes shared with ImageNet.
+    """Folder of images -> (ObjectNet label, ImageNet indices), for the shared classes.
 
     Four files form a chain: a folder has a label; a label has ImageNet labels, joined by "; "; an
     ImageNet label has a line, counted from 0; a line has an index. (Source:

@@ -81,7 +81,7 @@ _Python: Any = pickle._Unpickler
 _NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
 
 
-class Unpickler(_Python):
+class Unpickler(pickle._Unpickler):
     """Reads plain values, and `Array` for arrays; refuses all other names with a LinconError.
 
     It extends Python's unpickler written in Python: the one in C allocates memory up to any index
@@ -89,7 +89,8 @@ class Unpickler(_Python):
     within tuples takes exponential time to hash.
     """
 
-    dispatch: ClassVar = {
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = {
         operation: method
         for operation, method in _Python.dispatch.items()
         if _NAMES[chr(operation)] in OPERATIONS
@@ -122,15 +123,15 @@ class Unpickler(_Python):
 
     def load_setitem(self) -> None:
         self._keys(self.stack[-2:])
-        super().load_setitem()
+        _Python.load_setitem(self)
 
     def load_setitems(self) -> None:
         self._keys(self.stack)
-        super().load_setitems()
+        _Python.load_setitems(self)
 
     def load_dict(self) -> None:
         self._keys(self.stack)
-        super().load_dict()
+        _Python.load_dict(self)
 
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems

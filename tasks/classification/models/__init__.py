@@ -43,7 +43,9 @@ cache; `resnet20` has 1x1 convolutions for shortcuts, where He et al. 2016 pad; 
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture called ``name``: "resnet18", "vit-tiny:patch=2,depth=6" or "package.module:function".
+    """The architecture called ``name``.
+
+    A name is "resnet18", "vit-tiny:patch=2,depth=6" or "package.module:function".
 
     Raises LinconError for an unknown model or option, and for a missing module or function.
     """

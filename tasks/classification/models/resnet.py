@@ -25,7 +25,8 @@ class BasicBlock(nn.Module):
     ) -> Float[Tensor, "batch outputs rows columns"]:
         hidden = self.norm1(self.conv1(features)).relu()
         residual: Tensor = self.norm2(self.conv2(hidden))
-        return (residual + self.shortcut(features)).relu()
+        shortcut: Tensor = self.shortcut(features)
+        return (residual + shortcut).relu()
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -35,7 +36,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """(batch, channels, height, width) -> (batch, classes) logits; stages after the first halve the image.
+    """Images -> logits of the classes; stages after the first halve the image.
 
     Args:
         channels: of the images.

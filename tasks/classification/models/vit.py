@@ -1,4 +1,4 @@
-"""Vision transformers (Dosovitskiy et al. 2021), of torch's own layers, in DeiT's sizes and initialisation."""
+"""Vision transformers (Dosovitskiy et al. 2021) of torch's own layers, initialised as DeiT."""
 
 import torch
 from einops import rearrange, repeat

@@ -88,7 +88,7 @@ def _line(label: str, runs: Sequence[Run], steps: int, reference: float) -> dict
 
 
 def reached(run: Run, accuracy: float, steps: int) -> int | None:
-    """Steps after which a run's test accuracy is first at least ``accuracy``; None if it never is."""
+    """Steps until a run's test accuracy is first at least ``accuracy``; None if it never is."""
     for epoch, value in enumerate(run.curve, 1):
         if value >= accuracy:
             return epoch * steps

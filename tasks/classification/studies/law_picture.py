@@ -1,6 +1,7 @@
 """The picture of the laws: test error against degrees of freedom, with fitted curves."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,7 +58,7 @@ def _draw_points(
     deviation = np.array([group.std(ddof=1) if len(group) > 1 else 0 for group in groups])
     low = np.maximum(mean - deviation, smallest)
     bars = [mean - low, deviation]
-    style = {"fmt": "o", "markersize": 5, "capsize": 3, "linewidth": 1}
+    style: dict[str, Any] = {"fmt": "o", "markersize": 5, "capsize": 3, "linewidth": 1}
     axes.errorbar(distinct, mean, bars, color=color, label=label, **style)
 
 

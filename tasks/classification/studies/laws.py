@@ -1,4 +1,4 @@
-"""Laws of accuracy against degrees of freedom (DoF): fitted by least squares, with bootstrap intervals.
+"""Laws of accuracy against degrees of freedom (DoF): least squares with bootstrap intervals.
 
 The power law of the error is that of Recurrent Parameter Generators, Wang et al. 2023. The
 saturating law adds an error that remains at any number of DoF. Laws are compared by Akaike's
@@ -19,7 +19,7 @@ from lincon import LinconError
 from lincon.tasks.experiments.choice import choose
 
 _SIDES = (0.025, 0.975)
-# This bounds the saturating law's k, which is undetermined if the error reaches its floor in one step.
+# Bounds the saturating law's k, which is undetermined if one step of DoF reaches the floor.
 _STEEPEST = 8.0
 _STARTS = (0.1, 0.9)  # of e_inf, as shares of the smallest error
 
@@ -73,10 +73,11 @@ class Fit:
     samples: np.ndarray = field(repr=False, compare=False)
 
     def predict(self, dof: float) -> tuple[float, float, float]:
-        """The law's accuracy at ``dof`` and its 95 % bootstrap interval, fractions: (accuracy, low, high).
+        """The law's accuracy at ``dof`` with its 95 % bootstrap interval: (accuracy, low, high).
 
-        The interval is that of the curve, not of one more run. A log-linear law has no bounds, so
-        its accuracy may leave [0, 1]. Raises LinconError outside the fitted range.
+        All are fractions. The interval is that of the curve, not of one more run. A log-linear law
+        has no bounds, so its accuracy may leave [0, 1]. Raises LinconError outside the fitted
+        range.
         """
         accuracy, low, high = self.curve(np.array([dof], dtype=float))[:, 0].tolist()
         return accuracy, low, high
@@ -283,7 +284,7 @@ def _student(freedom: int) -> float:
 
 
 def _aic(law: Law, response: np.ndarray, fitted: np.ndarray, images: int) -> float:
-    """Akaike's criterion of Gaussian residuals, as a density of the accuracy whatever the response."""
+    """Akaike's criterion for Gaussian residuals, always as a density of the accuracy."""
     variance = np.mean((response - fitted) ** 2)
     if law.logarithmic:
         # The Jacobian of the logarithm is the geometric mean of the errors.
@@ -327,7 +328,8 @@ def _saturate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return smallest * share, np.exp(scale - k * x)
 
     def residual(at: np.ndarray) -> np.ndarray:
-        return np.log(np.add(*terms(at))) - y
+        residuals: np.ndarray = np.log(np.add(*terms(at))) - y
+        return residuals
 
     def slopes(at: np.ndarray) -> np.ndarray:
         floor, falling = terms(at)

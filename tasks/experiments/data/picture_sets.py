@@ -15,8 +15,8 @@ from lincon.tasks.experiments.data.synthetic import Made
 class Pictures(Data):
     """Square pictures in two parts, ``train_set`` and ``test_set``.
 
-    A batch is a named tuple with a field ``images`` (n, 3, height, width), uint8. Training batches are augmented; all
-    are standardised.
+    A batch is a named tuple with a field ``images`` (n, 3, height, width), uint8. Training batches
+    are augmented; all are standardised.
 
     Args:
         size: height and width in pixels of the pictures that a model sees.
@@ -55,13 +55,13 @@ class Pictures(Data):
 class SyntheticPictures(Pictures):
     """Pictures that are made when they are asked for: these data sets need no file.
 
-    Training has 4,096 of them, or as many as ``limit`` says, which may be any number from 1 on. The pictures of the
-    test are others, `test_count` of them.
+    Training has 4,096 of them, or as many as ``limit`` says, which may be any number from 1 on. The
+    pictures of the test are others, `test_count` of them.
     """
 
     test_count: ClassVar[int]
     cached_count: ClassVar[int]
-    """So many training pictures are made once and kept in memory; more are made again in every epoch."""
+    """Up to so many training pictures stay in memory; more are made again in every epoch."""
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-# A box's end is at a share of its piece and so many metres on. Shares are -1 at the left and in front, 1 at the right
-# and behind; upwards they are 0 at the foot and 1 at the top.
+# The end of a box: a share of its piece, and metres to add. Shares are -1 at the left and in front,
+# 1 at the right and behind; upwards they are 0 at the foot and 1 at the top.
 End = tuple[float, float]
 Span = tuple[End, End]
 

@@ -1,4 +1,4 @@
-"""What every data set of indoor scenes is: images with depth and surface normals, as far as they are known."""
+"""The base of all data sets of indoor scenes: images with depth and surface normals."""
 
 from lincon.tasks.experiments.data.picture_sets import Pictures
 from lincon.tasks.indoor.data.augment import Augment

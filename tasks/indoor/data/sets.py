@@ -1,4 +1,4 @@
-"""The data sets by source: where they come from, how they are divided, how large the images are."""
+"""The data sets of indoor scenes: rooms that are ray-cast, and views on disk."""
 
 from pathlib import Path
 

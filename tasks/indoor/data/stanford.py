@@ -151,7 +151,7 @@ def folder(root: Path, area: str) -> Path:
 
 
 def check_areas(root: Path, parts: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
-    """Raise unless both parts have areas, every area is in one part alone, and all of them are there."""
+    """Raise unless both parts have areas, no area is named twice, and none is missing."""
     wanted = parts[0] + parts[1]
     strange = [area for area in wanted if area not in AREAS]
     if strange:
@@ -201,7 +201,7 @@ def frames_of(data: Path) -> list[Frame]:
 
 
 def files_of(place: Path, suffix: str) -> dict[Name, Path]:
-    """The files in ``place`` by the view that they show; other files, such as hidden ones, are ignored.
+    """The files in ``place`` by the view that they show; any other files are ignored.
 
     The README has double underscores after the camera and before the suffix, the files have single
     ones.

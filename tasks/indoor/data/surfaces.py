@@ -13,8 +13,9 @@ from lincon.tasks.indoor.data.geometry import Hits
 from lincon.tasks.indoor.data.noise import CLOUDS, TONES
 
 _ENDLESS = 1000.0
-# A cell's width and height, in units of the pattern; the joints between cells, in metres; then shares: of the second
-# colour in every other cell, by which rows are shifted, of tones that differ from cell to cell, and of clouds.
+# A cell's width and height, in units of the pattern; the joints between cells, in metres; then
+# shares: of the second colour in every other cell, of a cell by which each row is shifted, of tones
+# that differ from cell to cell, and of clouds.
 _PATTERNS = {
     "plain": (_ENDLESS, _ENDLESS, 0, 0, 0, 0, 0.1),
     "clouds": (_ENDLESS, _ENDLESS, 0, 0, 0, 0, 0.6),

@@ -18,7 +18,9 @@ TOLERANCE = 1e-3  # by which lengths of normals may differ from 1
 
 
 def write(batch: Batch, root: Path, area: str, start: int = 0) -> None:
-    """Write each item as one view of `area_{area}/` in ``root``: an image, depth and normals, all PNG.
+    """Write each item as one view of `area_{area}/` in ``root``: three PNG files.
+
+    They hold the image, depth and normals.
 
     Read again at their own size, the images are the same, and the same pixels are known. Depth is
     within 1 / 1024 m, and exact for multiples of 1 / 512 m; it is clamped to the range from 1 / 512

@@ -11,7 +11,7 @@ from lincon.tasks.experiments.schemes.body import Architecture
 from lincon.tasks.indoor.models.cascade import FORMS
 
 MODELS: dict[str, Architecture] = {name: partial(form, copies=2) for name, form in FORMS.items()}
-"""Models by name: called with the size of the images, and `copies=`, `reuse=` or `width=` where wanted."""
+"""Models by name: called with the size of the images, and options such as `copies=`."""
 
 
 def architecture(name: str) -> Architecture:

@@ -81,7 +81,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features, coarse to fine -> (n, outputs, height, width), at twice the resolution for each of the levels.
+    """Features, coarse to fine -> outputs, at twice the resolution for each of the levels.
 
     A level has 3x3 convolutions. Its output is enlarged to twice the size and joined to the
     encoder's features of that resolution, if there are any. A 3x3 convolution without a norm comes
@@ -116,7 +116,9 @@ class Decoder(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, a 1x1 convolution where the shape changes (He et al. 2016).
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016).
+
+    The shortcut is a 1x1 convolution where the shape changes.
 
     (n, inputs, height, width) -> (n, outputs, height / stride, width / stride).
     """
@@ -134,7 +136,8 @@ class BasicBlock(nn.Module):
         self, features: Float[Tensor, "n inputs height width"]
     ) -> Float[Tensor, "n outputs rows columns"]:
         residual: Tensor = self.second(self.first(features))
-        return (residual + self.shortcut(features)).relu()
+        shortcut: Tensor = self.shortcut(features)
+        return (residual + shortcut).relu()
 
 
 def unit(vectors: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:

@@ -13,7 +13,7 @@ from lincon.tasks.pose.skeleton import MIRRORED
 
 
 class Augment(nn.Module):
-    """Mirroring, turns of up to 30 degrees, scales of 0.75 to 1.25, and shifts of the colours, drawn by torch.
+    """Mirroring, turns of up to 30 degrees, scales of 0.75 to 1.25, and shifts of the colours.
 
     The ranges are those of pytorch-pose (Wei Yang), which draws clipped Gaussians; these are
     uniform. A mirrored person's left is its right, so the joints change places.

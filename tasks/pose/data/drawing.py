@@ -61,7 +61,7 @@ def _paint_one(canvas: Tensor, capsule: Capsules) -> None:
 
 
 def _window(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, int]:
-    """First pixels (n,) and common length of stretches that hold the visible part of low to high."""
+    """First pixels (n,) and one length of stretches that hold the visible part of low to high."""
     low, high = low.clamp(0, size - 1), high.clamp(0, size - 1)
     length = int((high - low).max().item()) + 1
     return low.clamp(max=size - length).long(), length

@@ -110,7 +110,7 @@ def persons(
 
 
 def extent(pose: np.ndarray) -> float:
-    """The larger side of the box that the known joints of ``pose`` (16, 2) span; 0 if none is known.
+    """The larger side of the box around the known joints of ``pose`` (16, 2); 0 if there are none.
 
     >>> pose = np.full((16, 2), np.nan)
     >>> pose[0], pose[9] = (10, 80), (30, 20)

@@ -31,7 +31,7 @@ NUMBERS = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 TEXT = {1: 1, 2: 1, 4: 2, 16: 1, 17: 2, 18: 4}
 """Bytes of a character, or of a part of one."""
 SMALL, MAX_RATIO = 1 << 20, 256
-"""A compressed variable may inflate to a mebibyte, and to so many bytes more for each of its own."""
+"""A compressed variable may inflate to a mebibyte, plus so many bytes for each of its own."""
 DIMENSIONS = 64  # NumPy's limit
 DEEPEST = 32
 """Levels of arrays within arrays; scipy descends by recursion."""

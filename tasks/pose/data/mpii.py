@@ -248,7 +248,7 @@ def tompson_indices(path: Path) -> list[list[float]]:
 
 
 def eighth(people: dict[Key, Person]) -> set[Key]:
-    """The people in an eighth of the photos, or in one: those whose names have the lowest hashes."""
+    """The people in an eighth of the photos, at least one: the first by a hash of their names."""
     names = sorted({person.image.name for person in people.values()}, key=shuffled)
     chosen = set(names[: max(1, len(names) // SHARE)])
     return {key for key, person in people.items() if person.image.name in chosen}

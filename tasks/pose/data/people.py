@@ -1,4 +1,4 @@
-"""What every data set of people is: a picture around each person, and where the joints are in it."""
+"""The base of all data sets of people: a picture around each person, with its joints."""
 
 from pathlib import Path
 

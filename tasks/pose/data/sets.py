@@ -1,4 +1,4 @@
-"""The data sets by source: where they come from, how they are divided, how large the pictures are."""
+"""The data sets of people: figures that are drawn, and photos on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from lincon.tasks.pose.data.people import People
 from lincon.tasks.pose.data.photos import Person, Photos
 
 MARGIN = 1.5
-"""How much larger training pictures of photos are, so that turned and shrunk ones have no black corners."""
+"""How much larger training pictures are, so that turned and shrunk ones have no black corners."""
 
 
 class DrawnFigures(SyntheticPictures, People):
@@ -70,7 +70,7 @@ class Lsp(Mpii):
 
 
 class LspExtended(Mpii):
-    """Leeds Sports Pose, trained on its extended training set as well: also `lspet_dataset/` in ``root``."""
+    """Leeds Sports Pose with its extended training set: also `lspet_dataset/` in ``root``."""
 
     name = "lsp-extended"
 

@@ -113,7 +113,8 @@ class Residual(nn.Module):
         hidden = self.conv1(self.norm1(features).relu())
         hidden = self.conv2(self.norm2(hidden).relu())
         shortcut: Tensor = self.shortcut(features)
-        return shortcut + self.conv3(self.norm3(hidden).relu())
+        residual: Tensor = self.conv3(self.norm3(hidden).relu())
+        return shortcut + residual
 
 
 class Scale(nn.Module):
@@ -162,7 +163,7 @@ class SubNetwork(nn.Module):
 
 
 class Link(nn.Module):
-    """The sum of features and scores, mapped back, that is added to the next sub-network's input."""
+    """Maps features and scores back to the channels of the next sub-network's input."""
 
     def __init__(self, channels: int, maps: int) -> None:
         super().__init__()
@@ -174,8 +175,9 @@ class Link(nn.Module):
         features: Float[Tensor, "n channels height width"],
         scores: Float[Tensor, "n maps height width"],
     ) -> Float[Tensor, "n channels height width"]:
-        mapped: Tensor = self.features(features)
-        return mapped + self.scores(scores)
+        mapped_features: Tensor = self.features(features)
+        mapped_scores: Tensor = self.scores(scores)
+        return mapped_features + mapped_scores
 
 
 def _check_size(size: int, stride: int, depth: int) -> None:
