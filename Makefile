@@ -1,7 +1,7 @@
 # make demo: set up and run the main job. make test: lint, types, tests. Stamps make each step run once.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := $(shell find lincon generators tasks tests benchmarks -name '*.py' 2>/dev/null) pyproject.toml README.md
+SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.py' -o -name '*.md') $(wildcard *.md) pyproject.toml
 
 .PHONY: demo test lint types bench fuzz clean
 

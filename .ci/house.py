@@ -16,7 +16,7 @@ COMPLEXITY, ARGUMENTS, FORS, WIDTH = 12, 6, 2, 100
 
 MODEL = "each keyword is an option of the model's name, as in `vit-tiny:patch=2,depth=6`"
 MANY_ARGUMENTS = {
-    "lincon/constrain.py: constrain": "the public verb: each keyword is a choice of the user's",
+    "lincon/attaching/constrain.py: constrain": "the public verb: each keyword is a choice of the user's",
     "generators/ring.py: Ring.__init__": "each option of the paper's ablations is a keyword",
     "tasks/classification/models/resnet.py: ResNet.__init__": MODEL,
     "tasks/classification/models/vit.py: ViT.__init__": MODEL,
@@ -127,15 +127,24 @@ def broken(path: str, source: str, ours: set[str]) -> Iterator[str]:
             yield f"{where} has a complexity of {decisions}, at most {COMPLEXITY}"
         if count > ARGUMENTS and where not in MANY_ARGUMENTS and not path.startswith(COMMANDS):
             yield f"{where} has {count} arguments, at most {ARGUMENTS}"
+    places = [*comprehensions(tree), *wide_lines(source, tree), *reaches(tree, defined(tree), ours)]
+    for number, what in places:
+        yield f"{path}:{number}: {what}"
+
+
+def comprehensions(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Comprehensions with more than `FORS` fors."""
     for node in ast.walk(tree):
         if isinstance(node, Comprehension) and len(node.generators) > FORS:
-            yield f"{path}:{node.lineno}: a comprehension has {len(node.generators)} fors"
+            yield node.lineno, f"a comprehension has {len(node.generators)} fors"
+
+
+def wide_lines(source: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Lines of code with more than `WIDTH` characters."""
     lines = source.splitlines()
     for number in sorted(code_lines(source, tree)):
         if number <= len(lines) and len(lines[number - 1]) > WIDTH:
-            yield f"{path}:{number}: a line of {len(lines[number - 1])} characters, at most {WIDTH}"
-    for number, what in reaches(tree, defined(tree), ours):
-        yield f"{path}:{number}: {what}"
+            yield number, f"a line of {len(lines[number - 1])} characters, at most {WIDTH}"
 
 
 def main(root: Path) -> int:

@@ -1,4 +1,4 @@
-"""The dense projection, regenerated as it is applied, against the product with a stored 4 GB matrix."""
+"""The dense projection, regenerated as it is applied, against a stored matrix of 4 GB."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ROWS, DOF = 1_000_000, 1_000
 
 
 @pytest.fixture(autouse=True)
-def _group(benchmark: Any) -> None:
+def _name_the_group(benchmark: Any) -> None:
     benchmark.group = f"dense, rows {ROWS:,}, dof {DOF:,}, float32"
 
 

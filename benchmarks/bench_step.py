@@ -1,13 +1,14 @@
-"""A training step of ResNet-18 and ResNet-34 on batches of 64 x 3 x 32 x 32, a ring at half the DoF against vanilla.
+"""A training step of two ResNets: a ring at half the DoF against vanilla.
 
-Times are taken in turn in one process, twice over: with the C library's allocator as it comes, which gives memory back
-to the system in the middle of a training and fetches it again, page by page, and told to keep it, as the training
-commands do (`lincon.recycling.keep_pages`). Peak memory is the largest sum of all live tensors during a step
-(activations, weights, gradients, optimizer), as torch's profiler counts them, each mode in a process of its own.
+Batches are 64 x 3 x 32 x 32. Times are taken in turn in one process, twice over: with the
+C library's allocator as it comes, which gives memory back to the system in the middle of a training
+and fetches it again, page by page; and with the allocator told to keep it, as the training commands
+do (`lincon.recycling.keep_pages`). Peak memory is the largest sum of all live tensors during a step
+(activations, weights, gradients, optimiser states), as torch's profiler counts them. Each mode has
+a process of its own for it.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,36 +20,25 @@ import pytest
 import torch
 
 import lincon
-from benchmarks.step import build, stepper
+from benchmarks.step import BLOCKS, MODES, OPTIMIZERS, build, stepper
 from lincon.tasks.experiments.schemes.body import body_weights
 
-MODES = ["vanilla", "model", "layer"]
+MARK = 12_345_678
+"""Bytes of an allocation that stands out in a trace: the measured step begins at it."""
 
 
 @pytest.mark.parametrize("pages", ["given back", "kept"])
-@pytest.mark.parametrize("optimizer", ["sgd", "sgd-fused", "adam", "adam-fused"])
-@pytest.mark.parametrize("depth", [18, 34])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("depth", BLOCKS)
 def test_seconds(benchmark: Any, depth: int, optimizer: str, pages: str) -> None:
-    command = [
-        sys.executable,
-        "benchmarks/step.py",
-        "--depth",
-        str(depth),
-        "--optimizer",
-        optimizer,
-        "--steps",
-        "10",
-    ]
-    command += ["--mode", *MODES, *(["--keep-pages"] if pages == "kept" else [])]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": "."}
-    )
-    seconds = json.loads(done.stdout)["seconds"]
+    options = ["--depth", str(depth), "--optimizer", optimizer, "--steps", "10", "--mode", *MODES]
+    if pages == "kept":
+        options.append("--keep-pages")
+    seconds = json.loads(_python("-m", "benchmarks.step", *options))["seconds"]
     benchmark.group = f"training step, constrained / vanilla in turn, pages {pages}"
     benchmark.name = f"ResNet-{depth}, {optimizer}: vanilla"
-    benchmark.extra_info.update(
-        {f"{mode} / vanilla": round(seconds[mode] / seconds["vanilla"], 3) for mode in MODES}
-    )
+    for mode in MODES:
+        benchmark.extra_info[f"{mode} / vanilla"] = round(seconds[mode] / seconds["vanilla"], 3)
     benchmark.pedantic(stepper(build(depth, "vanilla", 0.5), optimizer, 64), rounds=1)
 
 
@@ -57,16 +47,13 @@ def test_peak_memory(benchmark: Any, depth: int) -> None:
     peaks = {}
     for mode in MODES:
         code = f"from benchmarks.bench_step import peak; print(peak({depth}, {mode!r}))"
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        peaks[mode] = int(done.stdout.split()[-1])
+        peaks[mode] = int(_python("-c", code).split()[-1])
     benchmark.group = "peak memory of a step with Adam"
     benchmark.name = f"ResNet-{depth}, Adam: time of the vanilla step"
-    benchmark.extra_info.update({f"{mode} bytes": value for mode, value in peaks.items()})
-    benchmark.extra_info.update(
-        {f"{mode} / vanilla": round(value / peaks["vanilla"], 3) for mode, value in peaks.items()}
-    )
+    for mode in MODES:
+        benchmark.extra_info[f"{mode} bytes"] = peaks[mode]
+    for mode in MODES:
+        benchmark.extra_info[f"{mode} / vanilla"] = round(peaks[mode] / peaks["vanilla"], 3)
     benchmark.pedantic(stepper(build(depth, "vanilla", 0.5), "adam", 64), rounds=1)
 
 
@@ -82,23 +69,30 @@ def test_files_and_attaching(benchmark: Any, tmp_path: Path) -> None:
     benchmark.pedantic(lambda: build(34, "model", 0.5), rounds=3)
 
 
-def peak(depth: int, mode: str) -> int:
+def peak(depth: int, mode: str, batch: int = 64) -> int:
     """Bytes of live tensors at the worst moment of the second step."""
     from torch.profiler import ProfilerActivity, profile
 
     torch.set_num_threads(2)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step = stepper(build(depth, mode, 0.5), "adam", 64)
+        step = stepper(build(depth, mode, 0.5), "adam", batch)
         step()
-        mark = torch.ones(12_345_678, dtype=torch.uint8)
+        mark = torch.ones(MARK, dtype=torch.uint8)
         del mark
         step()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))
-        events = [
-            e for e in json.loads(path.read_text())["traceEvents"] if e.get("name") == "[memory]"
-        ]
+        trace = json.loads(path.read_text())["traceEvents"]
+    events = [event for event in trace if event.get("name") == "[memory]"]
     events.sort(key=lambda event: event["ts"])
-    first = next(i for i, e in enumerate(events) if 12_345_678 <= e["args"]["Bytes"] < 12_346_000)
-    return max(e["args"]["Total Allocated"] for e in events[first + 2 :])
+    changes = [event["args"]["Bytes"] for event in events]
+    marked = next(i for i, change in enumerate(changes) if MARK <= change < MARK + 322)
+    totals: list[int] = [event["args"]["Total Allocated"] for event in events[marked + 2 :]]
+    return max(totals)
+
+
+def _python(*arguments: str) -> str:
+    """The output of a Python process of its own."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout

@@ -1,9 +1,10 @@
-"""What two processes send each other in a training step, and what the step takes: constrained against vanilla.
+"""Bytes that two processes send each other in a training step, and the time of the step.
 
-    python -m benchmarks.communication
+    python -m benchmarks.communication --batch 8 --rounds 15
 
-DDP over gloo, one thread a process, ResNet-34 on CIFAR-shaped batches, SGD with momentum. Bytes are counted where DDP
-hands its buckets over; the models step in turn, and times are medians, of the slowest process.
+DDP over gloo, one thread a process, ResNet-34 on CIFAR-shaped batches, SGD with momentum. Bytes are
+counted where DDP hands its buckets over. The models step in turn; times are medians over the
+rounds, of the slowest process in each.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import tempfile
 import time
 from operator import truediv
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +22,7 @@ import torch.multiprocessing as mp
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.keeping import keep
+from benchmarks.results import keep
 from benchmarks.step import build, stepper
 from lincon.recycling import keep_pages
 
@@ -28,14 +30,14 @@ DOFS = {"vanilla": 1.0, "ring, 50 %": 0.5, "ring, 10 %": 0.1, "ring, 0.2 %": 0.0
 PROCESSES = 2
 
 
-def counted(sizes: list[int], bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """DDP's own all-reduce of a bucket, whose bytes are counted."""
+def all_reduce(sizes: list[int], bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """DDP's own all-reduce of a bucket, which also counts the bytes."""
     sizes.append(bucket.buffer().nbytes)
     return allreduce_hook(dist.group.WORLD, bucket)
 
 
 def measure(rank: int, folder: str, batch: int, rounds: int) -> None:
-    """One process: every model, in turn."""
+    """One process: every model steps in turn."""
     torch.set_num_threads(1)
     keep_pages()
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
@@ -43,42 +45,56 @@ def measure(rank: int, folder: str, batch: int, rounds: int) -> None:
     steps = {}
     for name, dof in DOFS.items():
         model = DistributedDataParallel(build(34, "vanilla" if name == "vanilla" else "model", dof))
-        model.register_comm_hook(sizes[name], counted)
+        model.register_comm_hook(sizes[name], all_reduce)
         steps[name] = stepper(model, "sgd", batch)
     for step in steps.values():
         step()
-        step()  # DDP's buckets are as they stay from the second step on
+        step()  # DDP's buckets stay as they are from the second step on
     times: dict[str, list[float]] = {name: [] for name in DOFS}
     for _ in range(rounds):
         for name, step in steps.items():
             sizes[name].clear()
             dist.barrier()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             step()
-            slowest = torch.tensor(time.perf_counter() - begun)
+            slowest = torch.tensor(time.perf_counter() - start)
             dist.all_reduce(slowest, dist.ReduceOp.MAX)
             times[name].append(float(slowest))
+    reduce_seconds = {name: seconds_to_reduce(sum(sizes[name])) for name in DOFS}
     if rank == 0:
-        found = {name: {"bytes": sum(sizes[name]), "seconds": times[name]} for name in DOFS}
-        torch.save({**found, "reduce": reducing(sizes)}, f"{folder}/found.pt")
-    else:
-        reducing(sizes)
+        models = {name: {"bytes": sum(sizes[name]), "seconds": times[name]} for name in DOFS}
+        torch.save({"models": models, "reduce": reduce_seconds}, f"{folder}/measured.pt")
     dist.barrier()
     os._exit(0)  # gloo's threads abort now and then where the interpreter ends in order
 
 
-def reducing(sizes: dict[str, list[int]]) -> dict[str, float]:
-    """Seconds of an all-reduce of as many bytes alone, by name of the model."""
-    found = {}
-    for name, buckets in sizes.items():
-        sent, times = torch.zeros(sum(buckets) // 4), []
-        for _ in range(7):
-            dist.barrier()
-            begun = time.perf_counter()
-            dist.all_reduce(sent)
-            times.append(time.perf_counter() - begun)
-        found[name] = statistics.median(times)
-    return found
+def seconds_to_reduce(size: int) -> float:
+    """Median seconds of an all-reduce of so many bytes alone."""
+    values, times = torch.zeros(size // 4), []
+    for _ in range(7):
+        dist.barrier()
+        start = time.perf_counter()
+        dist.all_reduce(values)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def table_rows(models: dict[str, Any], reduce_seconds: dict[str, float]) -> list[tuple[str, ...]]:
+    """A line for each model, with its ratios to vanilla."""
+    vanilla = models["vanilla"]
+    rows: list[tuple[str, ...]] = []
+    for name, measured in models.items():
+        step_ratios = map(truediv, measured["seconds"], vanilla["seconds"])
+        row = (
+            name,
+            f"{measured['bytes']:,}",
+            f"{measured['bytes'] / vanilla['bytes']:.4f}",
+            f"{1e3 * reduce_seconds[name]:.1f}",
+            f"{statistics.median(measured['seconds']):.3f}",
+            f"{statistics.median(step_ratios):.3f}",
+        )
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -87,38 +103,16 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=8, help="Images a process and step.")
     parser.add_argument("--rounds", type=int, default=15)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(
-            measure, (folder, given.batch, given.rounds), PROCESSES, start_method="spawn"
-        )
-        found = torch.load(Path(folder) / "found.pt", weights_only=True)
-    reduce = found.pop("reduce")
-    vanilla = found["vanilla"]
-    rows = [
-        (
-            name,
-            f"{one['bytes']:,}",
-            f"{one['bytes'] / vanilla['bytes']:.4f}",
-            f"{1e3 * reduce[name]:.1f}",
-            f"{statistics.median(one['seconds']):.3f}",
-            f"{statistics.median(map(truediv, one['seconds'], vanilla['seconds'])):.3f}",
-        )
-        for name, one in found.items()
-    ]
+        arguments = (folder, options.batch, options.rounds)
+        mp.start_processes(measure, arguments, PROCESSES, start_method="spawn")
+        numbers = torch.load(Path(folder) / "measured.pt", weights_only=True)
+    rows = table_rows(numbers["models"], numbers["reduce"])
     header = "model", "bytes a step", "/ vanilla", "all-reduce alone, ms", "step, s", "/ vanilla"
-    title = (
-        f"ResNet-34, DDP over gloo, {PROCESSES} processes of one thread, {given.batch} images each"
-    )
-    print(
-        keep(
-            "communication",
-            title,
-            header,
-            rows,
-            {"models": found, "reduce": reduce, "arguments": vars(given)},
-        )
-    )
+    processes = f"{PROCESSES} processes of one thread, {options.batch} images each"
+    title = f"ResNet-34, DDP over gloo, {processes}"
+    print(keep("communication", title, header, rows, numbers | {"arguments": vars(options)}))
 
 
 if __name__ == "__main__":

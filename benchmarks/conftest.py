@@ -1,22 +1,21 @@
-"""Results of a run land in `benchmarks/results/speed-<date>-<commit>/`: JSON, a table, a picture. None is edited."""
+"""Settings of `make bench`: two threads, a fixed seed, results in `speed-<date>-<commit>`."""
 
-import json
 import os
 import platform
-import time
 from typing import Any
 
 import numpy
 import pytest
 import torch
 
-from benchmarks.folder import RESULTS, new_folder
-from benchmarks.table import write
+from benchmarks.results import RESULTS, keep_speed
+
+THREADS = min(2, os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+def _same_threads_and_seed() -> None:
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
 
 
@@ -26,7 +25,7 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
         platform=platform.platform(),
         processor=_processor(),
         cpus=os.cpu_count(),
-        threads=min(2, os.cpu_count() or 1),
+        threads=THREADS,
         python=platform.python_version(),
         torch=torch.__version__,
         numpy=numpy.__version__,
@@ -36,24 +35,25 @@ def pytest_benchmark_update_machine_info(config: Any, machine_info: dict[str, An
 def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict[str, Any]) -> None:
     rows = [
         {
-            "group": b["group"],
-            "name": b["name"],
-            "median": b["stats"]["median"],
-            "rounds": b["stats"]["rounds"],
-            **b["extra_info"],
+            "group": measured["group"],
+            "name": measured["name"],
+            "median": measured["stats"]["median"],
+            "rounds": measured["stats"]["rounds"],
+            **measured["extra_info"],
         }
-        for b in output_json["benchmarks"]
+        for measured in output_json["benchmarks"]
     ]
-    commit = output_json["commit_info"]
-    folder = new_folder(RESULTS, f"speed-{time.strftime('%Y-%m-%d')}-{str(commit['id'])[:8]}")
-    result = {"machine": output_json["machine_info"], "commit": commit, "rows": rows}
-    (folder / "results.json").write_text(json.dumps(result, indent=1))
-    write(folder)
+    result = {
+        "machine": output_json["machine_info"],
+        "commit": output_json["commit_info"],
+        "rows": rows,
+    }
+    keep_speed(RESULTS, "speed", result)
 
 
 def _processor() -> str:
-    with open("/proc/cpuinfo") as file:
-        return next(
-            (line.split(":")[1].strip() for line in file if line.startswith("model name")),
-            platform.processor(),
-        )
+    with open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor()

@@ -1,9 +1,10 @@
-"""Trainings that are killed, and disks that are full: nothing may be lost.
+"""Trainings that are killed, and disks that run full: nothing may be lost.
 
     python -m benchmarks.interruption --kills 20
 
-kills a training by SIGKILL at random moments, so many times over, and compares the model that it ends with, byte for
-byte, with that of one that was never interrupted; and trains onto a disk that is full at the second checkpoint.
+The script kills a training by SIGKILL at random moments, so many times over, and compares its
+model, byte for byte, with that of a training that was never interrupted. Then it trains onto a disk
+that is full at the second checkpoint.
 """
 
 import argparse
@@ -19,66 +20,70 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.keeping import keep
+from benchmarks.results import keep
 
 COMMAND = (sys.executable, "-m", "lincon.cli", "train", "--scheme", "rpg", "--dof", "0.1")
 CHECKPOINT = "phase-0.ckpt"
+MODEL = "model.safetensors"
 
 
 def start(out: Path, *options: str, limit: int | None = None) -> subprocess.Popen[str]:
-    """A training by the command line; ``limit``: bytes that a file may have."""
+    """Start a training by the command line; ``limit``: bytes that a file may have."""
     prefix = () if limit is None else ("prlimit", f"--fsize={limit}")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*prefix, *COMMAND, "--out", str(out), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 
-def ended(process: subprocess.Popen[str], code: int = 0) -> str:
-    """What a command said on the error stream; it must end by itself, with this code."""
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == code, said
-    return said
+def errors_of(process: subprocess.Popen[str], code: int = 0) -> str:
+    """The error stream of a command, which must end by itself, with this code."""
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == code, errors
+    return errors
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], checkpoint: Path) -> None:
+    """Wait until a training has written it, or has ended."""
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
 
 
 @dataclass
-class Killed:
-    """A training that was killed: how often, when (seconds after a start), and the epochs that were done at the end."""
+class Interrupted:
+    """A training that was killed: at which moments (seconds after a start), and how it ended."""
 
     moments: list[float] = field(default_factory=list)
     resumed: int = 0
+    """Starts that went on from a checkpoint."""
     same: bool = False
+    """Whether its model has the bytes of one that was never interrupted."""
 
 
 def kill(
-    folder: Path,
-    kills: int,
-    epochs: int,
-    seed: int = 0,
-    longest: float = 8.0,
-    from_checkpoint: bool = False,
-) -> Killed:
-    """Train twice, the second time with interruptions; whether the two models are the same bytes.
+    folder: Path, kills: int, epochs: int, longest: float = 8.0, from_checkpoint: bool = False
+) -> Interrupted:
+    """Train twice, the second time with interruptions, and compare the two models.
 
-    Each comes at most ``longest`` seconds after the start, or, with ``from_checkpoint``, after the first checkpoint.
+    Each interruption comes at most ``longest`` seconds after the start, or, with
+    ``from_checkpoint``, after the first checkpoint.
     """
     options = "--epochs", str(epochs)
-    ended(start(folder / "whole", *options))
-    out, draws, result = folder / "killed", random.Random(seed), Killed()
+    errors_of(start(folder / "whole", *options))
+    out, draws, result = folder / "killed", random.Random(0), Interrupted()
     while True:
-        go_on = ("--resume",) if (out / CHECKPOINT).exists() else ()
-        result.resumed += bool(go_on)
-        process = start(out, *options, *go_on)
+        resume = ("--resume",) if (out / CHECKPOINT).exists() else ()
+        result.resumed += bool(resume)
+        process = start(out, *options, *resume)
         if len(result.moments) == kills:
-            ended(process)
+            errors_of(process)
             break
         moment = draws.uniform(0, longest)
-        while from_checkpoint and not (out / CHECKPOINT).exists() and process.poll() is None:
-            time.sleep(0.01)
+        if from_checkpoint:
+            wait_for_checkpoint(process, out / CHECKPOINT)
         try:
             process.wait(moment)
         except subprocess.TimeoutExpired:
@@ -86,11 +91,11 @@ def kill(
             process.wait()
             result.moments.append(round(moment, 2))
         else:
-            raise AssertionError(
-                f"The training ended before it was killed {kills} times: give more epochs."
-            )
-    models = [(folder / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
-    result.same = models[0] == models[1] and not list(out.glob(".*"))
+            message = f"The training ended before it was killed {kills} times: give more epochs."
+            raise AssertionError(message)
+    whole, killed = ((folder / run / MODEL).read_bytes() for run in ("whole", "killed"))
+    partial_files = list(out.glob(".*"))
+    result.same = whole == killed and not partial_files
     return result
 
 
@@ -112,25 +117,26 @@ def disk(folder: Path, size: int) -> Iterator[Path]:
 
 
 def fill(folder: Path, epochs: int = 4) -> str:
-    """Train onto a disk that is full at the second checkpoint, then make room and go on; what was said.
+    """Train onto a disk that is full at the second checkpoint, make room and go on.
 
-    The first checkpoint must be whole, and the model in the end that of a training with room enough.
+    Returns the error line of the first training. The first checkpoint must stay whole, and the
+    model in the end must be that of a training with room enough.
     """
     options = "--epochs", str(epochs)
     whole = start(folder / "whole", *options)
-    while not (folder / "whole" / CHECKPOINT).exists() and whole.poll() is None:
-        time.sleep(0.01)
+    wait_for_checkpoint(whole, folder / "whole" / CHECKPOINT)
     size = (folder / "whole" / CHECKPOINT).stat().st_size
-    ended(whole)
+    errors_of(whole)
     with disk(folder / "disk", 2 * size - 4096) as small:
-        said = ended(start(small / "out", *options), code=2)
-        left = (small / "out" / CHECKPOINT).stat().st_size
-        assert left >= size and not list((small / "out").glob(".*")), said
+        out = small / "out"
+        errors = errors_of(start(out, *options), code=2)
+        assert (out / CHECKPOINT).stat().st_size >= size, errors
+        assert not list(out.glob(".*")), errors
         subprocess.run(["mount", "-o", f"remount,size={16 * size}", str(small)], check=True)
-        ended(start(small / "out", *options, "--resume"))
-        found = (small / "out" / "model.safetensors").read_bytes()
-    assert found == (folder / "whole" / "model.safetensors").read_bytes()
-    return said.strip().splitlines()[-1]
+        errors_of(start(out, *options, "--resume"))
+        resumed = (out / MODEL).read_bytes()
+    assert resumed == (folder / "whole" / MODEL).read_bytes()
+    return errors.strip().splitlines()[-1]
 
 
 def main() -> None:
@@ -142,30 +148,23 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=float, default=8.0, help="Seconds from a start to a kill, at most."
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        killed = kill(Path(folder), given.kills, given.epochs, longest=given.longest)
+        killed = kill(Path(folder), options.kills, options.epochs, options.longest)
     with tempfile.TemporaryDirectory() as folder:
-        said = fill(Path(folder)).replace(folder, "")
+        message = fill(Path(folder)).replace(folder, "")
     rows = [
         ("kills by SIGKILL", len(killed.moments)),
         ("starts that went on from a checkpoint", killed.resumed),
         ("same model, byte for byte, as without interruption", "yes" if killed.same else "NO"),
         (
-            "full disk: the checkpoint before is whole, the training goes on to the same model",
+            "full disk: the first checkpoint stays whole, the training ends with the same model",
             "yes",
         ),
-        ("full disk: what is said", f"`{said}`"),
+        ("full disk: the message", f"`{message}`"),
     ]
-    print(
-        keep(
-            "interruption",
-            "Interruptions",
-            ("what", "found"),
-            rows,
-            {"kills": vars(killed), "full": said},
-        )
-    )
+    numbers = {"kills": vars(killed), "full": message}
+    print(keep("interruption", "Interruptions", ("what", "found"), rows, numbers))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from lincon.errors import LinconWarning as LinconWarning
 from lincon.errors import TargetError as TargetError
 from lincon.errors import UnknownGeneratorError as UnknownGeneratorError
 from lincon.files.contents import inspect as inspect
-from lincon.files.saving import load as load
+from lincon.files.loading import load as load
 from lincon.files.saving import save as save
 from lincon.generator import Generator as Generator
 from lincon.processes.distributed import check_ranks as check_ranks

@@ -1,4 +1,5 @@
-"""`python -m lincon.cli`, `torchrun -m lincon.cli`: the command line, which is `lincon.tasks.commands`."""
+"""`python -m lincon.cli`, `torchrun -m lincon.cli`: the command line, which is
+`lincon.tasks.commands`."""
 
 from lincon.tasks.commands.cli import main as main
 

@@ -1,12 +1,13 @@
-"""Counter-based randomness: a fixed function of (seed, stream, counter), in integer arithmetic only.
+"""Counter-based randomness: a fixed function of (seed, stream, counter), in integer arithmetic
+only.
 
-The value at a counter does not depend on how many values are asked for, in which order, on which device or with
-which library version, so a generating matrix G is a function of its spec for ever. Arithmetic is modulo 2**64,
-carried out on int64 tensors (two's complement wraps). ``VERSION`` names the functions below: any change of a bit
-needs a new one, and `tests/golden` notices.
+The value at a counter does not depend on how many values are asked for, in which order, on which
+device or with which library version, so a generating matrix G is a function of its spec for ever.
+Arithmetic is modulo 2**64, carried out on int64 tensors (two's complement wraps). ``VERSION`` names
+the functions below: any change of a bit needs a new one, and `tests/golden` notices.
 
-The mixing steps are those of MurmurHash3's 64-bit finaliser (A. Appleby, public domain) and of splitmix64
-(Steele, Lea, Flood 2014), with a keyed whitening before and between the multiplications.
+The mixing steps are those of MurmurHash3's 64-bit finaliser (A. Appleby, public domain) and of
+splitmix64 (Steele, Lea, Flood 2014), with a keyed whitening before and between the multiplications.
 """
 
 from functools import cache
@@ -37,7 +38,8 @@ def _scramble(value: int) -> int:
 
 
 def key(seed: int, *streams: int) -> int:
-    """A 64-bit key in which seed and streams are mixed, never added: neighbouring keys are unrelated.
+    """A 64-bit key in which seed and streams are mixed, never added: neighbouring keys are
+    unrelated.
 
     >>> key(0, 1) == key(1, 0)
     False
@@ -77,7 +79,8 @@ def _finish(x: Tensor) -> Tensor:
 
 
 def below(random: Tensor, bound: int | Tensor) -> Tensor:
-    """Map 64 random bits to integers in [0, bound), bound < 2**31, by multiplication with the top 32 bits.
+    """Map 64 random bits to integers in [0, bound), bound < 2**31, by multiplication with the top
+    32 bits.
 
     The bias is at most bound / 2**32.
     """

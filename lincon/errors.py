@@ -21,7 +21,7 @@ class FileError(LinconError):
     """A file is damaged, altered, too new, or was made for another model."""
 
 
-def in_a_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """What an error says, in one line; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
 

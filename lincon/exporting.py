@@ -1,4 +1,5 @@
-"""Export: a merged copy of a model in a format that needs no lincon, checked against the model it was made from."""
+"""Export: a merged copy of a model in a format that needs no lincon, checked against the model it
+was made from."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from lincon.attaching.binding import merge
 from lincon.attaching.constraint import constraints
 from lincon.errors import LinconError
-from lincon.files.atomic import whole
+from lincon.files.atomic import atomic_write
 
 TOLERANCE = 1e-4
 """Relative to the largest output: other kernels round otherwise."""
@@ -21,8 +22,9 @@ TOLERANCE = 1e-4
 def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> float:
     """Write a merged copy of a model, for evaluation; the model stays as it is.
 
-    The name says the format: ``.safetensors``, a plain state_dict; ``.pt2``, a program of torch.export; ``.onnx``
-    (needs onnx and onnxscript). Programs take batches of any size. What was written is read again and must give the
+    The name says the format: ``.safetensors``, a plain state_dict; ``.pt2``, a program of
+    torch.export; ``.onnx`` (needs onnx and onnxscript). Programs take batches of any size. What was
+    written is read again and must give the
     outputs of the model: bit for bit from a state_dict, else to `TOLERANCE`.
 
     Args:
@@ -34,8 +36,8 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
         The largest difference of an output, relative to the largest output.
 
     Raises:
-        LinconError: another format, an example of less than two, outputs that are NaN, or a file whose outputs differ,
-        which is not kept.
+        LinconError: another format, an example of less than two, outputs that are NaN, or a file
+            whose outputs differ, which is not kept.
     """
     path = Path(path)
     if path.suffix not in _WAYS:
@@ -47,10 +49,11 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     expected = _outputs(merged, more)
     if any(bool(output.isnan().any()) for output in expected):
         raise LinconError(
-            f"{path.name}: outputs of the model are NaN: its training diverged; nothing was exported."
+            f"{path.name}: outputs of the model are NaN: its training diverged; nothing was "
+            "exported."
         )
     write, limit = _WAYS[path.suffix]
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         place = temporary.with_name(temporary.name + path.suffix)  # torch looks at the ending
         try:
             outputs = write(merged, place, example, more)
@@ -67,7 +70,7 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
 
 def save_program(program: nn.Module, path: Path, example: Tensor) -> None:
     """Write a program, such as `lincon.int8.to_int8` makes, as ``.pt2``; whole or not at all."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         place = temporary.with_name(f"{temporary.name}.pt2")
         try:
             torch.export.save(_exported(program, example), place)

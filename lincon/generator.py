@@ -1,10 +1,12 @@
 """The abstract generator: a fixed linear map G that is computed, never learned and never stored.
 
-An author says twice what G does to a range of rows: `_write` (G[start:stop] @ free) and `_accumulate`
-(+= G[start:stop].T @ grad). Autograd, projection, spec, fingerprint and operators are derived here.
+An author says twice what G does to a range of rows: `_write` (G[start:stop] @ free) and
+`_accumulate` (+= G[start:stop].T @ grad). Autograd, projection, spec, fingerprint and operators are
+derived here.
 
-If part of the work depends only on the free vector, factor G = H S. `prepare` computes S @ free once per step, and
-`prepare_adjoint` applies Sᵀ to the sum of all gradients; `_write` and `_accumulate` then apply H.
+If part of the work depends only on the free vector, factor G = H S. `prepare` computes S @ free
+once per step, and `prepare_adjoint` applies Sᵀ to the sum of all gradients; `_write` and
+`_accumulate` then apply H.
 """
 
 import hashlib
@@ -39,11 +41,13 @@ COUNTED = 1 << 28
 """Entries of G up to which all of them are made: 2 GiB, or some minutes."""
 
 TABLE_BYTES = 1 << 20
-"""A table that speeds up a generator is kept between calls if it is no larger than this (1 MiB a device)."""
+"""A table that speeds up a generator is kept between calls if it is no larger than this (1 MiB a
+device)."""
 
 
 class Generator(ABC):
-    """A fixed linear map G: R^dof -> R^rows. A value: equal specs are equal maps, on every device, for ever.
+    """A fixed linear map G: R^dof -> R^rows. A value: equal specs are equal maps, on every device,
+    for ever.
 
     Args:
         rows: number of generated weights, the height of G; at least 1.
@@ -53,8 +57,8 @@ class Generator(ABC):
     Raises:
         DofError: rows or dof below 1, or more dof than rows where the scheme has no use for them.
 
-    Owns no Parameter and no buffer. Copies are the object itself, a pickle is the spec; tables that make it fast
-    are a cache per device in neither.
+    Owns no Parameter and no buffer. Copies are the object itself, a pickle is the spec; tables that
+    make it fast are a cache per device in neither.
     """
 
     name: ClassVar[str]
@@ -68,10 +72,12 @@ class Generator(ABC):
     disjoint: ClassVar[bool] = False
     """Whether no row reads two entries, so that GᵀG is diagonal under any multipliers of the rows."""
     starts_from_weights: ClassVar[bool] = False
-    """Whether a model constrained by it starts at the projection of its own weights, in their own scale."""
+    """Whether a model constrained by it starts at the projection of its own weights, in their own
+    scale."""
     grain: int = 1
-    """Rows that come together: a range of fewer costs as much. A step has the adjoint of all smaller tensors at once,
-    where the weights are generated at once too (``materialize="model"``)."""
+    """Rows that come together: a range of fewer costs as much. A step has the adjoint of all
+    smaller tensors at once, where the weights are generated at once too
+    (``materialize="model"``)."""
 
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         if rows < 1 or dof < 1:
@@ -79,7 +85,8 @@ class Generator(ABC):
         if dof > rows and not self.allows_unused:
             raise DofError(
                 f"{self.name}: dof={dof} exceeds rows={rows}; give dof <= {rows} "
-                "(index generators such as ring, hash and random accept more and leave entries unused)."
+                "(index generators such as ring, hash and random accept more and leave entries "
+                "unused)."
             )
         self.rows, self.dof, self.seed = int(rows), int(dof), as_seed(seed)
         self._recycler = Recycler()
@@ -89,7 +96,8 @@ class Generator(ABC):
 
     @abstractmethod
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
-        """out[:] = H[start : start + len(out)] @ prepared, where H is G unless `prepare` is overridden.
+        """out[:] = H[start : start + len(out)] @ prepared, where H is G unless `prepare` is
+        overridden.
 
         ``prepared``: (prepared_dof,), of the dtype and device of ``out``. No autograd is recorded.
         """
@@ -107,11 +115,13 @@ class Generator(ABC):
         return self.dof
 
     def prepare(self, free: Float[Tensor, " dof"]) -> Float[Tensor, " prepared_dof"]:
-        """S @ free, the work that is the same for all ranges of rows. The default is the free vector itself."""
+        """S @ free, the work that is the same for all ranges of rows. The default is the free
+        vector itself."""
         return free
 
     def prepare_adjoint(self, total: Float[Tensor, " prepared_dof"]) -> Float[Tensor, " dof"]:
-        """Sᵀ @ total, where ``total`` is the sum of all that `accumulate` added. The default is ``total``."""
+        """Sᵀ @ total, where ``total`` is the sum of all that `accumulate` added. The default is
+        ``total``."""
         return total
 
     # What a step calls.
@@ -123,7 +133,8 @@ class Generator(ABC):
         start: int,
         segments: Segments = (),
     ) -> None:
-        """Generate the rows [start, start + n) into ``out``; then multiply each segment of ``out`` by its scale.
+        """Generate the rows [start, start + n) into ``out``; then multiply each segment of ``out``
+        by its scale.
 
         Override it only where one pass does both.
         """
@@ -139,7 +150,8 @@ class Generator(ABC):
         start: int,
         segments: Segments = (),
     ) -> None:
-        """Add Hᵀ of the rows [start, start + n) to ``out``, with each segment of ``grad`` times its scale."""
+        """Add Hᵀ of the rows [start, start + n) to ``out``, with each segment of ``grad`` times its
+        scale."""
         if not segments:
             self._accumulate(out, grad, start)
         elif self.grain == 1:
@@ -158,7 +170,8 @@ class Generator(ABC):
     def prepared_rows(
         self, prepared: Float[Tensor, " prepared_dof"], start: int, stop: int
     ) -> Float[Tensor, " {stop-start}"]:
-        """The weights of rows [start, stop) from what `prepare` returned, in its dtype; of recycled storage."""
+        """The weights of rows [start, stop) from what `prepare` returned, in its dtype; of recycled
+        storage."""
         out = self._recycler.empty(stop - start, prepared.dtype, prepared.device)
         self.write(out, prepared, start)
         return out
@@ -180,7 +193,8 @@ class Generator(ABC):
         return {}
 
     def tables(self) -> dict[str, Tensor]:
-        """What no seed can rebuild, by constructor argument: stored in the model's file. Empty for most."""
+        """What no seed can rebuild, by constructor argument: stored in the model's file. Empty for
+        most."""
         return {}
 
     def offset(self) -> Tensor | None:
@@ -191,7 +205,8 @@ class Generator(ABC):
     def for_weights(cls, weights: Tensor, dof: int, seed: int, **options: Any) -> "Generator":
         """The generator that `constrain` asks for; ``weights``: (rows,), what the model holds now.
 
-        Schemes that learn their G from trained weights do it here; the others look at the number of rows alone.
+        Schemes that learn their G from trained weights do it here; the others look at the number of
+        rows alone.
         """
         return cls(rows=len(weights), dof=dof, seed=seed, **options)
 
@@ -227,30 +242,36 @@ class Generator(ABC):
             return operators.unpack(free, self.handle, (start, stop), dtype or free.dtype)
         if out.shape != (stop - start,) or not out.is_contiguous():
             raise LinconError(
-                f"{self.name}: out has shape {tuple(out.shape)}; it must be contiguous ({stop - start},)."
+                f"{self.name}: out has shape {tuple(out.shape)}; it must be contiguous "
+                f"({stop - start},)."
             )
         if torch.is_grad_enabled() and free.requires_grad:
             raise LinconError(
-                f"{self.name}: unpack(out=...) is not differentiable; call it under torch.no_grad()."
+                f"{self.name}: unpack(out=...) is not differentiable; call it under "
+                "torch.no_grad()."
             )
         with torch.no_grad():
             self.write(out, self.prepare(free.to(out.dtype)), start)
         return out
 
     def adjoint(self, grad: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """The transpose: ``G[start:stop].T @ grad``. ``grad``: (stop - start,) -> (dof,), differentiable.
+        """The transpose: ``G[start:stop].T @ grad``. ``grad``: (stop - start,) -> (dof,),
+        differentiable.
 
-        Accumulates in float32 (float64 for float64 input), deterministically, and returns grad's dtype.
+        Accumulates in float32 (float64 for float64 input), deterministically, and returns grad's
+        dtype.
         """
         stop = self.rows if stop is None else stop
         self._check(grad, stop - start, start, stop)
         return operators.adjoint(grad, self.handle, (start, stop), grad.dtype)
 
     def project(self, target: Tensor) -> Tensor:
-        """The free vector nearest to given weights: argmin over W of ‖G W - target‖ (of least norm).
+        """The free vector nearest to given weights: argmin over W of ‖G W - target‖ (of least
+        norm).
 
-        ``target``: (rows,) -> (dof,), same dtype and device. Closed form where GᵀG is diagonal, else LSMR
-        (Fong and Saunders 2011) in float64 to a relative tolerance of 1e-10, or dense where G is small.
+        ``target``: (rows,) -> (dof,), same dtype and device. Closed form where GᵀG is diagonal,
+        else LSMR (Fong and Saunders 2011) in float64 to a relative tolerance of 1e-10, or dense
+        where G is small.
         """
         self._check(target, self.rows, 0, self.rows)
         with torch.no_grad():
@@ -279,13 +300,16 @@ class Generator(ABC):
     def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
         """diag(Gᵀ diag(weights) G): (dof,) float64; ``weights``: (rows,), ones by default.
 
-        For one-nonzero generators the number of uses of each entry. The default goes through all of G, row by row, or
-        column by column where that is less work; it raises LinconError above `COUNTED` entries.
+        For one-nonzero generators the number of uses of each entry. The default goes through all of
+        G, row by row, or column by column where that is less work; it raises LinconError above
+        `COUNTED` entries.
         """
         if self.rows * self.dof > COUNTED:
             raise LinconError(
-                f"{self.name}: the norms of its {self.dof} columns would be added up from {self.rows} entries each, "
-                "which takes too long: leave out scale='isometric', gradient='gram' or 'mean' (or write gram_diagonal)."
+                f"{self.name}: the norms of its {self.dof} columns would be added up from "
+                f"{self.rows} entries each, "
+                "which takes too long: leave out scale='isometric', gradient='gram' or 'mean' (or "
+                "write gram_diagonal)."
             )
         if self.grain >= self.dof:
             return torch.stack([self._square_sum(column, weights) for column in range(self.dof)])
@@ -297,9 +321,11 @@ class Generator(ABC):
         return total
 
     def energy(self, start: int, stop: int) -> float:
-        """Mean over rows [start, stop) of the squared norm of a row of G, in expectation over seeds.
+        """Mean over rows [start, stop) of the squared norm of a row of G, in expectation over
+        seeds.
 
-        The variance of a generated weight is this times that of W. The default counts, by `gram_diagonal`.
+        The variance of a generated weight is this times that of W. The default counts, by
+        `gram_diagonal`.
         """
         inside = torch.zeros(self.rows, dtype=torch.float64, device="cpu")
         inside[start:stop] = 1
@@ -310,7 +336,8 @@ class Generator(ABC):
         return int((self.gram_diagonal() == 0).sum())
 
     def spec(self) -> dict[str, Any]:
-        """Plain JSON from which `lincon.generators.build` makes an equal generator (with `tables`, if any)."""
+        """Plain JSON from which `lincon.generators.build` makes an equal generator (with `tables`,
+        if any)."""
         spec = {
             "name": self.name,
             "version": self.version,
@@ -331,7 +358,8 @@ class Generator(ABC):
         return sha.hexdigest()
 
     def fingerprint(self) -> str:
-        """32 hex digits of G itself, from sampled rows: differs if this build of lincon makes another G."""
+        """32 hex digits of G itself, from sampled rows: differs if this build of lincon makes
+        another G."""
         return self._fingerprint
 
     @cached_property
@@ -386,7 +414,8 @@ class Generator(ABC):
         return (squares if weights is None else squares * weights.double().cpu()).sum()
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        """G[start:stop], (stop - start, dof) float64, column by column or row by row, whichever is shorter."""
+        """G[start:stop], (stop - start, dof) float64, column by column or row by row, whichever is
+        shorter."""
         if self.dof <= stop - start:
             return torch.stack(
                 [self.unpack(e, start, stop) for e in torch.eye(self.dof, dtype=torch.float64)], 1

@@ -1,4 +1,5 @@
-"""Eight-bit execution: a merged copy whose weights and activations are int8, by torchao, after calibration."""
+"""Eight-bit execution: a merged copy whose weights and activations are int8, by torchao, after
+calibration."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lincon.attaching.report import stored_bytes as stored_bytes
 from lincon.errors import LinconError
 from lincon.exporting import merged_copy
 
 
 def to_int8(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A merged copy of a model that computes in int8: post-training quantisation, weights by channel.
+    """A merged copy of a model that computes in int8: post-training quantisation, weights by
+    channel.
 
-    torchao's scheme for x86 processors: activations unsigned with a scale for each tensor, from what the batches show;
-    batch norms are folded into convolutions. The result runs as it is, slowly, since it spells out every rounding;
-    `compiled` makes kernels of it. Needs torchao.
+    torchao's scheme for x86 processors: activations unsigned with a scale for each tensor, from
+    what the batches show; batch norms are folded into convolutions. The result runs as it is,
+    slowly, since it spells out every rounding; `compiled` makes kernels of it. Needs torchao.
 
     Args:
         model: constrained or plain; its forward takes one tensor. It stays as it is.
@@ -47,29 +50,20 @@ def to_int8(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def _without_unused(program: Any) -> nn.Module:
-    """The program without the tensors that it does not read: the float weights that became integers."""
+    """The program without the tensors that it does not read: the float weights that became
+    integers."""
     read = {node.target for node in program.graph.nodes if node.op == "get_attr"}
-    for name in [
-        name
-        for name, _ in (*program.named_parameters(), *program.named_buffers())
-        if name not in read
-    ]:
+    tensors = [*program.named_parameters(), *program.named_buffers()]
+    for name in [name for name, _ in tensors if name not in read]:
         path, _, attribute = name.rpartition(".")
         delattr(program.get_submodule(path), attribute)
-    kept: nn.Module = program
-    return kept
+    module: nn.Module = program
+    return module
 
 
 def compiled(model: nn.Module, example: Tensor) -> Any:
-    """An int8 model as kernels for this processor and inputs like ``example`` (torch.compile; needs a C++ compiler)."""
+    """An int8 model as kernels for this processor and inputs like ``example`` (torch.compile; needs
+    a C++ compiler)."""
     from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86
 
     return lower_pt2e_quantized_to_x86(model, (example,))
-
-
-def stored_bytes(model: nn.Module) -> int:
-    """Bytes of the tensors of a module."""
-    return sum(
-        t.numel() * t.element_size()
-        for t in {id(t): t for t in model.state_dict().values()}.values()
-    )

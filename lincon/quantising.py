@@ -1,44 +1,56 @@
-"""Quantisation of the free vector: integers of few bits, and a step for every so many of them."""
+"""Quantisation of the free vector: integers of few bits, of which every so many share a step."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from einops import rearrange
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
-from lincon.attaching.binding import check_changeable, warn_of_holders
+from lincon.attaching.binding import check_changeable, warn_of_stale_optimizers
 from lincon.attaching.constraint import Constraint, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.pruning import check_finite
 
 SMALLEST = 64
-"""Integers that share a step at least, where their number is left to lincon."""
+"""Integers that share a step at least, where lincon chooses their number."""
 
 STEPS = 1 << 13
-"""Steps a free vector has at most then: 32 KiB of a file."""
+"""Steps of a free vector at most, where lincon chooses: 32 KiB of a file."""
 
 
 def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[Constraint]:
-    """Quantise the free vectors of a constrained model in place, symmetrically: W_j = step x integer.
+    """Quantise the free vectors of a constrained model in place, symmetrically: W_j = step x
+    integer.
 
-    The free Parameter becomes one of integers, int8, that is not trained; a buffer `<free>_steps` holds the steps. The
-    weights are generated from these, so what a file needs is in the state_dict, and nothing else is kept.
+    The free Parameter becomes one of integers, int8, that is not trained; a buffer `<free>_steps`
+    holds the steps. The weights are generated from these, so the state_dict holds all that a file
+    needs.
 
     Args:
         model: constrained, and trained.
         bits: of an integer, 2 to 8: from -(2^(bits - 1) - 1) to 2^(bits - 1) - 1.
-        size: neighbouring integers that share a step, which is what makes the largest of them fit. By default 64, or
-            more for a long free vector, so that there are at most 8,192 steps.
+        size: how many neighbouring integers share a step, which makes the largest of them fit. By
+            default 64, or more for a long free vector, so that there are at most 8,192 steps.
 
     Returns:
         The constraints.
 
     Raises:
-        TargetError: nothing is constrained. LinconError: other bits or sizes, a free vector that is quantised already,
-        or that holds NaN or infinity, by name. The model is as it was then.
+        TargetError: nothing is constrained.
+        LinconError: other bits or sizes; a free vector that is quantised already or holds NaN or
+            infinity, by name. In all cases the model is as it was.
+
+    >>> import lincon
+    >>> model = nn.Linear(8, 4)
+    >>> constraint = lincon.constrain(model, "ring", dof=16)
+    >>> quantised = lincon.quantize(model, bits=4)
+    >>> model.free.dtype, model.free_steps.shape
+    (torch.int8, torch.Size([1]))
     """
     check_changeable(model)
-    found = constraints(model)
-    if not found:
+    placed = constraints(model)
+    if not placed:
         raise TargetError(
             f"{type(model).__name__} has no constraint to quantise; constrain it first."
         )
@@ -46,54 +58,74 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
         raise LinconError(f"bits={bits!r}; give an integer from 2 to 8.")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise LinconError(f"size={size!r}; give a positive integer, or None.")
-    check_finite(found)
-    plans = [
-        (c, n, *_integers(c._free(group), bits, size))
-        for c in found
-        for n, group in enumerate(c.groups)
+    check_finite(placed)
+    quantised = [
+        _quantised(constraint, number, bits, size)
+        for constraint in placed
+        for number in range(len(constraint.vectors))
     ]
-    warn_of_holders([_replace(*plan) for plan in plans])
-    return found
+    warn_of_stale_optimizers([vector.put() for vector in quantised])
+    return placed
 
 
-def shared(dof: int) -> int:
-    """How many integers share a step, by default: a power of two."""
+def default_size(dof: int) -> int:
+    """How many integers share a step by default: a power of two.
+
+    >>> default_size(1000), default_size(11_160_576)
+    (64, 2048)
+    """
     return max(SMALLEST, 1 << max(0, -(-dof // STEPS) - 1).bit_length())
 
 
-def _integers(free: Tensor, bits: int, size: int | None) -> tuple[Tensor, Tensor, int]:
-    """Integers, steps, and how many integers share one."""
-    together = min(size or shared(len(free)), len(free))
-    return *to_integers(free.detach(), bits, together), together
+@dataclass(frozen=True)
+class _Quantised:
+    """Integers and steps for a group of a constraint."""
+
+    constraint: Constraint
+    number: int
+    codes: Tensor
+    steps: Tensor
+    size: int
+
+    def put(self) -> Tensor:
+        """Put them in the place of the free vector, which is returned."""
+        vector, owner = self.constraint.vectors[self.number], self.constraint.owner
+        old, name = vector.parameter, f"{vector.group.free}_steps"
+        while hasattr(owner, name):
+            name += "_"
+        owner.register_buffer(name, self.steps)
+        group = replace(vector.group, steps=name, size=self.size)
+        integers = nn.Parameter(self.codes, requires_grad=False)
+        self.constraint.replace_group(self.number, group, integers)
+        return old
 
 
-def _replace(
-    constraint: Constraint, number: int, codes: Tensor, steps: Tensor, size: int
-) -> Tensor:
-    """Put integers and steps in the place of a free vector; the old vector."""
-    group, owner = constraint.groups[number], constraint.owner
-    free, name = constraint._free(group), f"{group.free}_steps"
-    while hasattr(owner, name):
-        name += "_"
-    owner.register_buffer(name, steps)
-    integers = nn.Parameter(codes, requires_grad=False)
-    constraint.replace_group(number, replace(group, steps=name, size=size), integers)
-    return free
+def _quantised(constraint: Constraint, number: int, bits: int, size: int | None) -> _Quantised:
+    free = constraint.vectors[number].parameter.detach()
+    size = min(size or default_size(len(free)), len(free))
+    return _Quantised(constraint, number, *to_integers(free, bits, size), size)
 
 
-def to_integers(values: Tensor, bits: int, size: int) -> tuple[Tensor, Tensor]:
-    """(n,) finite numbers -> (n,) int8 and their steps, (n / size rounded up,), of the type of ``values``.
+def to_integers(
+    values: Float[Tensor, " n"], bits: int, size: int
+) -> tuple[Int8[Tensor, " n"], Float[Tensor, " steps"]]:
+    """Finite numbers as integers and their steps, (n / size rounded up,), of the dtype of
+    ``values``.
 
-    Steps are rounded down to that type, so that no product overflows; integers that would be beyond the last are the
-    last. A group of zeros, or of numbers so small that their step is zero, becomes zeros.
+    Steps are rounded down to that dtype, so that no product overflows; integers beyond the last
+    become the last. A run of zeros, or of numbers so small that their step is zero, becomes zeros.
+
+    >>> codes, steps = to_integers(torch.tensor([0.7, -0.35, 0.1]), bits=4, size=3)
+    >>> codes.tolist(), round(float(steps), 3)
+    ([7, -4, 1], 0.1)
     """
     most = 2 ** (bits - 1) - 1
-    padded = torch.nn.functional.pad(values.double(), (0, -len(values) % size)).view(-1, size)
-    exact = padded.abs().amax(1) / most
+    padded = torch.nn.functional.pad(values.double(), (0, -len(values) % size))
+    runs = rearrange(padded, "(run size) -> run size", size=size)
+    exact = runs.abs().amax(1) / most
     steps = exact.to(values.dtype)
-    steps = torch.where(
-        steps.double() > exact, torch.nextafter(steps, torch.zeros_like(steps)), steps
-    )
-    wide = steps.double().unsqueeze(1)
-    codes = (padded / wide.where(wide > 0, 1)).round().clamp(-most, most) * (wide > 0)
-    return codes.view(-1)[: len(values)].to(torch.int8), steps
+    below = torch.nextafter(steps, torch.zeros_like(steps))
+    steps = torch.where(steps.double() > exact, below, steps)
+    divisors = rearrange(steps.double(), "run -> run 1")
+    codes = (runs / divisors.where(divisors > 0, 1)).round().clamp(-most, most) * (divisors > 0)
+    return rearrange(codes, "run size -> (run size)")[: len(values)].to(torch.int8), steps

@@ -1,88 +1,134 @@
-"""Slicing: models of fewer channels. Tensors are cut along their dimensions, generated ones by dropping rows of G."""
+"""Slicing: models of fewer channels. Tensors are cut along their dimensions, generated ones by
+dropping rows of G."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from lincon.attaching.binding import check_changeable, warn_of_holders
-from lincon.attaching.constraint import Constraint, Group, owned
+from lincon.attaching.binding import check_changeable, warn_of_stale_optimizers
+from lincon.attaching.constraint import Constraint, owned
+from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
-from lincon.attaching.targets import targets
+from lincon.attaching.targets import Target, targets
 from lincon.errors import LinconError, TargetError
 from lincon.maps.registry import get
 
-Kept = Sequence[Tensor | None]
-"""For each dimension of a tensor a mask of what is kept, bool; None, or no mask for later dimensions: all."""
+DimensionMasks = Sequence[Tensor | None]
+"""For each dimension of a tensor a bool mask of what is kept; None, or no mask for later
+dimensions, keeps all."""
 
 
-def slice_tensors(model: nn.Module, kept: Mapping[str, Kept]) -> None:
+def slice_tensors(model: nn.Module, masks: Mapping[str, DimensionMasks]) -> None:
     """Cut tensors of a model in place: Parameters, buffers, and weights that are generated.
 
-    A generated weight loses rows of G (its generator becomes a `part` of itself), and the free numbers that no row
-    reads any more are dropped: DoF are what is left. What modules say of their sizes is left to the caller.
+    A generated weight loses rows of G (its generator becomes a `part` of itself), and the free
+    numbers that no row reads any more are dropped; the DoF are those that remain. The caller
+    changes the sizes that modules keep of themselves.
 
     Args:
         model: constrained or not.
-        kept: by name of the tensor.
+        masks: what is kept, by name of the tensor.
 
     Raises:
-        TargetError: no such tensor, or masks that do not fit it, by name. LinconError: a free vector that is quantised,
-        isometric, or has an offset. The model is as it was then.
+        TargetError: no such tensor, or masks that do not fit it, by name.
+        LinconError: a free vector that is quantised, isometric, or has an offset. In all cases the
+            model is as it was.
+
+    >>> layer = nn.Linear(4, 3)
+    >>> first_two = torch.tensor([True, True, False])
+    >>> slice_tensors(layer, {"weight": [first_two], "bias": [first_two]})
+    >>> layer.weight.shape, layer.bias.shape
+    (torch.Size([2, 4]), torch.Size([2]))
     """
     check_changeable(model)
-    found = owned(model)
-    _check_names(found, kept)
-    left = dict(kept)
-    plans = [(c, _sliced(c, prefix, left)) for prefix, c in found]
-    plain = _plain(model, left)
-    replaced: list[Tensor] = []
-    for constraint, groups in plans:
-        for number, (group, mask) in groups.items():
-            replaced.append(constraint.narrow_group(number, group, mask))
-    for places, old, new in plain:
-        made = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-        for module, attribute in places:
-            setattr(module, attribute, made)
-        replaced.append(old)
-    warn_of_holders(replaced)
+    placed = owned(model)
+    _check_names(placed, masks)
+    rest = dict(masks)
+    slices = [
+        part for prefix, constraint in placed for part in _sliced_groups(constraint, prefix, rest)
+    ]
+    cuts = _cut_tensors(model, rest)
+    replaced: list[Tensor] = [part.put() for part in slices]
+    for cut in cuts:
+        cut.put()
+        replaced.append(cut.old)
+    warn_of_stale_optimizers(replaced)
 
 
-def _check_names(found: list[tuple[str, Constraint]], kept: Mapping[str, Kept]) -> None:
-    """Free vectors are cut by what is generated from them, never by themselves."""
-    own = {prefix + name for prefix, c in found for g in c.groups for name in (g.free, *g.buffers)}
-    if wrong := [name for name in kept if name in own]:
-        raise TargetError(
-            f"{wrong[0]!r} belongs to a constraint: slice the weights that are generated from it."
-        )
+@dataclass(frozen=True)
+class _Slice:
+    """What remains of a group: its rows in the new group, and the free numbers in ``columns``."""
+
+    constraint: Constraint
+    number: int
+    group: Group
+    columns: Tensor
+
+    def put(self) -> Tensor:
+        """Put it in its place; the old free vector."""
+        return self.constraint.narrow_group(self.number, self.group, self.columns)
 
 
-def _plain(
-    model: nn.Module, kept: Mapping[str, Kept]
-) -> list[tuple[Sequence[tuple[nn.Module, str]], Tensor, Tensor]]:
-    """Places, old and new tensor of each Parameter or buffer that is cut; tied ones stay tied."""
+@dataclass(frozen=True)
+class _Cut:
+    """A Parameter or buffer that is cut, and all places that hold it."""
+
+    places: Sequence[tuple[nn.Module, str]]
+    old: Tensor
+    new: Tensor
+
+    def put(self) -> None:
+        parameter = isinstance(self.old, nn.Parameter)
+        new = nn.Parameter(self.new, self.old.requires_grad) if parameter else self.new
+        for module, attribute in self.places:
+            setattr(module, attribute, new)
+
+
+def _check_names(placed: list[tuple[str, Constraint]], masks: Mapping[str, DimensionMasks]) -> None:
+    """A free vector is cut by the weights that are generated from it, never by itself."""
+    for prefix, constraint in placed:
+        for group in constraint.groups:
+            for name in (group.free, *group.buffers):
+                if prefix + name in masks:
+                    raise TargetError(
+                        f"{prefix + name!r} belongs to a constraint: slice the weights that are "
+                        "generated from it."
+                    )
+
+
+def _cut_tensors(model: nn.Module, masks: Mapping[str, DimensionMasks]) -> list[_Cut]:
+    """The Parameters and buffers that are cut; tied ones stay tied."""
     parameters = {name: target for target in targets(model) for name in target.names}
-    cut: dict[int, tuple[Sequence[tuple[nn.Module, str]], Tensor, Tensor]] = {}
-    for name, masks in kept.items():
-        path, _, attribute = name.rpartition(".")
-        target = parameters.get(name)
-        places, old = (
-            (target.places, target.tensor) if target else _buffer(model, name, path, attribute)
-        )
-        new = _cut(name, old.detach(), masks)
-        if id(old) in cut and not torch.equal(cut[id(old)][2], new):
-            raise TargetError(
-                f"{name!r} is tied to a tensor that is cut in another way; give one of its names."
-            )
-        cut[id(old)] = places, old, new
-    return list(cut.values())
+    cuts: dict[int, _Cut] = {}
+    for name, of_tensor in masks.items():
+        cut = _cut_tensor(model, name, parameters.get(name), of_tensor)
+        before = cuts.setdefault(id(cut.old), cut)
+        if not torch.equal(before.new, cut.new):
+            raise _cut_in_two_ways(name)
+    return list(cuts.values())
 
 
-def _buffer(
-    model: nn.Module, name: str, path: str, attribute: str
-) -> tuple[tuple[tuple[nn.Module, str], ...], Tensor]:
+def _cut_tensor(
+    model: nn.Module, name: str, parameter: Target | None, masks: DimensionMasks
+) -> _Cut:
+    if parameter is None:
+        places, old = _buffer(model, name)
+        return _Cut(places, old, _cut(name, old, masks))
+    return _Cut(parameter.places, parameter.tensor, _cut(name, parameter.tensor.detach(), masks))
+
+
+def _cut_in_two_ways(name: str) -> TargetError:
+    return TargetError(
+        f"{name!r} is tied to a tensor that is cut in another way; give one of its names."
+    )
+
+
+def _buffer(model: nn.Module, name: str) -> tuple[tuple[tuple[nn.Module, str], ...], Tensor]:
+    path, _, attribute = name.rpartition(".")
     try:
         module = model.get_submodule(path)
         tensor = module._buffers[attribute]
@@ -93,80 +139,93 @@ def _buffer(
     return ((module, attribute),), tensor
 
 
-def _cut(name: str, tensor: Tensor, masks: Kept) -> Tensor:
-    """The tensor where all masks are true, as one of its own."""
-    for dimension, mask in enumerate(_checked(name, tuple(tensor.shape), masks)):
+def _cut(name: str, tensor: Tensor, masks: DimensionMasks) -> Tensor:
+    """A new tensor of the entries where all masks are true."""
+    for dimension, mask in enumerate(_complete(name, tuple(tensor.shape), masks)):
         tensor = tensor.index_select(dimension, mask.nonzero().squeeze(1).to(tensor.device))
     return tensor.clone()
 
 
-def _checked(name: str, shape: tuple[int, ...], masks: Kept) -> list[Tensor]:
-    """A mask for every dimension."""
-    filled = [*masks, *[None] * (len(shape) - len(masks))]
-    whole = [
-        torch.ones(n, dtype=torch.bool) if m is None else m.cpu()
-        for m, n in zip(filled, shape, strict=False)
-    ]
-    fit = [
-        mask.shape == (n,) and mask.dtype == torch.bool
-        for mask, n in zip(whole, shape, strict=True)
-    ]
-    if len(filled) > len(shape) or not all(fit):
+def _complete(name: str, shape: tuple[int, ...], masks: DimensionMasks) -> list[Tensor]:
+    """A mask for every dimension, on the CPU."""
+    if len(masks) > len(shape):
         raise TargetError(f"{name!r} has shape {shape}; give bool masks of these lengths.")
-    if not all(bool(mask.any()) for mask in whole):
+    complete = []
+    for dimension, length in enumerate(shape):
+        mask = masks[dimension] if dimension < len(masks) else None
+        mask = torch.ones(length, dtype=torch.bool) if mask is None else mask.cpu()
+        if mask.shape != (length,) or mask.dtype != torch.bool:
+            raise TargetError(f"{name!r} has shape {shape}; give bool masks of these lengths.")
+        complete.append(mask)
+    if not all(bool(mask.any()) for mask in complete):
         raise TargetError(f"Nothing of {name!r} would be left; keep something of every dimension.")
-    return whole
+    return complete
+
+
+def _sliced_groups(
+    constraint: Constraint, prefix: str, masks: dict[str, DimensionMasks]
+) -> list[_Slice]:
+    """The groups that are cut. Removes the masks of their tensors from ``masks``."""
+    slices = []
+    for number, group in enumerate(constraint.groups):
+        if of_group := _masks_of(group, prefix, masks):
+            slices.append(_Slice(constraint, number, *_sliced(group, of_group)))
+    return slices
+
+
+def _masks_of(
+    group: Group, prefix: str, masks: dict[str, DimensionMasks]
+) -> dict[str, DimensionMasks]:
+    """The masks of a group's tensors by their first name, removed from ``masks``."""
+    own: dict[str, DimensionMasks] = {}
+    for entry in group.ledger:
+        for name in entry.names:
+            if prefix + name not in masks:
+                continue
+            of_tensor = masks.pop(prefix + name)
+            if not _alike(of_tensor, own.setdefault(entry.name, of_tensor)):
+                raise _cut_in_two_ways(prefix + name)
+    return own
 
 
 def _sliced(
-    constraint: Constraint, prefix: str, left: dict[str, Kept]
-) -> dict[int, tuple[Group, Tensor]]:
-    """By number, the groups that are cut and which free numbers stay; what they take is taken out of ``left``."""
-    part: Any = get("part")
-    cut: dict[int, tuple[Group, Tensor]] = {}
-    for number, group in enumerate(constraint.groups):
-        names = {prefix + name: entry.name for entry in group.ledger for name in entry.names}
-        given: dict[str, Kept] = {}
-        for name in [name for name in left if name in names]:
-            masks, other = left.pop(name), given.get(names[name])
-            if other is not None and not _alike(masks, other):
-                raise TargetError(
-                    f"{name!r} is tied to a tensor that is cut in another way; give one of its names."
-                )
-            given[names[name]] = masks
-        if not given:
-            continue
-        if group.steps or group.isometric or group.origin:
-            raise LinconError(
-                f"{group.free!r} is quantised, isometric or has an offset, and cannot be sliced."
-            )
-        cuts = [_checked(e.name, e.shape, given.get(e.name, ())) for e in group.ledger]
-        rows = torch.cat([_outer(masks) for masks in cuts])
-        tensors = [
-            (e.names, tuple(int(m.sum()) for m in masks))
-            for e, masks in zip(group.ledger, cuts, strict=True)
-        ]
-        columns = group.generator.gram_diagonal(rows.double()) > 0
-        if not bool(columns.any()):  # weights that are all zero need a number to read all the same
-            columns = torch.arange(len(columns)) == 0
-        generator = part.of(group.generator, columns, rows)
-        cut[number] = (
-            replace(group, generator=generator, ledger=Ledger.of(tensors, group.ledger.scales)),
-            columns,
+    group: Group, masks: Mapping[str, DimensionMasks]
+) -> tuple[Group, Bool[Tensor, " dof"]]:
+    """What remains of a group, and which of its free numbers."""
+    if group.steps or group.isometric or group.origin:
+        raise LinconError(
+            f"{group.free!r} is quantised, isometric or has an offset, and cannot be sliced."
         )
-    return cut
+    part: Any = get("part")
+    rows, tensors = [], []
+    for entry in group.ledger:
+        complete = _complete(entry.name, entry.shape, masks.get(entry.name, ()))
+        rows.append(_outer(complete))
+        tensors.append((entry.names, tuple(int(mask.sum()) for mask in complete)))
+    kept_rows = torch.cat(rows)
+    columns = group.generator.gram_diagonal(kept_rows.double()) > 0
+    if not bool(columns.any()):  # weights that are all zero still need a number to read
+        columns = torch.arange(len(columns)) == 0
+    generator = part.of(group.generator, columns, kept_rows)
+    ledger = Ledger.of(tensors, group.ledger.scales)
+    return replace(group, generator=generator, ledger=ledger), columns
 
 
-def _alike(one: Kept, other: Kept) -> bool:
-    pairs = zip(one, other, strict=False)
-    return len(one) == len(other) and all(
-        a is b or (a is not None and b is not None and a.equal(b)) for a, b in pairs
-    )
+def _alike(one: DimensionMasks, other: DimensionMasks) -> bool:
+    if len(one) != len(other):
+        return False
+    for mine, theirs in zip(one, other, strict=True):
+        if mine is None or theirs is None:
+            if mine is not theirs:
+                return False
+        elif not mine.equal(theirs):
+            return False
+    return True
 
 
 def _outer(masks: Sequence[Tensor]) -> Tensor:
     """Which entries of a tensor stay, laid flat."""
-    kept = masks[0]
+    entries = masks[0]
     for mask in masks[1:]:
-        kept = (kept.unsqueeze(-1) & mask).reshape(-1)
-    return kept
+        entries = (entries.unsqueeze(-1) & mask).reshape(-1)
+    return entries

@@ -609,7 +609,7 @@ def _in_a_process(kind: str, numbers: range) -> dict[int, str]:
 
 
 def main() -> None:
-    from benchmarks.keeping import keep
+    from benchmarks.results import keep
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -19,8 +19,9 @@ from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data.digits import Digits
 from lincon.tasks.classification.models import MODELS
 from lincon.tasks.experiments.schemes.body import body_weights
+from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
-from lincon.tasks.experiments.training.training import load, train
+from lincon.tasks.experiments.training.training import train
 from tests.models import Raw, Tied, convnet
 from tests.test_indoor import Killed, KillIn
 

@@ -16,7 +16,7 @@ import lincon
 from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.learner import Classifier, accuracy
-from lincon.tasks.classification.models import MODELS, body_weights, count
+from lincon.tasks.classification.models import MODELS, body_weights, count_parameters
 from lincon.tasks.classification.schemes import R18_STAGES, SCHEMES
 from lincon.tasks.classification.task import PRESETS, TASK
 from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
@@ -25,15 +25,12 @@ from lincon.tasks.experiments.sweeps import compare as comparing
 from lincon.tasks.experiments.sweeps.report import header
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.learner import schedule
-from lincon.tasks.experiments.training.recipe import Cell, Recipe, cells
-from lincon.tasks.experiments.training.training import (
-    Run,
-    build,
-    load,
-    reload,
-    train,
-    trainer_options,
-)
+from lincon.tasks.experiments.training.models import build, load
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, Setup, cells
+from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.run import Run
+from lincon.tasks.experiments.training.trainer import trainer_options
+from lincon.tasks.experiments.training.training import train
 
 SHARED = [name for name in SCHEMES if name not in PRUNED]
 CONSTRAINED = [
@@ -75,7 +72,7 @@ def fail_to_train(*_args, **_kwargs):
 def test_constrained_schemes_have_exactly_the_dof_asked_for(scheme):
     model = build(cell(scheme, 1000), DIGITS.shape)
     assert degrees_of_freedom(model) == 1000
-    assert count(model) == 12_082 - 11_536 + 1000
+    assert count_parameters(model) == 12_082 - 11_536 + 1000
 
 
 def test_hash_has_a_free_vector_for_every_layer():
@@ -415,7 +412,7 @@ def test_flags_of_the_trainer_are_checked():
 
 
 def test_runs_with_other_flags_of_the_trainer_are_not_mixed(tmp_path):
-    first = replace(sweep(["rpg"], 1, tmp_path), options={"gradient_clip_val": 1.0})
+    first = replace(sweep(["rpg"], 1, tmp_path), setup=Setup(trainer={"gradient_clip_val": 1.0}))
     first.run()
     with pytest.raises(lincon.LinconError, match=r"trainer is .*gradient_clip_val.* there"):
         sweep(["rpg"], 1, tmp_path).run()
@@ -432,20 +429,20 @@ def test_what_the_trainer_refuses_is_said(tmp_path, flag):
     if flag == {"accelerator": "gpu"} and torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(lincon.LinconError, match="Trainer refuses"):
-        train(QUICK, cell(), tmp_path, options=flag)
+        train(QUICK, cell(), tmp_path, setup=Setup(trainer=flag))
 
 
 def test_flags_of_the_trainer_reach_it(tmp_path):
-    _, run = train(QUICK, cell(), tmp_path / "a", options={"limit_train_batches": 1})
+    _, run = train(QUICK, cell(), tmp_path / "a", setup=Setup(trainer={"limit_train_batches": 1}))
     _, other = train(QUICK, cell(), tmp_path / "b")
     assert run.train_loss != other.train_loss
 
 
 def test_logs_are_written(tmp_path):
-    train(Recipe(epochs=2), cell(), tmp_path, logs=["csv", "tensorboard"])
+    train(Recipe(epochs=2), cell(), tmp_path, setup=Setup(logs=["csv", "tensorboard"]))
     (table,) = tmp_path.glob("logs/csv-*/metrics.csv")
     assert "train_loss" in table.read_text() and "test_accuracy" in table.read_text()
-    train(Recipe(epochs=2), cell(), tmp_path, logs=["csv"])
+    train(Recipe(epochs=2), cell(), tmp_path, setup=Setup(logs=["csv"]))
     assert len(list(tmp_path.glob("logs/csv-*/metrics.csv"))) == 2, "an earlier log was overwritten"
     assert list(tmp_path.glob("logs/tensorboard-*/events*"))
 

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import lincon
-from lincon.files.coding import LARGEST, PLENTY, USUAL, decode, encode, excess
+from lincon.files.coding import BUDGET, MAX_RATIO, USUAL_RATIO, decode, drawn, encode
 from lincon.generators import Mask, Part, Ring
-from lincon.quantising import shared, to_integers
+from lincon.quantising import default_size, to_integers
 from tests.models import Raw, convnet, images
 from tests.resealed import resealed
 
@@ -121,7 +121,7 @@ def damaged():
         torch.frombuffer(bytearray(bomb), dtype=torch.uint8),
         {**described, "way": "huffman", "shape": [4000]},
     )
-    yield torch.zeros(1, dtype=torch.uint8), {**described, "way": "bits", "shape": [LARGEST + 1]}
+    yield torch.zeros(1, dtype=torch.uint8), {**described, "way": "bits", "shape": [MAX_RATIO + 1]}
 
 
 @pytest.mark.parametrize("number", range(len(list(damaged()))))
@@ -393,8 +393,13 @@ def test_dtypes_of_a_model_change_steps_and_not_integers():
 
 
 def test_steps_are_few_by_default():
-    assert [shared(n) for n in (1, 64 * 8192, 64 * 8192 + 1, 11_160_576)] == [64, 64, 128, 2048]
-    assert all(-(-n // shared(n)) <= 8192 for n in (1, 10**5, 10**6, 10**7, 12_345_678))
+    assert [default_size(n) for n in (1, 64 * 8192, 64 * 8192 + 1, 11_160_576)] == [
+        64,
+        64,
+        128,
+        2048,
+    ]
+    assert all(-(-n // default_size(n)) <= 8192 for n in (1, 10**5, 10**6, 10**7, 12_345_678))
 
 
 # Files.
@@ -500,17 +505,17 @@ def test_coded_tensors_of_a_file_have_one_allowance_together():
     values = torch.zeros(1 << 25, dtype=torch.bool)
     values[::250] = True  # alike gaps, a bit each
     coded, described = encode(values)
-    beyond = excess(values.nbytes, coded.nbytes)
-    assert PLENTY > beyond > 1 << 24 and values.nbytes <= LARGEST * coded.nbytes
-    assert torch.equal(decode(coded, described, plenty=beyond), values)
+    beyond = drawn(values.nbytes, coded.nbytes)
+    assert BUDGET > beyond > 1 << 24 and values.nbytes <= MAX_RATIO * coded.nbytes
+    assert torch.equal(decode(coded, described, budget=beyond), values)
     with pytest.raises(lincon.FileError, match="values of 1 bits from"):
-        decode(coded, described, plenty=beyond - 1)
-    again = encode(values, plenty=beyond - 1)
+        decode(coded, described, budget=beyond - 1)
+    again = encode(values, budget=beyond - 1)
     assert (
-        again is not None and excess(values.nbytes, again[0].nbytes) < beyond
+        again is not None and drawn(values.nbytes, again[0].nbytes) < beyond
     )  # in another way, a longer one
-    assert values.nbytes <= USUAL * again[0].nbytes and torch.equal(
-        decode(*again, plenty=0), values
+    assert values.nbytes <= USUAL_RATIO * again[0].nbytes and torch.equal(
+        decode(*again, budget=0), values
     )
 
 

@@ -44,7 +44,7 @@ def test_bytes_are_prepared_by_channel():
 def test_the_order_depends_on_seed_and_epoch_alone():
     def order(seed, first):
         data = Digits(seed)
-        data.first = first
+        data.first_epoch = first
         return labels_of(data.train_dataloader())
 
     kept = order(3, 5)

@@ -16,11 +16,13 @@ from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data.digits import Digits
 from lincon.tasks.classification.models import MODELS
 from lincon.tasks.classification.tables import TABLES
-from lincon.tasks.experiments.schemes.body import body_weights, count
+from lincon.tasks.experiments.schemes.body import body_weights, count_parameters
 from lincon.tasks.experiments.trained.deploying import images_of
-from lincon.tasks.experiments.trained.tuning import measured
+from lincon.tasks.experiments.trained.evaluate import measure
+from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
-from lincon.tasks.experiments.training.training import load, reload, train
+from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.training import train
 from tests.models import Tied, convnet, images
 from tests.test_cli import call, refused
 
@@ -272,7 +274,7 @@ def test_the_pruning_table_has_the_papers_rows_at_equal_dof(tmp_path):
         ("95.0", "93.0", "2.0"),
     ]
     model = MODELS["resnet-small"](1, 10, 8)
-    whole = count(model, body_weights(model))
+    whole = count_parameters(model, body_weights(model))
     assert rows[0]["dof"] == rows[1]["dof"] == f"{round(0.025 * whole):,}"
     assert {r["dof"] for r in rows[2:-2]} == {f"{round(s * whole):,}" for s in (0.05, 0.1, 0.2)}
     work = [int(r["multiply-adds"].replace(",", "")) for r in rows]
@@ -321,7 +323,7 @@ def test_a_model_that_is_changed_after_its_last_epoch_is_measured_again(tmp_path
     recipe, cell = Recipe(epochs=1, images=256), Cell("resnet-small", "deep-compression", 300, 0)
     _, run = train(recipe, cell, tmp_path)
     data = Digits(limit=256)
-    found = measured(load(cell, data.shape, tmp_path / "model.safetensors"), recipe, data)
+    found = measure(load(cell, data.shape, tmp_path / "model.safetensors"), recipe, data)
     assert found["accuracy"] == pytest.approx(run.score, abs=1e-6)
 
 

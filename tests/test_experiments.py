@@ -12,8 +12,9 @@ from lincon.tasks.classification.studies import convergence, generalization, sca
 from lincon.tasks.classification.tables import TABLES
 from lincon.tasks.experiments.sweeps import reproduce
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, cells
-from lincon.tasks.experiments.training.training import Run, load
+from lincon.tasks.experiments.training.run import Run
 
 
 def run(
@@ -189,4 +190,4 @@ def test_a_table_has_the_papers_figures_beside_ours(table, tmp_path):
 
 def test_an_unknown_table_is_refused():
     with pytest.raises(lincon.LinconError, match="baselines"):
-        reproduce.find("table-9")
+        reproduce.find_table("table-9")

@@ -15,7 +15,7 @@ import lincon
 from lincon import LinconError
 from lincon.tasks.classification.data.cifar import Cifar100
 from lincon.tasks.classification.data.idx import FashionMNIST
-from lincon.tasks.experiments.data.pictures import opened
+from lincon.tasks.experiments.data.pictures import open_picture
 from lincon.tasks.pose.data import matlab
 
 from . import classification_files, test_indoor_data, test_pose_data
@@ -276,7 +276,7 @@ def test_a_png_that_claims_a_gigabyte_takes_none(tmp_path):
 def test_a_picture_of_more_pixels_than_its_bytes_justify_is_refused(tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(test_indoor_data.png(np.zeros((4, 4), np.uint8), 8, 0))
-    with opened(path) as picture:
+    with open_picture(path) as picture:
         assert picture.size == (4, 4)
     content = bytearray(path.read_bytes())
     content[16:24] = struct.pack(">II", 9000, 9000)
@@ -284,7 +284,7 @@ def test_a_picture_of_more_pixels_than_its_bytes_justify_is_refused(tmp_path):
 
     content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
     path.write_bytes(bytes(content))
-    with pytest.raises(ValueError, match=r"9000 x 9000 pixels in \d+ bytes"), opened(path):
+    with pytest.raises(ValueError, match=r"9000 x 9000 pixels in \d+ bytes"), open_picture(path):
         pass
 
 

@@ -11,8 +11,10 @@ from PIL import Image
 import lincon
 from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
 from lincon.tasks.experiments.training.learner import evaluate
+from lincon.tasks.experiments.training.models import build, load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
-from lincon.tasks.experiments.training.training import build, load, reload, train
+from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.training import train
 from lincon.tasks.indoor import predict as predicting
 from lincon.tasks.indoor.baseline import baseline
 from lincon.tasks.indoor.data import DATA
@@ -150,8 +152,8 @@ def test_what_is_behind_the_mask_trains_nothing_and_is_not_measured():
         seen = Batch(images, depth, normals)
         learner.loss(seen).backward()
         learner.metric.reset()
-        learner.observe(seen)
-        return learner.model.free.grad.clone(), learner.measured()
+        learner.update_metric(seen)
+        return learner.model.free.grad.clone(), learner.compute_metric()
 
     gradient, errors = gradient_and_errors(batch.images)
     assert gradient.isfinite().all() and gradient.any() and all(np.isfinite(list(errors.values())))

@@ -9,7 +9,7 @@ from torch.nn.functional import batch_norm, conv2d, interpolate
 
 import lincon
 from lincon import LinconError
-from lincon.tasks.experiments.schemes.body import body_weights, count, nearest_width
+from lincon.tasks.experiments.schemes.body import body_weights, count_parameters, nearest_width
 from lincon.tasks.indoor.models.cascade import FORMS, REUSE, Cascade
 from lincon.tasks.indoor.models.network import unit
 
@@ -80,33 +80,33 @@ def decoder(channels, levels, convolutions, outputs):
 def test_the_encoder_is_resnet_18_with_seven_input_channels():
     network = meta(Cascade, 256).body[0]
     assert (
-        count(network.encoder) == 11_176_512 + 4 * 64 * 7 * 7
+        count_parameters(network.encoder) == 11_176_512 + 4 * 64 * 7 * 7
     )  # He et al.'s without its last layer, read 3 channels
     assert sum(isinstance(m, nn.Conv2d) for m in network.encoder.modules()) == 1 + 16 + 3
     channels, levels = (512, 256, 128, 64, 64), (256, 128, 64, 64, 16)
-    assert count(network.depth) == decoder(channels, levels, 2, 1)
-    assert count(network.normals) == decoder(channels, levels, 2, 3)
+    assert count_parameters(network.depth) == decoder(channels, levels, 2, 1)
+    assert count_parameters(network.normals) == decoder(channels, levels, 2, 3)
 
 
 def test_the_small_form_is_small():
     network = meta(SMALL, 64).body[0]
-    assert count(network.depth) == decoder((64, 32, 16), (32, 16, 8), 1, 1)
-    assert 100_000 < count(network) < 200_000
+    assert count_parameters(network.depth) == decoder((64, 32, 16), (32, 16, 8), 1, 1)
+    assert 100_000 < count_parameters(network) < 200_000
 
 
 @pytest.mark.parametrize("make", [Cascade, SMALL])
 def test_what_is_reused_counts_once(make):
     one = meta(make, 64)
     models = {reuse: meta(make, 64, copies=3, reuse=reuse) for reuse in REUSE}
-    dof = {reuse: count(model, body_weights(model)) for reuse, model in models.items()}
-    own = count(one, body_weights(one))
+    dof = {reuse: count_parameters(model, body_weights(model)) for reuse, model in models.items()}
+    own = count_parameters(one, body_weights(one))
     assert own == weights_of_one(one)
     assert dof == {"none": 3 * own, "weights": own, "all": own}
-    norms = count(one) - own
-    assert {reuse: count(model) for reuse, model in models.items()} == {
-        "none": 3 * count(one),
+    norms = count_parameters(one) - own
+    assert {reuse: count_parameters(model) for reuse, model in models.items()} == {
+        "none": 3 * count_parameters(one),
         "weights": own + 3 * norms,
-        "all": count(one),
+        "all": count_parameters(one),
     }
     assert {reuse: len(model.body) for reuse, model in models.items()} == {
         "none": 3,
@@ -118,7 +118,7 @@ def test_what_is_reused_counts_once(make):
 @ALL_REUSE
 def test_nothing_is_outside_of_the_body_and_only_the_heads_have_biases(reuse):
     model = meta(SMALL, 64, copies=2, reuse=reuse)
-    assert count(model) == count(model.body)
+    assert count_parameters(model) == count_parameters(model.body)
     biased = {
         name.split(".", 2)[2]
         for name, m in model.named_modules()
@@ -128,10 +128,12 @@ def test_nothing_is_outside_of_the_body_and_only_the_heads_have_biases(reuse):
 
 
 def test_wider_is_larger_even_the_narrowest_works_and_the_nearest_is_found():
-    counts = [count(meta(SMALL, 64, width=width)) for width in (1e-9, 0.4, 0.5, 0.9, 1.0)]
+    counts = [
+        count_parameters(meta(SMALL, 64, width=width)) for width in (1e-9, 0.4, 0.5, 0.9, 1.0)
+    ]
     assert counts[0] > 0 and sorted(set(counts)) == counts
     assert SMALL(16, width=1e-9)(images())[0].isfinite().all()
-    assert nearest_width(partial(SMALL, 64), count(meta(SMALL, 64, width=0.5))) == 0.5
+    assert nearest_width(partial(SMALL, 64), count_parameters(meta(SMALL, 64, width=0.5))) == 0.5
 
 
 # Shapes and ranges.
@@ -333,10 +335,14 @@ def test_a_model_trains_and_comes_back_from_its_file_bit_for_bit(reuse, tmp_path
     lincon.load(other, tmp_path / "model.safetensors")
     for mine, theirs in zip(model.eval()(images()), other.eval()(images()), strict=True):
         assert torch.equal(mine, theirs)
-    assert count(other) == count(model) == sum(p.numel() for p in other.parameters())
+    assert (
+        count_parameters(other)
+        == count_parameters(model)
+        == sum(p.numel() for p in other.parameters())
+    )
     floats = sum(b.numel() for b in model.buffers())
     assert (
-        lincon.inspect(tmp_path / "model.safetensors").total == count(model) + floats
+        lincon.inspect(tmp_path / "model.safetensors").total == count_parameters(model) + floats
     )  # tied ones once
 
 
@@ -352,12 +358,16 @@ def test_equal_seeds_make_equal_models():
 
 @pytest.mark.parametrize("materialize", ["model", "layer"])
 def test_sub_networks_train_out_of_one_ring_of_the_size_of_one_and_come_back(materialize, tmp_path):
-    model, before = tiny(), count(tiny())
+    model, before = tiny(), count_parameters(tiny())
     dof = weights_of_one(model)
     constraint = lincon.constrain(
         model, "ring", dof=dof, where=body_weights(model), materialize=materialize
     )
-    assert (constraint.dof, constraint.rows, count(model)) == (dof, 2 * dof, before - dof)
+    assert (constraint.dof, constraint.rows, count_parameters(model)) == (
+        dof,
+        2 * dof,
+        before - dof,
+    )
     start = model.free.detach().clone()
     first = loss_of(model(images()))
     assert loss_of(trained(model, steps=8)(images())) < first - 0.5

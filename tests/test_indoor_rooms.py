@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.indoor.data import casting
 from lincon.tasks.indoor.data.casting import CEILING, FLOOR, WALL, cast, shaded
 from lincon.tasks.indoor.data.furnishing import rooms as furnished
@@ -27,7 +27,7 @@ def batch():
 
 def scenes(n, size=SIZE, seed=0):
     """Sizes, cameras, pieces, rays and hits."""
-    extent, camera, pieces = furnished(Draws(torch.arange(n) * 7919 + seed), size)
+    extent, camera, pieces = furnished(KeyedRandom(torch.arange(n) * 7919 + seed), size)
     rays = camera.rays(size)
     return extent, camera, pieces, rays, cast(camera, rays, extent, pieces.boxes())
 
@@ -391,7 +391,7 @@ def test_exposure_undoes_the_strength_of_the_light_but_not_glass():
     glow[:, 1:13] = 1
     keys = torch.arange(5)
     pictures = [
-        exposed(reflected * (1 + (glow == 0) * more), glow, Draws(keys), keys).int()
+        exposed(reflected * (1 + (glow == 0) * more), glow, KeyedRandom(keys), keys).int()
         for more in (0, 7)
     ]
     assert (pictures[0] - pictures[1]).abs()[..., 13:].max() <= 1

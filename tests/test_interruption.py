@@ -20,9 +20,9 @@ from .models import convnet
 WRITER = """
 import sys
 from pathlib import Path
-from lincon.files.atomic import whole
+from lincon.files.atomic import atomic_write
 for byte in (number % 256 for number in range(10**9)):
-    with whole(Path(sys.argv[1])) as part:
+    with atomic_write(Path(sys.argv[1])) as part:
         part.write_bytes(bytes([byte]) * 3_000_000)
 """
 
@@ -48,7 +48,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole_and_says_so(tmp_path):
 
 
 def limited(tmp_path):
-    said = interruption.ended(interruption.start(tmp_path, "--epochs", "3", limit=4096), code=2)
+    said = interruption.errors_of(interruption.start(tmp_path, "--epochs", "3", limit=4096), code=2)
     assert "could not be written (File too large)" in said and "Traceback" not in said
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob(".*"))
 

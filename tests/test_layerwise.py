@@ -1,7 +1,6 @@
 """`materialize="layer"`: the same numbers without the whole of Ŵ."""
 
 import copy
-import weakref
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lincon
 from lincon.recycling import Recycler
-from lincon.step import later
-from lincon.step.tape import LayerTape
+from lincon.step.gradient_queue import GradientQueue, SavedBytes
+from lincon.step.layer_tape import LayerTape
 from tests.models import Raw, Reads, Tied, convnet, images
 
 
@@ -201,15 +200,17 @@ def test_gradients_that_wait_come_to_the_same_bits(scope, monkeypatch):
     model = Pooled()
     lincon.constrain(model, "ring", dof=0.5, materialize="layer", scope=scope)
     waited = []
-    worth = LayerTape._worth_waiting
+    should_wait = GradientQueue.should_wait
     monkeypatch.setattr(
-        LayerTape, "_worth_waiting", lambda tape, n: waited.append(worth(tape, n)) or waited[-1]
+        GradientQueue,
+        "should_wait",
+        lambda queue, *sizes: waited.append(should_wait(queue, *sizes)) or waited[-1],
     )
     x = torch.randn(80, 24)
     model(x).square().sum().backward()
     late = [p.grad.clone() for p in model.parameters()]
     assert any(waited)
-    monkeypatch.setattr(LayerTape, "_worth_waiting", lambda *_: False)
+    monkeypatch.setattr(GradientQueue, "should_wait", lambda *_: False)
     model.zero_grad()
     model(x).square().sum().backward()
     assert all(
@@ -223,7 +224,9 @@ def test_gradients_wait_only_where_activations_are_most_of_the_memory(monkeypatc
     most = []
     add = LayerTape.add
     monkeypatch.setattr(
-        LayerTape, "add", lambda tape, *args: add(tape, *args) or most.append(len(tape.waiting))
+        LayerTape,
+        "add",
+        lambda tape, *args: add(tape, *args) or most.append(len(tape.queue.gradients)),
     )
     model(torch.randn(8, 24)).square().sum().backward()
     assert max(most) == 0
@@ -269,69 +272,45 @@ def convolve(model, x):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-@pytest.mark.parametrize(
-    "dof", [0.1, 1.0]
-)  # a free vector with less room than a weight takes, and with more
+@pytest.mark.parametrize("dof", [0.1, 1.0])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_convolution_in_two_halves_comes_to_the_same_bits(name, dof, frozen, monkeypatch):
+def test_every_kind_of_convolution_has_the_bits_of_the_default(name, dof, frozen):
     build, shape = CONVOLUTIONS[name]
-    model = nn.Sequential(build())
-    lincon.constrain(model, "ring", dof=dof, materialize="layer")
-    model.free.requires_grad_(not frozen)
-    x = torch.randn(shape, dtype=model.free.dtype)
-    asked = later.asked_by_convolution
-    taken = []
-    monkeypatch.setattr(
-        lincon.step.tape, "asked_by_convolution", lambda: taken.append(asked()) or taken[-1]
-    )
-    halves = convolve(model, x)
-    assert taken == [True]
-    monkeypatch.setattr(lincon.step.tape, "asked_by_convolution", lambda: False)
-    assert all(torch.equal(*pair) for pair in zip(halves, convolve(model, x), strict=True))
+    results = []
+    for materialize in ("model", "layer"):
+        torch.manual_seed(0)
+        model = nn.Sequential(build())
+        lincon.constrain(model, "ring", dof=dof, materialize=materialize)
+        model.free.requires_grad_(not frozen)
+        torch.manual_seed(1)
+        results.append(convolve(model, torch.randn(shape, dtype=model.free.dtype)))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
-def test_a_convolution_has_no_weight_beside_the_gradient_of_it(monkeypatch):
-    """The weight is made for the gradient of the input, and gone when its own is made; not made where none wants it."""
-    model = nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False))
-    lincon.constrain(model, "ring", dof=0.9, materialize="layer")
-    made, calls = [], []
-    make, backward = LayerTape._make, later._kernel
-
-    def recorded_make(self, key, dtype):
-        weight = make(self, key, dtype)
-        made.append(weakref.ref(weight.untyped_storage()))
-        return weight
-
-    def recorded_backward(*args):
-        calls.append((args[-1], sum(ref() is not None for ref in made)))
-        return backward(*args)
-
-    x = torch.randn(2, 6, 9, 9)
-    out = model(x).square().sum()
-    monkeypatch.setattr(LayerTape, "_make", recorded_make)
-    monkeypatch.setattr(later, "_kernel", recorded_backward)
-    out.backward()
-    assert len(made) == 1  # that of the second layer, whose input has a gradient
-    assert calls == [
-        ([True, False, False], 1),
-        ([False, True, False], 0),
-        ([False, True, False], 0),
-    ]
+def test_a_queue_of_gradients_waits_until_the_backward_has_freed_room_for_the_buffer():
+    activations = SavedBytes()
+    queue = GradientQueue(activations)
+    saved = [torch.zeros(100, dtype=torch.uint8) for _ in range(4)]
+    for tensor in saved:
+        activations.save(tensor)
+    activations.save(saved[0].view(10, 10))  # one storage counts once
+    assert activations.saved == 400
+    assert not queue.should_wait(buffer=100, weights=301)  # the end of the backward is the peak
+    queue.put((0, 0), torch.zeros(50, dtype=torch.uint8))
+    assert queue.should_wait(buffer=100, weights=300)  # 150 bytes wanted, none of them freed yet
+    activations.use(saved[0])
+    assert activations.freed == 0  # its view is still to be used
+    activations.use(saved[0].view(10, 10))
+    assert activations.freed == 100 and queue.should_wait(buffer=100, weights=300)
+    queue.put((0, 1), torch.zeros(150, dtype=torch.uint8))
+    assert queue.should_wait(buffer=100, weights=300)  # 300 bytes, just two buffers ahead
+    queue.put((0, 2), torch.zeros(1, dtype=torch.uint8))
+    assert not queue.should_wait(buffer=100, weights=300)
+    queue.take(), queue.take(), queue.take()
+    assert not queue.should_wait(buffer=100, weights=300)  # there is room for the buffer now
 
 
-def test_a_free_vector_that_cannot_lend_its_memory_keeps_the_convolution_whole():
-    """Integers at an odd place among bytes: no type of four bytes fits there."""
-    model = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 2, 1))
-    lincon.constrain(model, "ring", dof=0.9, materialize="layer")
-    lincon.quantize(model)
-    x = torch.randn(2, 6, 9, 9)
-    expected = convolve(model, x)
-    odd = torch.empty(len(model.free) + 1, dtype=torch.int8)[1:]
-    model.free.data = odd.copy_(model.free)
-    assert all(torch.equal(*pair) for pair in zip(convolve(model, x), expected, strict=True))
-
-
-def test_a_convolution_in_two_halves_goes_with_autocast_and_counters():
+def test_a_convolution_goes_with_autocast_and_counters():
     models = pair(convnet)
     for model in models:
         with torch.autocast("cpu", dtype=torch.bfloat16), FlopCounterMode(display=False) as counted:

@@ -15,7 +15,7 @@ from lincon.tasks.classification.models import (
     ResNet,
     architecture,
     body_weights,
-    count,
+    count_parameters,
     nearest_width,
 )
 
@@ -59,21 +59,25 @@ def test_resnets_have_the_published_parameters(name, layers, stages, norms, cifa
         names = body_weights(model)
         assert len(names) == layers
         assert [
-            count(model, [n for n in names if n.startswith(f"body.{i}.")]) for i in range(4)
+            count_parameters(model, [n for n in names if n.startswith(f"body.{i}.")])
+            for i in range(4)
         ] == stages
         assert part(model, 1) == 172_032 and part(model, 3) + part(model, 1) == sum(stages)
-        assert model.stem[0].weight.numel() == stem and count(model.head) == head
-        assert sum(count(m) for m in model.modules() if isinstance(m, nn.BatchNorm2d)) == norms
-        assert count(model) == total == sum(stages) + norms + stem + head
+        assert model.stem[0].weight.numel() == stem and count_parameters(model.head) == head
+        assert (
+            sum(count_parameters(m) for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+            == norms
+        )
+        assert count_parameters(model) == total == sum(stages) + norms + stem + head
 
 
 def test_resnet20_has_the_parameters_of_the_cifar_network_with_convolutional_shortcuts():
     model = meta("resnet20", 3, 10, 32)
-    assert count(model, body_weights(model)) + model.stem[0].weight.numel() == 270_256
+    assert count_parameters(model, body_weights(model)) + model.stem[0].weight.numel() == 270_256
     assert part(model, 1) == 16 * 32 + 32 * 64
-    assert count(model) == 272_474
+    assert count_parameters(model) == 272_474
     statistics = sum(b.numel() for name, b in model.named_buffers() if "running" in name)
-    assert count(model) + statistics == 274_042
+    assert count_parameters(model) + statistics == 274_042
 
 
 @pytest.mark.parametrize(
@@ -88,8 +92,12 @@ def test_vits_have_the_parameters_of_deit(name, dim, deit):
     perceptron = (dim * 4 * dim + 4 * dim) + (4 * dim * dim + dim)
     layer = attention + perceptron + 2 * 2 * dim
     model = meta(name, 3, 1000, 224)
-    assert count(model) == patches + tokens + 12 * layer + 2 * dim + dim * 1000 + 1000 == deit
-    assert count(model, body_weights(model)) == 12 * 12 * dim * dim
+    assert (
+        count_parameters(model)
+        == patches + tokens + 12 * layer + 2 * dim + dim * 1000 + 1000
+        == deit
+    )
+    assert count_parameters(model, body_weights(model)) == 12 * 12 * dim * dim
     assert len(body_weights(model)) == 12 * 4
 
 
@@ -102,9 +110,12 @@ def test_every_model_maps_images_to_logits_in_every_width(name):
     assert meta(name, 3, 7, size)(torch.randn(2, 3, size, size, device="meta")).shape == (2, 7)
     narrow = meta(name, 1, 7, size, width=0.5)
     assert narrow(torch.randn(2, 1, size, size, device="meta")).shape == (2, 7)
-    assert count(narrow, body_weights(narrow)) < count(meta(name, 1, 7, size)) / 2
+    assert (
+        count_parameters(narrow, body_weights(narrow))
+        < count_parameters(meta(name, 1, 7, size)) / 2
+    )
     assert set(body_weights(narrow)) < set(dict(narrow.named_parameters()))
-    assert count(meta(name, 1, 7, size, width=1e-9)) > 0
+    assert count_parameters(meta(name, 1, 7, size, width=1e-9)) > 0
 
 
 @pytest.mark.parametrize(("name", "side"), [("resnet34-imagenet", 7), ("resnet34", 28)])
@@ -238,7 +249,7 @@ def test_options_follow_the_name():
     model = meta("vit-tiny:patch=2,depth=3, mlp_ratio=1.5", 3, 10, 32)
     assert model.stem.kernel_size == (2, 2) and len(model.body.layers) == 3
     assert model.body.layers[0].linear1.out_features == 288
-    assert count(meta("resnet18:width=0.5", 3, 10, 32)) == count(
+    assert count_parameters(meta("resnet18:width=0.5", 3, 10, 32)) == count_parameters(
         meta("resnet18", 3, 10, 32, width=0.5)
     )
 

@@ -10,13 +10,15 @@ from PIL import Image
 from torch.nn.functional import mse_loss
 
 import lincon
-from lincon.tasks.experiments.data.cached import Remembered
-from lincon.tasks.experiments.schemes.body import body_weights, count, one_sub_network
+from lincon.tasks.experiments.data.cached import Cached
+from lincon.tasks.experiments.schemes.body import body_weights, count_parameters, one_sub_network
 from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
 from lincon.tasks.experiments.sweeps import reproduce
 from lincon.tasks.experiments.training.learner import evaluate
+from lincon.tasks.experiments.training.models import build, load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
-from lincon.tasks.experiments.training.training import build, load, reload, train
+from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.training import train
 from lincon.tasks.pose import predict as predicting
 from lincon.tasks.pose.data import DATA
 from lincon.tasks.pose.data.augment import Augment
@@ -76,12 +78,12 @@ def test_the_full_size_has_the_dof_of_one_sub_network():
         nets = {n: architecture(f"hourglass:stacks={n}")(256) for n in (1, 2, 4)}
     biases = sum(p.numel() for name, p in nets[1].body[0].named_parameters() if p.dim() == 1)
     assert one_sub_network(nets[1]) == 3_073_808 - biases
-    assert [count(net, body_weights(net)) for net in nets.values()] == [
+    assert [count_parameters(net, body_weights(net)) for net in nets.values()] == [
         n * one_sub_network(nets[1]) for n in (1, 2, 4)
     ]
     with torch.device("meta"):
         machine = architecture("cpm")(368)
-    assert count(machine, body_weights(machine)) == 5 * one_sub_network(machine)
+    assert count_parameters(machine, body_weights(machine)) == 5 * one_sub_network(machine)
 
 
 def test_the_copies_of_a_ring_are_permutations_of_each_other_and_differ():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.pose.data.anatomy import LENGTHS, VARIATION, bodies, compose, rotation
 from lincon.tasks.pose.data.clothing import NAMES
 from lincon.tasks.pose.data.drawing import Boxes, Capsules, paint, paint_boxes
@@ -160,7 +160,7 @@ def test_bones_have_their_lengths_in_space_and_at_most_these_in_the_picture():
 
 
 def test_elbows_and_knees_bend_the_right_way():
-    body = bodies(Draws(keys(500)))
+    body = bodies(KeyedRandom(keys(500)))
     for knee, hip, ankle, side in ((1, 2, 0, 0), (4, 3, 5, 1)):
         thigh, shin = (
             body.joints[:, knee] - body.joints[:, hip],
@@ -360,7 +360,7 @@ def test_a_box_covers_its_area():
 
 
 def test_draws_are_uniform_and_each_key_has_its_own():
-    draws = Draws(keys(2000))
+    draws = KeyedRandom(keys(2000))
     block = draws.uniform(-1, 3, 5, 4)
     assert block.shape == (2000, 5, 4) and block.min() >= -1 and block.max() < 3
     assert block.mean().item() == pytest.approx(1, abs=0.03)
@@ -370,5 +370,5 @@ def test_draws_are_uniform_and_each_key_has_its_own():
         [1 / 3] * 3, abs=0.002
     )
     assert draws.happens(0.2, 500).float().mean().item() == pytest.approx(0.2, abs=0.002)
-    again = Draws(keys(2000)[9:10])
+    again = KeyedRandom(keys(2000)[9:10])
     assert torch.cat([again.uniform(-1, 3) for _ in range(20)]).equal(block[9].flatten())

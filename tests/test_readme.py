@@ -1,13 +1,22 @@
-"""The code in the README runs as it stands."""
+"""The code in the README and the pages runs as it stands, and what they link to is there."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import lincon
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "tasks").glob("*/README.md"),
+    ROOT / "benchmarks" / "README.md",
+]
 
 
 def test_the_readme_code_runs(tmp_path, monkeypatch, capsys):
@@ -19,7 +28,8 @@ def test_the_readme_code_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_sharded_example_runs_under_torchrun(tmp_path):
-    (code,) = re.findall(r"```python\n(# train.py.*?)```", README.read_text(), re.S)
+    page = ROOT / "docs" / "processes.md"
+    (code,) = re.findall(r"```python\n(# train.py.*?)```", page.read_text(), re.S)
     (tmp_path / "train.py").write_text(code)
     command = (
         sys.executable,
@@ -35,3 +45,21 @@ def test_the_sharded_example_runs_under_torchrun(tmp_path):
     size = (tmp_path / "model.safetensors").stat().st_size
     assert done.stdout == f"{size} bytes\n" and (tmp_path / "checkpoint" / ".metadata").exists()
     assert lincon.inspect(tmp_path / "model.safetensors").dof > 0
+
+
+def anchors(page):
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_pictures_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link

@@ -191,7 +191,7 @@ def test_a_process_that_trained_with_others_leaves_at_once_with_its_code(monkeyp
 
 
 def test_the_draws_of_a_rank_are_those_of_no_other_seed_and_epoch():
-    learner = SimpleNamespace(first=0)
+    learner = SimpleNamespace(first_epoch=0)
     seen = set()
     for learner.seed in range(4):
         for learner.current_epoch in range(40):

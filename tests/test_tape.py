@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 import lincon
 from lincon.generators import Fastfood, Kronecker, Mask, Ring
 from lincon.maps.scaled import Scaled
-from lincon.step.tape import WholeTape
+from lincon.step.model_tape import ModelTape
 
 
 def layers(sizes=(8, 8, 8, 8)):
@@ -192,11 +192,11 @@ def remember(tensor, made):
 def test_gradients_that_wait_may_come_from_several_devices():
     model = layers()
     (group,) = lincon.constrain(model, "kronecker", dof=0.9).groups
-    tape = WholeTape(lincon.constraints(model)[0])
+    tape = ModelTape(lincon.constraints(model)[0].vectors)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for index in range(5):
             tape.add((0, index), torch.ones(8, 8, device="cuda:0" if index % 2 else "cpu"))
-        assert tape.waiting[0].device == model.free.device and tape.ranges[0][-1] == (
+        assert tape.collected[0].device == model.free.device and tape.ranges[0][-1] == (
             256,
             group.ledger.rows,
         )

@@ -1,8 +1,9 @@
-"""Binding a constraint to a model and taking it off again: `bind`, `merge`. All or nothing."""
+"""Binding a constraint to a model and taking it off again: `bind`, `unbind`, `merge`. All or
+nothing."""
 
 import gc
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lincon.attaching.constraint import Constraint, Group, constraints
+from lincon.attaching.constraint import Constraint, constraints
+from lincon.attaching.group import Group
 from lincon.attaching.targets import Target
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
@@ -22,11 +24,13 @@ _WRAPPERS = {
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
     "torch.nn.parallel.data_parallel.DataParallel": "module",
 }
-"""By name, as importing the compiler takes long."""
+"""Where each wrapper has the model. Classes by name, as importing the compiler takes long."""
 
 _HOLDERS = torch.optim.Optimizer, DistributedDataParallel
+"""What keeps parameters of its own list."""
 
 _LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention
+"""Modules whose weights autocast always casts."""
 
 
 def bind(
@@ -34,33 +38,31 @@ def bind(
 ) -> Constraint:
     """Register free vectors and origins, put a `Generated` in each place, add the hooks.
 
-    ``values``: of every free vector and buffer of a group. If anything fails, the model is as it was.
+    ``values``: of every free vector and buffer of a group. If anything fails, the model is as it
+    was.
     """
     by_name = {name: target for target in chosen for name in target.names}
-    groups = [
-        replace(g, lowered=all(_lowered(by_name[entry.name]) for entry in g.ledger)) for g in groups
-    ]
+    groups = [replace(group, lowered=_is_lowered(group, by_name)) for group in groups]
     constraint = Constraint(model, groups)
     try:
         for group in groups:
             free = values[group.free]
-            model.register_parameter(
-                group.free, nn.Parameter(free, requires_grad=free.is_floating_point())
-            )
+            parameter = nn.Parameter(free, requires_grad=free.is_floating_point())
+            model.register_parameter(group.free, parameter)
             for buffer in group.buffers:
                 model.register_buffer(buffer, values[buffer])
         for number, group in enumerate(groups):
             for index, entry in enumerate(group.ledger):
                 for module, attribute in by_name[entry.name].places:
-                    install(
-                        module, attribute, Generated(constraint.read, (number, index), entry.name)
-                    )
+                    generated = Generated(constraint, (number, index), entry.name)
+                    install(module, attribute, generated)
     except BaseException:
         unbind(constraint, {name: target.tensor for name, target in by_name.items()})
         raise
-    model.register_forward_pre_hook(constraint._open)
-    model.register_forward_hook(constraint._close, always_call=True)
-    model.register_load_state_dict_pre_hook(constraint._load)
+    before_forward, after_forward, before_load = constraint.hooks()
+    model.register_forward_pre_hook(before_forward)
+    model.register_forward_hook(after_forward, always_call=True)
+    model.register_load_state_dict_pre_hook(before_load)
     return constraint
 
 
@@ -69,8 +71,9 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
     owner = constraint.owner
     for module in list(owner.modules()):
         for attribute, generated in generated_in(module):
-            if generated.read.__self__ is constraint:
-                entry = constraint.groups[generated.key[0]].ledger.entries[generated.key[1]]
+            if generated.source is constraint:
+                number, index = generated.key
+                entry = constraint.groups[number].ledger.entries[index]
                 uninstall(module, attribute, parameters[entry.name])
     for group in constraint.groups:
         owner._parameters.pop(group.free, None)
@@ -81,117 +84,145 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Make a constrained model an ordinary one, in place: plain Parameters, plain keys, the same outputs bit for bit.
+    """Make a constrained model an ordinary one, in place: plain Parameters, plain keys, the same
+    outputs bit for bit.
 
-    Returns the model; to train on, make the optimizer again. Raises TargetError, and changes nothing, if there is
-    nothing to merge, if the free vectors belong to a module outside of ``model``, or if a weight has been parametrized
-    once more.
+    Returns the model; to train on, make the optimiser again.
+
+    Raises TargetError, and changes nothing, if there is nothing to merge, if the free vectors
+    belong to a module outside of ``model``, or if a weight has been parametrized once more.
+
+    >>> import lincon
+    >>> model = nn.Linear(8, 4)
+    >>> constraint = lincon.constrain(model, "ring", dof=16)
+    >>> before = model.weight.clone()
+    >>> bool((lincon.merge(model).weight == before).all())
+    True
     """
     check_changeable(model)
-    found = constraints(model)
-    if not found:
+    placed = constraints(model)
+    if not placed:
         raise TargetError(f"{type(model).__name__} has no constraint to merge.")
-    for constraint in found:
+    for constraint in placed:
         with torch.no_grad():
             weights = {name: weight.clone() for name, weight in constraint.weights().items()}
-        trained = {
-            e.name: constraint._free(group).requires_grad or group.steps is not None
-            for group in constraint.groups
-            for e in group.ledger
-        }
-        unbind(
-            constraint,
-            {name: nn.Parameter(weight, trained[name]) for name, weight in weights.items()},
-        )
+        trained = {}
+        for vector in constraint.vectors:
+            is_trained = vector.parameter.requires_grad or vector.steps is not None
+            trained.update({entry.name: is_trained for entry in vector.group.ledger})
+        parameters = {name: nn.Parameter(w, trained[name]) for name, w in weights.items()}
+        unbind(constraint, parameters)
     return model
 
 
 def check_changeable(model: nn.Module) -> None:
-    """Raise TargetError for a model that is sharded, or not whole."""
+    """Raise TargetError for a model that is sharded, or not complete."""
     check_unsharded(model)
-    check_whole(model)
+    check_complete(model)
 
 
-def check_whole(model: nn.Module) -> None:
-    """Raise TargetError unless every generated weight in the model is its own constraint's, and the last word."""
-    owners = {id(module) for module in model.modules()}
+def check_complete(model: nn.Module) -> None:
+    """Raise TargetError unless each generated weight has its free vector in the model, and nothing
+    on top of it."""
+    members = {id(module) for module in model.modules()}
     for module in model.modules():
         for _, generated in generated_in(module):
-            constraint: Constraint = generated.read.__self__
-            if id(constraint.owner) not in owners:
+            owner = generated.source.owner
+            if id(owner) not in members:
                 raise TargetError(
-                    f"{generated.name!r} is generated from a free vector of {type(constraint.owner).__name__}, which "
-                    f"is not part of this {type(model).__name__}: save or merge the model that owns it."
+                    f"{generated.name!r} is generated from a free vector of "
+                    f"{type(owner).__name__}, which is not part "
+                    f"of this {type(model).__name__}: save or merge the model that owns it."
                 )
     for constraint in constraints(model):
-        _check_ledger(constraint)
+        for number, group in enumerate(constraint.groups):
+            for index, entry in enumerate(group.ledger):
+                if not _is_in_place(constraint, entry.name, (number, index)):
+                    raise TargetError(
+                        f"{entry.name!r} is no longer what was constrained: its module was "
+                        "replaced, or it was "
+                        "parametrized once more. lincon.merge before changing a model, constrain "
+                        "again after."
+                    )
 
 
-def _check_ledger(constraint: Constraint) -> None:
-    for number, group in enumerate(constraint.groups):
-        for index, entry in enumerate(group.ledger):
-            path, _, attribute = entry.name.rpartition(".")
-            with suppress(AttributeError):
-                steps = dict(generated_in(constraint.owner.get_submodule(path), whole=True)).get(
-                    attribute
-                )
-                if steps is not None and len(steps) == 1 and steps[0].key == (number, index):
-                    continue
-            raise TargetError(
-                f"{entry.name!r} is no longer what was constrained: its module was replaced, or it was parametrized "
-                "once more. lincon.merge before changing a model, constrain again after."
-            )
+def _is_in_place(constraint: Constraint, name: str, key: tuple[int, int]) -> bool:
+    """Whether the tensor of this name is generated from entry ``key``, by that alone."""
+    path, _, attribute = name.rpartition(".")
+    try:
+        module = constraint.owner.get_submodule(path)
+    except AttributeError:
+        return False
+    steps = dict(_parametrizations(module)).get(attribute, [])
+    return len(steps) == 1 and isinstance(steps[0], Generated) and steps[0].key == key
 
 
-def generated_in(module: nn.Module, whole: bool = False) -> list[tuple[str, Any]]:
-    """(attribute, Generated) of each generated weight of a module itself (or all its parametrizations in order)."""
+def generated_in(module: nn.Module) -> list[tuple[str, Generated]]:
+    """(attribute, Generated) of each generated weight of a module itself, not of those in it."""
+    return [
+        (attribute, steps[0])
+        for attribute, steps in _parametrizations(module)
+        if isinstance(steps[0], Generated)
+    ]
+
+
+def _parametrizations(module: nn.Module) -> list[tuple[str, Any]]:
+    """Attributes of a module that are parametrized, each with its parametrizations in order."""
     stored = module._modules.get("parametrizations")
-    if not isinstance(stored, nn.ModuleDict):
-        return []
-    pairs: list[tuple[str, Any]] = list(stored.items())
-    pairs = [(attribute, steps) for attribute, steps in pairs if isinstance(steps[0], Generated)]
-    return pairs if whole else [(attribute, steps[0]) for attribute, steps in pairs]
+    return list(stored.items()) if isinstance(stored, nn.ModuleDict) else []
 
 
-def warn_of_holders(replaced: list[Any]) -> None:
-    """Warn of optimizers, and of DDP, that hold parameters which are no longer the model's."""
-    gone, objects = {id(p) for p in replaced}, gc.get_objects()
-    kinds = {
-        kind for kind in set(map(type, objects)) if issubclass(kind, _HOLDERS)
-    }  # few, of many thousand objects
-    for thing in (thing for thing in objects if type(thing) in kinds):
-        with suppress(AttributeError, KeyError):
-            if any(id(p) in gone for p in _held(thing)):
+def warn_of_stale_optimizers(replaced: list[Any]) -> None:
+    """Warn of optimisers, and of DDP, that hold parameters which are no longer the model's."""
+    stale = {id(parameter) for parameter in replaced}
+    for holder in _holders():
+        with suppress(AttributeError, KeyError):  # one that is only half made
+            if any(id(parameter) in stale for parameter in _parameters_of(holder)):
                 warnings.warn(
-                    f"The {type(thing).__name__} made before still holds the replaced parameters and will not train "
+                    f"The {type(holder).__name__} made before still holds the replaced parameters "
+                    "and will not train "
                     "the new ones: make it again.",
                     LinconWarning,
                     stacklevel=3,
                 )
 
 
-def _held(holder: Any) -> list[Any]:
+def _holders() -> Iterator[torch.optim.Optimizer | DistributedDataParallel]:
+    """All optimisers and DDP wrappers that are alive."""
+    objects = gc.get_objects()
+    # There are many thousand objects of few types: looking at each type once is five times faster.
+    types = {t for t in set(map(type, objects)) if issubclass(t, _HOLDERS)}
+    return (thing for thing in objects if type(thing) in types)
+
+
+def _parameters_of(holder: torch.optim.Optimizer | DistributedDataParallel) -> list[Any]:
     if isinstance(holder, torch.optim.Optimizer):
-        return [p for g in holder.param_groups for p in g["params"]]
+        return [parameter for group in holder.param_groups for parameter in group["params"]]
     return list(holder._module_parameters)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside of torch.compile, DDP or DataParallel, which put a prefix before its keys."""
-    while inner := next(
-        (name for cls, name in _WRAPPERS.items() if cls in _names(type(model))), None
-    ):
-        model = getattr(model, inner)
+    while (attribute := _wrapped_attribute(type(model))) is not None:
+        model = getattr(model, attribute)
     return model
 
 
-def _names(cls: type) -> set[str]:
-    return {f"{base.__module__}.{base.__name__}" for base in cls.__mro__}
+def _wrapped_attribute(cls: type) -> str | None:
+    for base in cls.__mro__:
+        name = f"{base.__module__}.{base.__name__}"
+        if name in _WRAPPERS:
+            return _WRAPPERS[name]
+    return None
 
 
-def _lowered(target: Target) -> bool:
-    """Whether autocast casts this weight wherever it is used."""
-    return all(isinstance(module, _LOWERED) for module, _ in target.places)
+def _is_lowered(group: Group, targets: Mapping[str, Target]) -> bool:
+    """Whether autocast casts every weight of a group wherever it is used."""
+    return all(
+        isinstance(module, _LOWERED)
+        for entry in group.ledger
+        for module, _ in targets[entry.name].places
+    )
 
 
 def _remove_hooks(hooks: Any, owner: nn.Module, constraint: Constraint) -> None:
@@ -199,5 +230,5 @@ def _remove_hooks(hooks: Any, owner: nn.Module, constraint: Constraint) -> None:
         function = getattr(hook, "hook", hook)
         if getattr(function, "__self__", None) is constraint:
             del hooks[number]
-            for companion in (owner._forward_hooks_always_called, owner._forward_hooks_with_kwargs):
-                companion.pop(number, None)
+            owner._forward_hooks_always_called.pop(number, None)
+            owner._forward_hooks_with_kwargs.pop(number, None)

@@ -1,4 +1,5 @@
-"""The ledger: which tensor of the model owns which rows of G, with which scale. A value, stored in the file."""
+"""The ledger: which tensor of the model owns which rows of G, with which scale. A value, stored in
+the file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import Any
 class Entry:
     """One generated tensor.
 
-    ``names``: dotted names in the owner, the first is its own, the others are tied to it. ``shape``: of the tensor.
-    ``start``: its first row. ``scale``: the multiplier of its rows.
+    ``names``: dotted names in the owner, the first is its own, the others are tied to it.
+    ``shape``: of the tensor. ``start``: its first row. ``scale``: the multiplier of its rows.
     """
 
     names: tuple[str, ...]
@@ -35,7 +36,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Entries in the order of `named_parameters`; their ranges are disjoint, contiguous and cover all rows.
+    """Entries in the order of `named_parameters`; their ranges are disjoint, contiguous and cover
+    all rows.
 
     >>> ledger = Ledger.of([(("a.weight",), (2, 3)), (("b.weight", "c.weight"), (4,))])
     >>> [(entry.name, entry.start, entry.stop) for entry in ledger]

@@ -1,15 +1,18 @@
 """What a constrained model is made of: `summary`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from lincon.attaching.constraint import Constraint, owned
+from lincon.attaching.free_vector import FreeVector
+from lincon.generator import Generator
 
 
 @dataclass(frozen=True)
 class Line:
-    """One generated tensor: its name, shape, generator, rows, multiplier and the free vector it reads."""
+    """One generated tensor: its name, shape, generator, multiplier and the free vector it reads."""
 
     name: str
     shape: tuple[int, ...]
@@ -23,12 +26,15 @@ class Summary:
     """A table; counts are numbers, sizes are bytes.
 
     Attributes:
-        lines: one a generated tensor.
-        dof: the free vectors alone. rows: generated weights. total: dof and all unconstrained parameters.
-        unconstrained: parameters that are neither generated nor free. unused: free entries that no row reads.
-        resident: bytes of parameters and buffers that stay in memory. dense: the same for the merged model.
-        file: bytes of tensors in the file that `lincon.save` writes, without its header, and before masks and integers
-            are coded.
+        lines: one for each generated tensor.
+        dof: the free vectors alone.
+        rows: generated weights.
+        unconstrained: parameters that are neither generated nor free.
+        unused: free entries that no row reads.
+        resident: bytes of parameters and buffers that stay in memory.
+        dense: the same for the merged model.
+        file: bytes of tensors in the file that `lincon.save` writes, without its header, and before
+            masks and integers are coded.
         residual: the relative residual of the last projection, or None.
     """
 
@@ -44,78 +50,101 @@ class Summary:
 
     @property
     def total(self) -> int:
+        """DoF and all unconstrained parameters."""
         return self.dof + self.unconstrained
 
     def __str__(self) -> str:
         width = max([len(line.name) for line in self.lines], default=6)
-        rows = [
-            f"{line.name:<{width}}  {' x '.join(map(str, line.shape)):>20}  {line.scale:>9.4g}"
-            f"  {line.free} <- {line.generator}"
-            for line in self.lines
-        ]
-        head = f"{'tensor':<{width}}  {'shape':>20}  {'scale':>9}  free vector <- generator"
-        tail = [
+        table = [f"{'tensor':<{width}}  {'shape':>20}  {'scale':>9}  free vector <- generator"]
+        for line in self.lines:
+            shape = " x ".join(map(str, line.shape))
+            source = f"{line.free} <- {line.generator}"
+            table.append(f"{line.name:<{width}}  {shape:>20}  {line.scale:>9.4g}  {source}")
+        per_parameter = self.rows / max(1, self.dof)
+        totals = [
             f"dof            {self.dof:>14,}  ({self.unused:,} unused)",
-            f"generated rows {self.rows:>14,}  ({self.rows / max(1, self.dof):.2f} per free parameter)",
+            f"generated rows {self.rows:>14,}  ({per_parameter:.2f} per free parameter)",
             f"unconstrained  {self.unconstrained:>14,}",
             f"total          {self.total:>14,}",
             f"resident bytes {self.resident:>14,}  (merged: {self.dense:,})",
             f"file bytes     {self.file:>14,}  (at most; without the header)",
         ]
         if self.residual is not None:
-            tail.append(
+            totals.append(
                 f"residual       {self.residual:>14.4g}  (of the last projection, relative)"
             )
-        return "\n".join([head, *rows, "", *tail])
+        return "\n".join([*table, "", *totals])
 
 
 def summary(model: nn.Module) -> Summary:
-    """Count everything in a model, constrained or not; every free vector once."""
+    """Count everything in a model, constrained or not; every free vector once.
+
+    >>> import lincon
+    >>> model = nn.Linear(8, 4)
+    >>> constraint = lincon.constrain(model, "ring", dof=16)
+    >>> counts = lincon.summary(model)
+    >>> counts.dof, counts.rows, counts.total
+    (16, 32, 20)
+    """
     placed = owned(model)
-    found = [constraint for _, constraint in placed]
-    tensors = [*model.parameters(), *model.buffers()]
-    origins = [c.owner._buffers[g.origin] for c in found for g in c.groups if g.origin]
-    tables = [t for c in found for g in c.groups for t in g.generator.tables().values()]
-    resident = sum(t.numel() * t.element_size() for t in tensors)
-    free = {id(c.owner._parameters[g.free]) for c in found for g in c.groups}
-    free |= {id(c.owner._buffers[g.steps]) for c in found for g in c.groups if g.steps}
-    origin_bytes = sum(o.numel() * o.element_size() for o in origins if o is not None)
-    free_bytes = sum(t.numel() * t.element_size() for t in tensors if id(t) in free)
-    generated_bytes = sum(g.generator.rows * c._dtype(g).itemsize for c in found for g in c.groups)
+    vectors = [vector for _, constraint in placed for vector in constraint.vectors]
+    generators = [vector.group.generator for vector in vectors]
+    free = _by_identity([v.parameter for v in vectors] + [v.steps for v in vectors])
+    origins = _by_identity(vector.origin for vector in vectors)
+    own = _bytes([*model.parameters(), *model.buffers()])
+    replaced = _bytes(free.values()) + _bytes(origins.values())
+    tables = _table_bytes(generators)
     return Summary(
-        lines=tuple(line for prefix, c in placed for line in _lines(c, prefix)),
-        dof=sum(c.dof for c in found),
-        rows=sum(c.rows for c in found),
+        lines=_lines(placed),
+        dof=sum(constraint.dof for _, constraint in placed),
+        rows=sum(constraint.rows for _, constraint in placed),
         unconstrained=sum(p.numel() for p in model.parameters() if id(p) not in free),
-        unused=sum(
-            g.generator.unused() for c in found for g in c.groups if g.generator.allows_unused
-        ),
-        resident=resident + sum(t.numel() * t.element_size() for t in tables),
-        dense=resident - free_bytes - origin_bytes + generated_bytes,
-        file=_state_bytes(model) - origin_bytes + sum(t.numel() * t.element_size() for t in tables),
-        residual=next((c.residual for c in found if c.residual is not None), None),
+        unused=_unused(generators),
+        resident=own + tables,
+        dense=own - replaced + _generated_bytes(vectors),
+        file=stored_bytes(model) - _bytes(origins.values()) + tables,
+        residual=_first([constraint.residual for _, constraint in placed]),
     )
 
 
-def _state_bytes(model: nn.Module) -> int:
-    """Of the tensors of the state_dict, each once."""
-    distinct = {
-        t.data_ptr() if t.numel() else id(t): t
-        for t in model.state_dict().values()
-        if isinstance(t, Tensor)
-    }
-    return sum(t.numel() * t.element_size() for t in distinct.values())
+def _generated_bytes(vectors: list[FreeVector]) -> int:
+    return sum(vector.group.generator.rows * vector.dtype.itemsize for vector in vectors)
 
 
-def _lines(constraint: Constraint, prefix: str) -> list[Line]:
-    return [
-        Line(
-            " = ".join(prefix + name for name in e.names),
-            e.shape,
-            group.generator.name,
-            e.scale,
-            group.free,
-        )
-        for group in constraint.groups
-        for e in group.ledger
-    ]
+def _table_bytes(generators: list[Generator]) -> int:
+    return sum(_bytes(generator.tables().values()) for generator in generators)
+
+
+def _unused(generators: list[Generator]) -> int:
+    """Free entries that no row reads. Only some generators can have any, and counting takes time."""
+    return sum(generator.unused() for generator in generators if generator.allows_unused)
+
+
+def _first(residuals: list[float | None]) -> float | None:
+    return next((residual for residual in residuals if residual is not None), None)
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes of the tensors in a model's state_dict, each storage place once."""
+    tensors = [t for t in model.state_dict().values() if isinstance(t, Tensor)]
+    # Empty tensors share an address; they have no bytes, whatever they are.
+    return _bytes({t.data_ptr() if t.numel() else id(t): t for t in tensors}.values())
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _by_identity(tensors: Iterable[Tensor | None]) -> dict[int, Tensor]:
+    return {id(tensor): tensor for tensor in tensors if tensor is not None}
+
+
+def _lines(placed: list[tuple[str, Constraint]]) -> tuple[Line, ...]:
+    lines = []
+    for prefix, constraint in placed:
+        for group in constraint.groups:
+            for entry in group.ledger:
+                names = " = ".join(prefix + name for name in entry.names)
+                name = group.generator.name
+                lines.append(Line(names, entry.shape, name, entry.scale, group.free))
+    return tuple(lines)

@@ -13,8 +13,9 @@ from lincon.errors import FileError, LinconError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that, synced, becomes it at the end; or nothing does, and FileError says why."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that, synced, becomes it at the end; or nothing does, and
+    FileError says why."""
     if not path.parent.is_dir():
         raise LinconError(f"{path.parent} is not a folder; make it first.")
     if path.is_dir():

@@ -1,11 +1,14 @@
-"""Entropy coding of small integers: masks, quantised numbers, cluster numbers, as they lie in a file. Lossless.
+"""Entropy coding of small integers: masks, quantised numbers, cluster numbers, as they lie in a
+file. Lossless.
 
 A tensor of at most 256 neighbouring values becomes bytes in the shortest of three ways:
 
 - "bits": as many bits a value as the range needs, one after the other;
-- "huffman": a byte a value, Huffman-coded (zlib with matches switched off: Deep Compression's last step);
-- "gaps": the most frequent value left out. How far the others are from one another, a byte each (255: go on counting),
-  then the others themselves, Huffman-coded as well: a sparse mask takes about its entropy.
+- "huffman": a byte a value, Huffman-coded (zlib with matches switched off: Deep Compression's last
+  step);
+- "gaps": the most frequent value is left out. A byte each says how far the others are from one
+  another (255: go on counting), then come the others themselves, Huffman-coded as well: a sparse
+  mask takes about its entropy.
 """
 
 import zlib
@@ -14,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from lincon.errors import FileError, in_a_line
-from lincon.files.header import DIMENSIONS
+from lincon.errors import FileError, one_line
+from lincon.files.description import DIMENSIONS
 
 DTYPES = {
     str(t).removeprefix("torch."): t
@@ -25,23 +29,32 @@ DTYPES = {
 }
 """Types that are coded, by name."""
 
-LARGEST = 256 * 8
-"""Bytes that a coded byte stands for at most: a gap of 255 in each bit. A file that claims more is not read."""
+MAX_RATIO = 256 * 8
+"""Bytes that a coded byte stands for at most: a gap of 255 in each bit. A file that claims more is
+not read."""
 
-USUAL = LARGEST // 8
-"""As many it may stand for anywhere."""
+USUAL_RATIO = MAX_RATIO // 8
+"""Bytes that a coded byte may stand for without drawing on the budget."""
 
-PLENTY = 1 << 26
-"""Bytes beyond `USUAL` in all coded tensors of a file together (64 MiB)."""
+BUDGET = 1 << 26
+"""Bytes that all coded tensors of a file together may take beyond `USUAL_RATIO` (64 MiB)."""
 
 SKIP = 255  # the gap that says: as far as that, and no value yet
 
 
-def encode(tensor: Tensor, plenty: int = PLENTY) -> tuple[Tensor, dict[str, Any]] | None:
-    """Bytes, (n,) uint8, and plain JSON from which `decode` makes the tensor again.
+def encode(
+    tensor: Shaped[Tensor, "..."], budget: int = BUDGET
+) -> tuple[UInt8[Tensor, " bytes"], dict[str, Any]] | None:
+    """The tensor as bytes, and plain JSON from which `decode` makes it again.
 
-    None for a tensor of another type or a wider range, and where no way is shorter than the tensor itself, or leaves
-    at most ``plenty`` of `excess`.
+    None for a tensor of another dtype or a wider range, and where no way is shorter than the tensor
+    itself or keeps within the ``budget``, in bytes.
+
+    >>> mask = torch.zeros(10_000, dtype=torch.bool)
+    >>> mask[::100] = True
+    >>> coded, description = encode(mask)
+    >>> description["way"], len(coded) < 200, bool((decode(coded, description) == mask).all())
+    ('gaps', True, True)
     """
     if tensor.dtype not in DTYPES.values() or not tensor.numel():
         return None
@@ -51,47 +64,35 @@ def encode(tensor: Tensor, plenty: int = PLENTY) -> tuple[Tensor, dict[str, Any]
         return None
     symbols = (values - low).astype(np.uint8)
     width = max(1, (high - low).bit_length())
-    ways = {
+    codes = {
         "bits": _to_bits(symbols, width),
         "huffman": _to_huffman(symbols),
         "gaps": _to_gaps(symbols),
     }
-    left = {
-        way: len(made) for way, made in ways.items() if _justified(tensor.nbytes, len(made), plenty)
-    }
-    way = min(left, key=lambda way: left[way], default="")
-    if not way or left[way] >= tensor.nbytes:
+    allowed = [way for way in codes if _is_allowed(tensor.nbytes, len(codes[way]), budget)]
+    way = min(allowed, key=lambda way: len(codes[way]), default="")
+    if not way or len(codes[way]) >= tensor.nbytes:
         return None
-    described = {
+    description = {
         "way": way,
         "dtype": str(tensor.dtype).removeprefix("torch."),
         "shape": list(tensor.shape),
+        "low": low,
+        "width": width,
     }
-    coded = torch.from_numpy(np.frombuffer(ways[way], np.uint8).copy())
-    return coded, {**described, "low": low, "width": width}
+    return torch.from_numpy(np.frombuffer(codes[way], np.uint8).copy()), description
 
 
-def decode(coded: Tensor, described: dict[str, Any], plenty: int = PLENTY) -> Tensor:
+def decode(
+    coded: Shaped[Tensor, " bytes"], description: dict[str, Any], budget: int = BUDGET
+) -> Shaped[Tensor, "..."]:
     """The tensor that was encoded, bit for bit.
 
-    Raises FileError for what `encode` did not write, before it takes more memory than the bytes and ``plenty`` justify.
+    Raises FileError for what `encode` did not write, before it takes more memory than the bytes and
+    ``budget`` allow.
     """
     try:
-        dtype, shape = DTYPES[described["dtype"]], [int(n) for n in described["shape"]]
-        low, width, way = int(described["low"]), int(described["width"]), _WAYS[described["way"]]
-        if len(shape) > DIMENSIONS or min(shape, default=1) < 0:
-            raise ValueError(f"{len(shape)} dimensions, or one below 0")
-        count = prod(shape)
-        if not 1 <= width <= 8 or not _justified(count * dtype.itemsize, coded.numel(), plenty):
-            raise ValueError(f"{shape} values of {width} bits from {coded.numel()} bytes")
-        symbols = way(coded.numpy().tobytes(), count, width)
-        least, most = (
-            (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
-        )
-        if len(symbols) != count or low < least or low + int(symbols.max(initial=0)) > most:
-            raise ValueError(f"{len(symbols)} values from {low} on are not {count} of {dtype}")
-        decoded = torch.from_numpy(symbols.copy()).to(torch.uint8 if dtype == torch.bool else dtype)
-        return decoded.add_(low).to(dtype).view(shape)
+        return _decode(coded, description, budget)
     except (
         LookupError,
         TypeError,
@@ -102,18 +103,42 @@ def decode(coded: Tensor, described: dict[str, Any], plenty: int = PLENTY) -> Te
         zlib.error,
     ) as error:
         raise FileError(
-            f"A coded tensor is damaged ({in_a_line(error)}); get another copy."
+            f"A coded tensor is damaged ({one_line(error)}); get another copy."
         ) from None
 
 
-def excess(plain: int, coded: int) -> int:
-    """Bytes of a tensor of ``plain`` bytes beyond those that ``coded`` bytes may stand for anywhere."""
-    return max(0, plain - USUAL * coded)
+def _decode(coded: Tensor, description: dict[str, Any], budget: int) -> Tensor:
+    dtype = DTYPES[description["dtype"]]
+    shape = [int(size) for size in description["shape"]]
+    low, width = int(description["low"]), int(description["width"])
+    if len(shape) > DIMENSIONS or min(shape, default=1) < 0:
+        raise ValueError(f"{len(shape)} dimensions, or one below 0")
+    count = prod(shape)
+    if not 1 <= width <= 8 or not _is_allowed(count * dtype.itemsize, coded.numel(), budget):
+        raise ValueError(f"{shape} values of {width} bits from {coded.numel()} bytes")
+    symbols = _WAYS[description["way"]](coded.numpy().tobytes(), count, width)
+    least, most = _limits(dtype)
+    if len(symbols) != count or low < least or low + int(symbols.max(initial=0)) > most:
+        raise ValueError(f"{len(symbols)} values from {low} on are not {count} of {dtype}")
+    # Bools are added to as bytes: torch adds no integer to a bool in place.
+    plain = torch.from_numpy(symbols.copy()).to(torch.uint8 if dtype == torch.bool else dtype)
+    return plain.add_(low).to(dtype).view(shape)
 
 
-def _justified(plain: int, coded: int, plenty: int) -> bool:
+def _limits(dtype: torch.dtype) -> tuple[int, int]:
+    if dtype == torch.bool:
+        return 0, 1
+    return torch.iinfo(dtype).min, torch.iinfo(dtype).max
+
+
+def drawn(plain: int, coded: int) -> int:
+    """Bytes that a tensor of ``plain`` bytes, coded in ``coded``, draws from the budget."""
+    return max(0, plain - USUAL_RATIO * coded)
+
+
+def _is_allowed(plain: int, coded: int, budget: int) -> bool:
     """Whether so many bytes may come of so few: no small file asks for much memory."""
-    return plain <= LARGEST * coded and excess(plain, coded) <= plenty
+    return plain <= MAX_RATIO * coded and drawn(plain, coded) <= budget
 
 
 def _to_bits(symbols: np.ndarray, width: int) -> bytes:
@@ -124,7 +149,8 @@ def _from_bits(coded: bytes, count: int, width: int) -> np.ndarray:
     if len(coded) != -(-count * width // 8):
         raise ValueError(f"{len(coded)} bytes for {count} values of {width} bits")
     bits = np.unpackbits(np.frombuffer(coded, np.uint8), count=count * width).reshape(count, width)
-    return (bits << np.arange(width, dtype=np.uint8)).sum(1, dtype=np.uint8)
+    symbols: np.ndarray = (bits << np.arange(width, dtype=np.uint8)).sum(1, dtype=np.uint8)
+    return symbols
 
 
 def _to_huffman(symbols: np.ndarray) -> bytes:

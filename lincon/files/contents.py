@@ -1,83 +1,98 @@
-"""What a model file holds, read and checked, before it is known for which model (see `files`)."""
+"""What a model file holds, read and checked, before it is known for which model: `inspect`."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lincon.attaching.ledger import Ledger
 from lincon.errors import FileError
-from lincon.files.coding import PLENTY, decode, excess
+from lincon.files.coding import BUDGET, decode, drawn
+from lincon.files.description import TABLES, GroupRecord
 from lincon.files.header import read, seal
-
-TABLES = "lincon.tables."
-"""Before the keys of what no seed can rebuild of a generator."""
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a file holds.
 
-    ``header``: its description (JSON); ``tensors``: everything stored, by key; ``bytes``: the size of the file.
+    Attributes:
+        path: of the file.
+        header: its description (JSON).
+        tensors: everything stored, by key.
+        bytes: the size of the file.
+        records: its groups, by what stands before the names of their owner in the model.
     """
 
     path: Path
     header: dict[str, Any]
     tensors: dict[str, Tensor]
     bytes: int
+    records: dict[str, list[GroupRecord]] = field(repr=False)
 
     @property
-    def groups(self) -> list[dict[str, Any]]:
-        return [
-            group for constraint in self.header["constraints"] for group in constraint["groups"]
-        ]
+    def groups(self) -> list[GroupRecord]:
+        """All groups, owner after owner."""
+        return [record for records in self.records.values() for record in records]
 
     @property
     def dof(self) -> int:
         """Degrees of freedom: the free vectors alone."""
-        return sum(group["generator"]["dof"] for group in self.groups)
+        return sum(group.generator["dof"] for group in self.groups)
 
     @property
     def rows(self) -> int:
-        return sum(group["generator"]["rows"] for group in self.groups)
+        """Weights that are generated."""
+        return sum(group.generator["rows"] for group in self.groups)
 
     @property
     def total(self) -> int:
-        """All numbers that are stored: free vectors and unconstrained tensors, without the tables of G."""
-        return sum(t.numel() for name, t in self.tensors.items() if not name.startswith(TABLES))
+        """All numbers that are stored: free vectors and unconstrained tensors, without the tables
+        of G."""
+        stored = [tensor for name, tensor in self.tensors.items() if not name.startswith(TABLES)]
+        return sum(tensor.numel() for tensor in stored)
 
     def __str__(self) -> str:
+        version = f"lincon {self.header['lincon']}, format {self.header['format']}"
         lines = [
-            f"{self.path}: lincon {self.header['lincon']}, format {self.header['format']}, {self.bytes:,} bytes",
+            f"{self.path}: {version}, {self.bytes:,} bytes",
             f"dof {self.dof:,} -> {self.rows:,} generated weights; {self.total:,} numbers stored",
         ]
         for group in self.groups:
-            spec = group["generator"]
-            settings = {
-                "rows": spec["rows"],
-                "dof": spec["dof"],
-                "seed": spec["seed"],
-                **spec["options"],
-            }
-            lines.append(
-                f"  {group['free']}: {spec['name']}({', '.join(f'{k}={v!r}' for k, v in settings.items())})"
-            )
-            for entry in Ledger.from_json(group["ledger"]):
-                shape = " x ".join(map(str, entry.shape))
-                tied = f" (tied: {', '.join(entry.names[1:])})" if entry.names[1:] else ""
-                lines.append(
-                    f"    {entry.start:>12,}  {entry.name}  {shape}  scale {entry.scale:.4g}{tied}"
-                )
+            lines += _lines(group)
         return "\n".join(lines)
 
 
+def _lines(group: GroupRecord) -> list[str]:
+    """A line for a group, and one for each of its tensors."""
+    spec = group.generator
+    settings = {"rows": spec["rows"], "dof": spec["dof"], "seed": spec["seed"], **spec["options"]}
+    arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    lines = [f"  {group.free}: {spec['name']}({arguments})"]
+    for entry in group.ledger:
+        shape = " x ".join(map(str, entry.shape))
+        tied = f" (tied: {', '.join(entry.names[1:])})" if entry.names[1:] else ""
+        place = f"    {entry.start:>12,}  {entry.name}"
+        lines.append(f"{place}  {shape}  scale {entry.scale:.4g}{tied}")
+    return lines
+
+
 def inspect(path: str | os.PathLike[str]) -> Contents:
-    """Read a file and check that it is whole and unaltered; ``str()`` of the result is a readable report.
+    """Read a file and check that it is complete and unaltered; ``str()`` of the result is a
+    readable report.
 
     Raises FileError, naming the file, what is wrong, and what to do; FileNotFoundError.
+
+    >>> import lincon, tempfile, torch
+    >>> model = torch.nn.Linear(8, 4)
+    >>> constraint = lincon.constrain(model, "ring", dof=16)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = lincon.save(model, f"{folder}/model.safetensors")
+    ...     contents = lincon.inspect(f"{folder}/model.safetensors")
+    >>> contents.dof, contents.rows, contents.total
+    (16, 32, 20)
     """
     path = Path(path)
     if path.is_dir():
@@ -95,20 +110,21 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
         raise FileError(
             f"{path} was not written by lincon; load it with safetensors.torch.load_file."
         )
-    header = read(path, metadata["lincon"])
+    header, records = read(path, metadata["lincon"])
     if metadata["lincon"] != seal(header, tensors):
         raise FileError(
             f"{path} was altered after it was saved (its SHA-256 differs); get another copy."
         )
-    return Contents(path, header, _decoded(path, header, tensors), size)
+    return Contents(path, header, _decoded(path, header, tensors), size, records)
 
 
 def _decoded(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    plain, plenty = dict(tensors), PLENTY
+    """The tensors, with the coded ones decoded within one budget."""
+    plain, budget = dict(tensors), BUDGET
     try:
-        for name, how in header.get("coded", {}).items():
-            plain[name] = decode(tensors[name], how, plenty)
-            plenty -= excess(plain[name].nbytes, tensors[name].nbytes)
+        for name, description in header.get("coded", {}).items():
+            plain[name] = decode(tensors[name], description, budget)
+            budget -= drawn(plain[name].nbytes, tensors[name].nbytes)
         return plain
     except (FileError, KeyError, AttributeError) as error:
         raise FileError(f"{path}: {error}") from None

@@ -1,10 +1,13 @@
-"""The pair of torch operators that apply G and Gᵀ, opaque to compilers; each is the derivative of the other.
+"""The pair of torch operators that apply G and Gᵀ, opaque to compilers; each is the derivative of
+the other.
 
-So gradients of any order, forward mode, `torch.func` and `torch.compile(fullgraph=True)` see a linear map and never
-trace into it. A generator reaches them by its handle, a string that compilers treat as a constant.
+So gradients of any order, forward mode, `torch.func` and `torch.compile(fullgraph=True)` see a
+linear map and never trace into it. A generator reaches them by its handle, a string that compilers
+treat as a constant.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -40,7 +43,8 @@ def handle_of(linear_map: LinearMap) -> str:
 
 
 def unpack(vector: Tensor, handle: str, rows: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """G[start:stop] @ vector, differentiable; ``rows`` are (start, stop), ``dtype`` that of the result."""
+    """G[start:stop] @ vector, differentiable; ``rows`` are (start, stop), ``dtype`` that of the
+    result."""
     return _apply(vector, False, handle, *rows, dtype)
 
 
@@ -76,16 +80,17 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 def _apply(vector: Tensor, transposed: bool, *where: Any) -> Tensor:
     if _is_exporting():
         raise LinconError(
-            "A constrained model cannot be exported: its G lives in this process. lincon.merge it first."
+            "A constrained model cannot be exported: its G lives in this process. lincon.merge it "
+            "first."
         )
     # Compilers refuse to trace a function that has a forward-mode derivative.
-    function = _Linear if torch.compiler.is_compiling() else _LinearForwardMode
-    result: Tensor = function.apply(vector, transposed, *where)
-    return result
+    function = _apply_plainly if torch.compiler.is_compiling() else _apply_with_forward_mode
+    return function(vector, transposed, *where)
 
 
 class _Linear(torch.autograd.Function):
-    """Applies G, or Gᵀ if ``transposed``; the arguments after it are handle, start, stop, the result's dtype."""
+    """Applies G, or Gᵀ if ``transposed``; the arguments after it are handle, start, stop, the
+    result's dtype."""
 
     @staticmethod
     def forward(
@@ -115,3 +120,7 @@ class _LinearForwardMode(_Linear):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         return _apply(tangent, ctx.transposed, *ctx.where, ctx.dtype_out)
+
+
+_apply_plainly: Callable[..., Tensor] = _Linear.apply
+_apply_with_forward_mode: Callable[..., Tensor] = _LinearForwardMode.apply

@@ -1,4 +1,5 @@
-"""Tensors of which every rank holds a part (torch's DTensor, under FSDP2): to know, to gather and to fill them."""
+"""Tensors of which every rank holds a part (torch's DTensor, under FSDP2): to know, to gather and
+to fill them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,8 @@ from lincon.errors import TargetError
 
 
 def is_shard(tensor: Any) -> bool:
-    """Whether other ranks hold parts of it. (By an attribute: importing torch's class takes half a second.)"""
+    """Whether other ranks hold parts of it. (By an attribute: importing torch's class takes half a
+    second.)"""
     return hasattr(tensor, "_local_tensor")
 
 
@@ -19,7 +21,8 @@ def check_local(name: str, tensor: Tensor) -> None:
     """Raise TargetError if other ranks hold parts of it."""
     if is_shard(tensor):
         raise TargetError(
-            f"{name!r} is sharded over the ranks. Weights can be read in a forward, or after model.unshard(); "
+            f"{name!r} is sharded over the ranks. Weights can be read in a forward, or after "
+            "model.unshard(); "
             "to change what is constrained, do so before fully_shard."
         )
 
@@ -29,8 +32,9 @@ def gathered(tensor: Any) -> Any:
     return tensor.full_tensor() if is_shard(tensor) else tensor
 
 
-def spread_like(tensor: Tensor, like: Any) -> Tensor:
-    """A tensor in the shards of ``like``, a collective in which the first rank's counts; or as it is."""
+def shard_like(tensor: Tensor, like: Any) -> Tensor:
+    """A tensor in the shards of ``like``, a collective in which the first rank's counts; or as it
+    is."""
     if not is_shard(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -43,13 +47,15 @@ def check_unsharded(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if any(cls.__name__ == "FSDPModule" for cls in type(module).__mro__):
             raise TargetError(
-                f"{name or type(module).__name__!r} is sharded over the ranks: what is constrained is changed before "
+                f"{name or type(module).__name__!r} is sharded over the ranks: what is constrained "
+                "is changed before "
                 "fully_shard, or in an unsharded model that its file is loaded into."
             )
 
 
 def on_first(tensor: Any) -> Any:
-    """The whole of a shard, in the first rank's ordinary memory; None on the others. A collective; else as it was."""
+    """The whole of a shard, in the first rank's ordinary memory; None on the others. A collective;
+    else as it was."""
     if not is_shard(tensor):
         return tensor
     whole = tensor.full_tensor()
@@ -75,7 +81,8 @@ def on_every_rank(work: Callable[[], Any]) -> Any:
 
 
 def on_first_rank(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns on the first rank, on every rank; if it raises there, every rank raises. A collective."""
+    """What ``work`` returns on the first rank, on every rank; if it raises there, every rank
+    raises. A collective."""
     found = [on_every_rank(lambda: work() if dist.get_rank() == 0 else None)]
     dist.broadcast_object_list(found, 0)
     return found[0]

@@ -1,12 +1,13 @@
 """The parametrization that stands where a weight was, on top of torch.nn.utils.parametrize.
 
-The contract, in plain words. When it is registered, `right_inverse` returns `()`: torch then keeps no original, so
-nothing of the old tensor stays behind and `state_dict` has no entry for it (undocumented behaviour of torch, pinned by
-a test). From then on reading the tensor asks the constraint for it, and writing to it is refused.
+The contract, in plain words. When it is registered, `right_inverse` returns `()`: torch then keeps
+no original, so nothing of the old tensor stays behind and `state_dict` has no entry for it
+(undocumented behaviour of torch, pinned by a test). From then on reading the tensor asks the
+constraint for it, and writing to it is refused.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +16,37 @@ from torch.utils._pytree import tree_map_only
 
 from lincon.errors import TargetError
 
-_REMEDY = "It is generated from the free vector: fit that with constraint.project({...}), or lincon.merge(model) first."
+_REMEDY = (
+    "It is generated from the free vector: fit that with constraint.project({...}), or "
+    "lincon.merge(model) first."
+)
+
+
+class Source(Protocol):
+    """What reads weights: a constraint."""
+
+    owner: nn.Module
+
+    def read(self, key: tuple[int, int]) -> Tensor:
+        """The tensor of entry ``key`` = (group, index)."""
 
 
 class Generated(nn.Module):
-    """Reads one entry of a constraint's ledger. ``read``: a bound method of the constraint; ``key``: its argument."""
+    """Reads one entry of a constraint's ledger.
 
-    def __init__(
-        self, read: Callable[[tuple[int, int]], Tensor], key: tuple[int, int], name: str
-    ) -> None:
+    Args:
+        source: the constraint.
+        key: (group, index) of the entry.
+        name: of the tensor in the constraint's owner.
+    """
+
+    def __init__(self, source: Source, key: tuple[int, int], name: str) -> None:
         super().__init__()
-        self.read, self.key, self.name = read, key, name
+        self.source, self.key, self.name = source, key, name
         self.sealed = False
 
     def forward(self) -> Tensor:
-        return self.read(self.key)
+        return self.source.read(self.key)
 
     def right_inverse(self, _: Tensor) -> tuple[()]:
         if self.sealed:
@@ -38,9 +55,11 @@ class Generated(nn.Module):
 
 
 class Weight(Tensor):
-    """A generated weight read outside its model's forward: an ordinary tensor that refuses to be written to.
+    """A generated weight read outside its model's forward: an ordinary tensor that refuses to be
+    written to.
 
-    A write would change a temporary and nothing else. Its views refuse too; other results are plain tensors.
+    A write would change a temporary and nothing else. Its views refuse too; other results are plain
+    tensors.
     """
 
     @classmethod
@@ -52,13 +71,7 @@ class Weight(Tensor):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        first = args[:1] or tuple(kwargs.values())  # torch.nn.init hands its tensor over by name
-        written = [kwargs.get("out"), *(first if _writes(name) else ())]
-        if any(
-            isinstance(x, Weight)
-            for group in written
-            for x in (group if isinstance(group, list | tuple) else [group])
-        ):
+        if any(isinstance(tensor, Weight) for tensor in _written(name, args, kwargs)):
             raise TargetError(f"A generated weight cannot be written to ({name}). {_REMEDY}")
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
@@ -67,6 +80,16 @@ class Weight(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+
+def _written(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """What a function of torch of this name writes to."""
+    # torch.nn.init hands its tensor over by name.
+    first = args[:1] or tuple(kwargs.values())
+    written: list[Any] = []
+    for argument in (kwargs.get("out"), *(first if _writes(name) else ())):
+        written += argument if isinstance(argument, list | tuple) else [argument]
+    return written
 
 
 def _as_seen(result: Tensor, storages: set[int]) -> Tensor:
@@ -92,9 +115,8 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
     """Put ``generated`` in place of ``module.<attribute>``."""
     order = tuple(module._parameters)
     stored = module._modules.get("parametrizations")
-    if isinstance(
-        stored, nn.ModuleDict
-    ):  # its class may be shared with deep copies: it gets one of its own
+    if isinstance(stored, nn.ModuleDict):
+        # Its class may be shared with deep copies: it gets one of its own.
         module.__class__ = type(module).__bases__[0]
         _dress(module, tuple(stored))
     parametrize.register_parametrization(module, attribute, generated, unsafe=True)
@@ -107,7 +129,8 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
 def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> None:
     """Put an ordinary Parameter back, in its old place among the module's parameters.
 
-    The class made by torch may be shared with deep copies of the module, so it is left alone, never edited.
+    The class made by torch may be shared with deep copies of the module, so it is left alone, never
+    edited.
     """
     parametrizations = module._modules["parametrizations"]
     assert isinstance(parametrizations, nn.ModuleDict)
@@ -128,7 +151,8 @@ def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> Non
 
 
 def _dress(module: nn.Module, attributes: tuple[str, ...]) -> None:
-    """Give a module of the original class a parametrized class of its own, with these attributes as properties."""
+    """Give a module of the original class a parametrized class of its own, with these attributes as
+    properties."""
     parametrize._inject_new_class(module)
     for attribute in attributes:
         parametrize._inject_property(module, attribute)
@@ -136,7 +160,8 @@ def _dress(module: nn.Module, attributes: tuple[str, ...]) -> None:
 
 
 def _finish(module: nn.Module) -> None:
-    """What torch's parametrized class lacks: pickling, and weights of recurrent networks that are never stale."""
+    """What torch's parametrized class lacks: pickling, and weights of recurrent networks that are
+    never stale."""
     cls = type(module)
     cls.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]
     if issubclass(cls, nn.RNNBase):
@@ -145,7 +170,8 @@ def _finish(module: nn.Module) -> None:
 
 
 def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
-    """What an RNN runs on: read afresh, so it is never that of an earlier step and no graph is kept alive."""
+    """What an RNN runs on: read afresh, so it is never that of an earlier step and no graph is kept
+    alive."""
     return [getattr(self, name, None) for name in self._flat_weights_names]
 
 

@@ -24,7 +24,7 @@ class Classifier(Learner):
     ``model``: (batch, channels, height, width) -> (batch, classes) logits.
     """
 
-    def measuring(self, data: Data) -> MetricCollection:
+    def make_metric(self, data: Data) -> MetricCollection:
         assert isinstance(data, Images)
         self.classes = data.classes
         return MetricCollection({"accuracy": MulticlassAccuracy(data.classes, average="micro")})
@@ -39,7 +39,7 @@ class Classifier(Learner):
             )
         return cross_entropy(logits, labels)
 
-    def observe(self, batch: Batch) -> None:
+    def update_metric(self, batch: Batch) -> None:
         images, labels = batch
         self.metric.update(self.model(images), labels)
 

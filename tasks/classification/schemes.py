@@ -12,7 +12,7 @@ from torch import nn
 import lincon
 from lincon import LinconError
 from lincon.tasks.classification.compression.pruning import PRUNED
-from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count
+from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
 from lincon.tasks.experiments.schemes.scheme import Scheme, vanilla
 from lincon.tasks.experiments.schemes.sharing import SHARING
 
@@ -29,7 +29,7 @@ def by_stage(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     model = architecture()
     names = body_weights(model)
     stages = _stages(names)
-    sizes = [count(model, members) for members in stages.values()]
+    sizes = [count_parameters(model, members) for members in stages.values()]
     if dof < len(sizes):
         raise LinconError(
             f"rpg-block has {len(sizes)} rings here; dof={dof} must be at least that."

@@ -15,12 +15,13 @@ from lincon.tasks.classification.compression.quantization import BATCH, with_qua
 from lincon.tasks.classification.schemes import SCHEMES
 from lincon.tasks.classification.studies import generalization
 from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.columns import gap_columns, mean_of
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
-from lincon.tasks.experiments.sweeps.reproduce import Columns, PaperTable, Row, gap_columns, mean_of
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tables import Columns, PaperTable, Row
 from lincon.tasks.experiments.trained.deploying import images_of, latency
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import Run, load
+from lincon.tasks.experiments.training.run import Run
 
 SMALLER, LARGER = 0, 1
 PRUNED_274K = 274_042

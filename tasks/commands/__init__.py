@@ -1,1 +1,1 @@
-"""The command line: a thin layer on the experiments and the tasks."""
+"""The command line: one file for each kind of command, and `cli` that puts them together."""

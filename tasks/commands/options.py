@@ -1,92 +1,23 @@
-"""The options of commands that train: from the command line, from a file, and what they make."""
+"""The options that all training commands share, and what they make: a recipe, a setup, a sweep."""
 
+import inspect
 import json
-import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
+import torch
 import typer
-from typer.core import TyperCommand
 
-from lincon.errors import LinconError
-
-
-class Training(TyperCommand):
-    """A command that takes `--trainer.<flag> <value>` for every flag of Lightning's Trainer, and `--config FILE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = [word for pair in _trainer_of(args) for word in ("--trainer", pair)]
-        for word in args:
-            if word.startswith("--trainer."):
-                flag, equals, value = word.removeprefix("--trainer.").partition("=")
-                rest += ["--trainer", f"{flag}={value}" if equals else f"{flag}="]
-            elif (
-                rest[-2:-1] == ["--trainer"]
-                and rest[-1].endswith("=")
-                and not word.startswith("--")
-            ):
-                rest[-1] += word
-            else:
-                rest.append(word)
-        return super().parse_args(ctx, rest)
-
-
-def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
-    """Take defaults from a TOML file whose keys are the command's options."""
-    if file is None:
-        return None
-    given, _ = _toml(file)
-    known = {str(p.name): p for p in ctx.command.params if p.name not in ("config", "trainer")}
-    values: dict[str, Any] = {}
-    for option, value in given.items():
-        name = option.replace("-", "_")
-        if name not in known:
-            raise LinconError(
-                f"{file}: there is no option {option!r}; there are: {', '.join(known)}."
-            )
-        if name in values:
-            raise LinconError(f"{file} gives {option} twice.")
-        if isinstance(value, dict) or (
-            isinstance(value, bool) and not getattr(known[name], "is_flag", False)
-        ):
-            raise LinconError(f"{file}: {option} is {value!r}; give a number or text.")
-        values[name] = ",".join(map(str, value)) if isinstance(value, list) else value
-    ctx.default_map = {**(ctx.default_map or {}), **values}
-    return file
-
-
-def _toml(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The file's options, and its table of flags of the Trainer."""
-    try:
-        given = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LinconError(f"{file} is not a TOML file: {error}.") from None
-    flags = given.pop("trainer", {})
-    if not isinstance(flags, dict):
-        raise LinconError(
-            f"{file}: trainer is a table of flags: [trainer], then lines as precision = 'bf16-mixed'."
-        )
-    return given, flags
-
-
-def _trainer_of(args: list[str]) -> list[str]:
-    """Flags of the Trainer in the file of `--config`, as `flag=value`: they stand before those of the command line."""
-    files = [after for word, after in pairwise(args) if word == "--config"]
-    files += [word.removeprefix("--config=") for word in args if word.startswith("--config=")]
-    if not files or not Path(files[-1]).is_file():
-        return []
-    _, flags = _toml(Path(files[-1]))
-    return [
-        f"{flag}={value if isinstance(value, str) else json.dumps(value)}"
-        for flag, value in flags.items()
-    ]
+from lincon.recycling import keep_pages
+from lincon.tasks.commands.arguments import split_names
+from lincon.tasks.commands.config import read_config
 
 
 @dataclass(frozen=True)
 class Options:
-    """What every training command takes. None: as the preset says, or the task."""
+    """What every training command takes. None stands for what the preset says, or the task."""
 
     data: Annotated[
         str | None,
@@ -124,40 +55,37 @@ class Options:
     config: Annotated[
         Path | None,
         typer.Option(
-            is_eager=True, callback=_configured, help="TOML file with any of these options."
+            is_eager=True, callback=read_config, help="TOML file with any of these options."
         ),
     ] = None
 
     def recipe(self, task: str) -> Any:
-        """The preset, changed by what was given."""
-        from lincon.tasks.experiments.choice import choose
-        from lincon.tasks.experiments.task import task as find
+        """The preset of the task, as a `Recipe`, changed by the options that were given."""
+        from lincon.tasks.experiments.names import choose
+        from lincon.tasks.experiments.task import find_task
         from lincon.tasks.experiments.training.recipe import Recipe
 
+        preset = choose("preset", self.preset, find_task(task).presets)
         names = [field.name for field in fields(Recipe) if field.name != "task"]
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return Recipe(task, **{**choose("preset", self.preset, find(task).presets), **given})
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return Recipe(task, **{**preset, **changes})
 
-    def trainer_options(self) -> dict[str, Any]:
-        """Values are JSON where they can be, else text."""
-        from lincon.tasks.experiments.training.training import trainer_options
+    def setup(self) -> Any:
+        """The `Setup` of the trainings."""
+        from lincon.tasks.experiments.names import choose
+        from lincon.tasks.experiments.training.recipe import Setup
+        from lincon.tasks.experiments.training.trainer import LOGS, trainer_options
 
-        pairs = [pair.partition("=") for pair in self.trainer or []]
-        return trainer_options({flag: _value(text) for flag, _, text in pairs})
-
-    def logs(self) -> list[str]:
-        """Names of the logs."""
-        from lincon.tasks.experiments.choice import choose
-        from lincon.tasks.experiments.training.training import LOGS
-
-        names = names_in(self.log)
-        for name in names:
-            choose("log", name, LOGS)
-        return names
+        flags = [pair.partition("=") for pair in self.trainer or []]
+        options = trainer_options({flag: _parse_value(text) for flag, _, text in flags})
+        logs = split_names(self.log)
+        for log in logs:
+            choose("log", log, LOGS)
+        return Setup(self.root, options, logs)
 
 
 @dataclass(frozen=True)
-class Sweeping(Options):
+class SweepOptions(Options):
     """What commands of several trainings take besides."""
 
     parallel: Annotated[
@@ -165,27 +93,43 @@ class Sweeping(Options):
     ] = 1
 
     def sweep(self, cells: Any, out: Path) -> Any:
-        """The experiment that trains ``cells``."""
+        """The `Sweep` that trains ``cells``, all of one task, into ``out``."""
         from lincon.tasks.experiments.sweeps.sweep import Sweep
 
-        flags = self.trainer_options()
-        return Sweep(
-            self.recipe(cells[0].task), cells, out, self.root, flags, self.logs(), self.parallel
-        )
+        setup = self.setup()
+        return Sweep(self.recipe(cells[0].task), cells, out, setup, self.parallel)
 
 
-def names_in(text: str) -> list[str]:
-    """The names between commas, each once. A model's own options (a=1,b=2) stay with it."""
-    parts: list[str] = []
-    for part in (part.strip() for part in text.split(",")):
-        if parts and "=" in part and ":" not in part:
-            parts[-1] += f",{part}"
-        elif part:
-            parts.append(part)
-    return list(dict.fromkeys(parts))
+def with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that makes the first argument of ``function`` from options.
+
+    The argument is of the class `Options` or `SweepOptions`. Typer reads the signature and the
+    annotations of a command: in both, the fields of that class stand for the argument.
+    """
+    first, *own = inspect.signature(function).parameters.values()
+    kind: type[Options] = get_type_hints(function)[first.name]
+
+    def call(**arguments: Any) -> None:
+        options = kind(**{field.name: arguments.pop(field.name) for field in fields(kind)})
+        torch.set_num_threads(options.threads)
+        keep_pages()
+        function(options, **arguments)
+
+    shared = inspect.signature(kind).parameters.values()
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
+    hints = {
+        **get_type_hints(kind, include_extras=True),
+        **get_type_hints(function, include_extras=True),
+    }
+    command: Any = call
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {p.name: hints[p.name] for p in parameters}
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    return call
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
+    """The value of a flag: JSON if the text is JSON, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:

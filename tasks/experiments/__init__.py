@@ -1,4 +1,4 @@
-"""What all tasks share: one training, sweeps of them kept as they finish, and the tables made of them.
+"""What all tasks share: one training, sweeps of many, and the tables made of them.
 
-A task (`task.Task`) says what its data, models, schemes and measures are; Lightning trains.
+A task (`task.Task`) names its data, models, schemes and measures; Lightning trains.
 """

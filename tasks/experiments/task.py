@@ -1,42 +1,50 @@
-"""What a task is to an experiment: data, models, schemes of sharing, and measures, by name."""
+"""What a task is to an experiment: its data, models, schemes of sharing and measures, by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
-from lincon.tasks.experiments.choice import choose
-from lincon.tasks.experiments.options import named
-from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count
-
-if TYPE_CHECKING:
-    from lincon.tasks.experiments.data.sets import Data
-    from lincon.tasks.experiments.schemes.scheme import Scheme
-    from lincon.tasks.experiments.sweeps.reproduce import PaperTable
-    from lincon.tasks.experiments.training.learner import Learner
+from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.names import choose, named
+from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
+from lincon.tasks.experiments.schemes.scheme import Scheme
+from lincon.tasks.experiments.sweeps.tables import PaperTable
 
 TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
-"""Modules by name of the task, each with its `TASK`."""
+"""The module of each task, by the task's name; each has its `TASK`."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that models are judged by; shown as ``label``, ``factor`` times what is stored.
+    """A number that models are judged by.
 
-    ``rising``: whether more is better.
+    Args:
+        name: what metrics and files call it.
+        label: what tables call it, with the unit.
+        factor: from the value as it is stored to the unit of the label.
+        higher_is_better: whether more is better.
     """
 
     name: str
     label: str
     factor: float = 100
-    rising: bool = True
+    higher_is_better: bool = True
+
+    def shown(self, values: Mapping[str, float]) -> str:
+        """This measure's value among ``values``, as text in the unit of the label.
+
+        >>> Measure("accuracy", "accuracy %").shown({"accuracy": 0.975})
+        '97.50'
+        """
+        return f"{self.factor * values[self.name]:.2f}"
 
 
 def body_size(model: nn.Module) -> int:
-    """Weights of the body."""
-    return count(model, body_weights(model))
+    """The number of weights in the body."""
+    return count_parameters(model, body_weights(model))
 
 
 @dataclass(frozen=True)
@@ -44,38 +52,50 @@ class Task:
     """A task by its parts.
 
     Args:
-        data: data sets by name, the default first; numbers after a colon are options, as in "figures:size=96".
-        architecture: name -> architecture.
+        name: name in `TASKS`.
+        data: data sets by name, the default first. A name may have options: "figures:size=96".
+        architecture: name of a model -> architecture.
         schemes: schemes of sharing by name.
-        presets: recipes by name, as what they change.
-        learner: the LightningModule that trains.
-        measures: what is tabulated, the one that counts first.
-        tables: of the paper, by name.
-        defaults: of the options `model`, `schemes` and `dof` of the commands.
-        baseline: data set -> every measure of a prediction without looking, such as the mean of the training set.
-        show: a picture, as a PNG, of what trained models by name make of some test items.
-        whole: model without a scheme -> the free numbers that a dof of 1.0 stands for.
+        presets: recipes by name, each as the fields of a `Recipe` that it changes.
+        learner: the `training.learner.Learner` of the task. Its type is left open, since learners
+            know recipes, and recipes know tasks.
+        measures: what tables show; the first is the score.
+        tables: tables of the paper by name.
+        defaults: values of the options `model`, `schemes` and `dof` of the commands.
+        full_dof: model without a scheme -> how many free numbers a dof of 1.0 stands for.
+        baseline: data set -> every measure of a prediction that ignores the input, such as the mean
+            of the training set.
+        show: (trained models by name, data set) -> a PNG of their predictions for some test items.
     """
 
     name: str
-    data: Mapping[str, "type[Data]"]
+    data: Mapping[str, type[Data]]
     architecture: Callable[[str], Architecture]
-    schemes: "Mapping[str, Scheme]"
+    schemes: Mapping[str, Scheme]
     presets: Mapping[str, Mapping[str, Any]]
-    learner: "type[Learner]"
+    learner: Callable[..., Any]
     measures: tuple[Measure, ...]
-    tables: "Mapping[str, PaperTable]"
+    tables: Mapping[str, PaperTable]
     defaults: Mapping[str, str] = field(default_factory=dict)
-    whole: Callable[[nn.Module], int] = body_size
+    full_dof: Callable[[nn.Module], int] = body_size
     baseline: Callable[[Any], dict[str, float]] | None = None
-    show: "Callable[[Mapping[str, nn.Module], Any], bytes] | None" = None
+    show: Callable[[Mapping[str, nn.Module], Any], bytes] | None = None
 
-    def data_set(self, name: str) -> "Callable[..., Data]":
-        """The data set called ``name``, its options bound. Raises LinconError for an unknown name or option."""
+    def data_set(self, name: str) -> Callable[..., Data]:
+        """The data set called ``name``, with its options bound.
+
+        Raises:
+            LinconError: an unknown name or option.
+        """
         return named("data set", name, self.data)
 
 
-def task(name: str) -> Task:
-    """The task called ``name``."""
-    found: Task = import_module(choose("task", name, TASKS)).TASK
-    return found
+def find_task(name: str) -> Task:
+    """The task called ``name``. Raises LinconError for an unknown name.
+
+    >>> find_task("classification").measures[0].label
+    'accuracy %'
+    """
+    module = import_module(choose("task", name, TASKS))
+    task: Task = module.TASK
+    return task

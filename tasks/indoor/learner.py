@@ -14,11 +14,11 @@ NORMALS = 0.5
 """Weight of the loss of normals against that of depth: SharpNet's."""
 
 MEASURES = (
-    Measure("depth_rmse", "depth RMSE (m)", 1, rising=False),
-    Measure("normal_rmse", "normal RMSE %", 100, rising=False),
-    Measure("angle_mean", "mean angle (deg)", 1, rising=False),
-    Measure("angle_median", "median angle (deg)", 1, rising=False),
-    Measure("abs_rel", "abs rel", 1, rising=False),
+    Measure("depth_rmse", "depth RMSE (m)", 1, higher_is_better=False),
+    Measure("normal_rmse", "normal RMSE %", 100, higher_is_better=False),
+    Measure("angle_mean", "mean angle (deg)", 1, higher_is_better=False),
+    Measure("angle_median", "median angle (deg)", 1, higher_is_better=False),
+    Measure("abs_rel", "abs rel", 1, higher_is_better=False),
     Measure("delta", "delta < 1.25 %", 100),
 )
 
@@ -30,7 +30,7 @@ class Regressor(Learner):
     copies, height, width) and normals (n, copies, 3, height, width).
     """
 
-    def measuring(self, data: Data) -> Errors:
+    def make_metric(self, data: Data) -> Errors:
         return Errors()
 
     def loss(self, batch: Batch) -> Tensor:
@@ -41,6 +41,6 @@ class Regressor(Learner):
         ]
         return torch.stack(losses).sum()
 
-    def observe(self, batch: Batch) -> None:
+    def update_metric(self, batch: Batch) -> None:
         depth, normals = self.model(batch.images)
         self.metric.update(depth[:, -1], normals[:, -1], batch.depth, batch.normals)

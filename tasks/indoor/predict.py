@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import opened
+from lincon.tasks.experiments.data.pictures import open_picture
 from lincon.tasks.experiments.data.sets import standardised
-from lincon.tasks.experiments.trained.predicting import trained
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.output import write_output
+from lincon.tasks.experiments.trained.predicting import load_trained
 from lincon.tasks.indoor.data.writing import png, steps
 from lincon.tasks.indoor.models.cascade import Cascade
 from lincon.tasks.indoor.showing import coloured, painted
@@ -38,7 +38,7 @@ def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]
         LinconError: a picture that cannot be read, two of one name, or a folder without a trained
             model of scenes.
     """
-    model, size = trained(folder, Cascade, "indoor", images)
+    model, size = load_trained(folder, Cascade, "indoor", images)
     pictures = [_read(path) for path in images]
     return [
         _write(path.stem, out, *seen(model, picture, size))
@@ -48,7 +48,7 @@ def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]
 
 def _read(path: Path) -> Image.Image:
     try:
-        with opened(path) as file:
+        with open_picture(path) as file:
             return file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise LinconError(f"{path} cannot be read as a picture: {error}.") from None
@@ -79,5 +79,5 @@ def _write(name: str, out: Path, depth: Tensor, normals: Tensor) -> list[Path]:
         f"{name}_normals.png": painted(normals),
     }
     for file, pixels in pictures.items():
-        write_whole(out / file, png(pixels))
+        write_output(out / file, png(pixels))
     return [out / file for file in pictures]

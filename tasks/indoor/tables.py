@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lincon.tasks.experiments.sweeps.reproduce import PaperTable, Row
+from lincon.tasks.experiments.sweeps.tables import PaperTable, Row
 from lincon.tasks.experiments.training.recipe import Cell
 
 

@@ -49,7 +49,7 @@ TASK = Task(
     measures=MEASURES,
     tables=TABLES,
     defaults={"model": "small", "schemes": "vanilla,shared-bn,new-bn,rpg", "dof": "1.0"},
-    whole=one_sub_network,
+    full_dof=one_sub_network,
     baseline=baseline,
     show=show,
 )

@@ -32,7 +32,7 @@ class Pose(Learner):
     model: Cascade
     can_flip = True
 
-    def measuring(self, data: Data) -> PCKh:
+    def make_metric(self, data: Data) -> PCKh:
         return PCKh()
 
     def loss(self, batch: Batch) -> Tensor:
@@ -52,7 +52,7 @@ class Pose(Learner):
         maps = targets(joints, known, (outputs.shape[-2], outputs.shape[-1]), self.model.stride)
         return with_background(maps) if self.model.background else maps
 
-    def observe(self, batch: Batch) -> None:
+    def update_metric(self, batch: Batch) -> None:
         points, _ = find(self.model, batch.images, flip=self.flip)
         self.metric.update(points, batch.joints[:, 0], batch.known[:, 0], batch.head)
 

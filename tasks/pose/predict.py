@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import opened
+from lincon.tasks.experiments.data.pictures import open_picture
 from lincon.tasks.experiments.data.sets import standardised
-from lincon.tasks.experiments.trained.predicting import trained
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.output import write_output
+from lincon.tasks.experiments.trained.predicting import load_trained
 from lincon.tasks.pose.data.photos import crop
 from lincon.tasks.pose.drawing import skeleton_on
 from lincon.tasks.pose.learner import find
@@ -46,7 +46,7 @@ def predict(
         LinconError: a picture that cannot be read, two of one name, or a folder without a trained
             model of poses.
     """
-    model, size = trained(folder, Cascade, "pose", images)
+    model, size = load_trained(folder, Cascade, "pose", images)
     boxes = [around(path) if box is None else box for path in images]
     pictures = torch.stack(
         [crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)]
@@ -70,7 +70,7 @@ def seen(
 def around(path: Path) -> Box:
     """The square around a whole picture."""
     try:
-        with opened(path) as image:
+        with open_picture(path) as image:
             width, height = image.size
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise LinconError(f"{path} cannot be read as a picture: {error}.") from None
@@ -84,10 +84,10 @@ def _write(path: Path, out: Path, points: Tensor, scores: Tensor, box: Box) -> t
         if isfinite(x)
     }
     drawing, numbers = out / f"{path.stem}.png", out / f"{path.stem}.json"
-    with opened(path) as image:
+    with open_picture(path) as image:
         picture = skeleton_on(image, points, scores.clamp(0, 1))
     buffer = BytesIO()
     picture.save(buffer, "png")
-    write_whole(drawing, buffer.getvalue())
-    write_whole(numbers, json.dumps({"image": path.name, "box": box, "joints": joints}, indent=1))
+    write_output(drawing, buffer.getvalue())
+    write_output(numbers, json.dumps({"image": path.name, "box": box, "joints": joints}, indent=1))
     return drawing, numbers

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from lincon.tasks.experiments.sweeps.reproduce import PaperTable, Row, with_gap
+from lincon.tasks.experiments.sweeps.columns import with_gap
+from lincon.tasks.experiments.sweeps.tables import PaperTable, Row
 from lincon.tasks.experiments.training.recipe import Cell
 
 

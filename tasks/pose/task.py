@@ -48,7 +48,7 @@ TASK = Task(
     measures=MEASURES,
     tables=TABLES,
     defaults={"model": "hourglass-small:stacks=2", "schemes": "none,shared,rpg", "dof": "1.0"},
-    whole=one_sub_network,
+    full_dof=one_sub_network,
     baseline=baseline,
     show=show,
 )

@@ -16,11 +16,10 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import lincon
 from lincon import LinconError
 from lincon.exporting import merged_copy
 from lincon.files.contents import Contents
-from lincon.slicing import Kept, slice_tensors
+from lincon.slicing import DimensionMasks, slice_tensors
 from lincon.tasks.classification.models.resnet import BasicBlock, ResNet
 
 Masks = Mapping[str, Bool[Tensor, " channels"]]

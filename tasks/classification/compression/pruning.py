@@ -23,7 +23,12 @@ from lincon.tasks.classification.compression import knapsack
 from lincon.tasks.classification.compression.channels import groups, reshape, shapes_in, slim
 from lincon.tasks.classification.models.resnet import ResNet
 from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.schemes.body import Architecture, blueprint, body_weights, count
+from lincon.tasks.experiments.schemes.body import (
+    Architecture,
+    blueprint,
+    body_weights,
+    count_parameters,
+)
 from lincon.tasks.experiments.schemes.scheme import Begin, Make, Phase, Scheme, constrained, vanilla
 from lincon.tasks.experiments.schemes.sharing import SHARING, pruned_places
 
@@ -125,8 +130,10 @@ def tickets(
     )
     once = Phase(0.5, round_of(1, 1, size, cut, rewind=False))
     return {
-        "": Scheme(phases=(Phase(share, remember), *rounds, *after), least=ROUNDS + 1, **scheme),
-        "-once": Scheme(phases=(Phase(0.5), once, *after), least=2, **scheme),
+        "": Scheme(
+            phases=(Phase(share, remember), *rounds, *after), min_epochs=ROUNDS + 1, **scheme
+        ),
+        "-once": Scheme(phases=(Phase(0.5), once, *after), min_epochs=2, **scheme),
     }
 
 

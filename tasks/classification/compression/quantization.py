@@ -15,18 +15,21 @@ import lincon
 from lincon.exporting import merged_copy
 from lincon.int8 import compiled, stored_bytes, to_int8
 from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.columns import mean_of
 from lincon.tasks.experiments.sweeps.report import Result
-from lincon.tasks.experiments.sweeps.reproduce import Columns, mean_of
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tables import Columns
 from lincon.tasks.experiments.trained.deploying import (
     calibration,
     images_of,
     latency,
-    measured_program,
+    measure_program,
 )
-from lincon.tasks.experiments.trained.tuning import as_constrained, measured
+from lincon.tasks.experiments.trained.evaluate import measure
+from lincon.tasks.experiments.trained.tuning import as_constrained
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import SAVED, Run, load
+from lincon.tasks.experiments.training.record import SAVED
+from lincon.tasks.experiments.training.run import Run
 
 BITS = 8, 4
 BATCH = 64
@@ -62,7 +65,7 @@ def quantised(sweep: Sweep, cell: Cell, timed: bool) -> Quantised:
         narrow = deepcopy(model)
         as_constrained(narrow)
         lincon.quantize(narrow, bits)
-        free[bits] = measured(narrow, sweep.recipe, sweep.data)[score]
+        free[bits] = measure(narrow, sweep.recipe, sweep.data)[score]
         with TemporaryDirectory() as folder:
             sizes[bits] = lincon.save(narrow, Path(folder) / SAVED)
     int8 = measured_program(program, sweep.recipe, sweep.data)[score]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.classification.data.folders import ImageFiles, image_files
-from lincon.tasks.experiments.choice import choose
+from lincon.tasks.experiments.names import choose
 
 K = TypeVar("K")
 V = TypeVar("V")

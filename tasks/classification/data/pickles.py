@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.errors import in_a_line
+from lincon.errors import one_line
 
 
 class Array:
@@ -154,4 +154,4 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except LinconError:
         raise
     except Exception as reason:  # a damaged pickle can fail in any way
-        raise LinconError(f"{path} cannot be read ({in_a_line(reason)}): fetch it again.") from None
+        raise LinconError(f"{path} cannot be read ({one_line(reason)}): fetch it again.") from None

@@ -12,11 +12,11 @@ from lincon.tasks.classification.models.imported import imported
 from lincon.tasks.classification.models.resnet import BasicBlock as BasicBlock
 from lincon.tasks.classification.models.resnet import ResNet as ResNet
 from lincon.tasks.classification.models.vit import ViT as ViT
-from lincon.tasks.experiments.options import named
+from lincon.tasks.experiments.names import named
 from lincon.tasks.experiments.schemes.body import Architecture as Architecture
 from lincon.tasks.experiments.schemes.body import blueprint as blueprint
 from lincon.tasks.experiments.schemes.body import body_weights as body_weights
-from lincon.tasks.experiments.schemes.body import count as count
+from lincon.tasks.experiments.schemes.body import count_parameters as count_parameters
 from lincon.tasks.experiments.schemes.body import nearest_width as nearest_width
 
 _resnet18 = partial(ResNet, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))

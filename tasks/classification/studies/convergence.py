@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lincon import LinconError
-from lincon.tasks.experiments.sweeps.curves import cycle, labelled, png
+from lincon.tasks.experiments.sweeps.curves import cycle, group_by_label, png
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
-from lincon.tasks.experiments.training.training import Run
+from lincon.tasks.experiments.training.run import Run
 
 SHARES = 0.9, 0.95, 0.99
 NOTE = (

@@ -17,13 +17,13 @@ from lincon.tasks.classification.data import Images
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
 from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
 from lincon.tasks.classification.learner import MEASURES, accuracy
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import gap
-from lincon.tasks.experiments.sweeps.curves import cycle, labelled, png
+from lincon.tasks.experiments.sweeps.curves import cycle, group_by_label, png
 from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.training import Run, load
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.training.run import Run
 
 Shifted = dict[str, list[float]]
 """Accuracies, fractions, by shift: one a strength; on ObjectNet by protocol, a list of one."""

@@ -16,7 +16,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from lincon import LinconError
-from lincon.tasks.experiments.choice import choose
+from lincon.tasks.experiments.names import choose
 
 _SIDES = (0.025, 0.975)
 # Bounds the saturating law's k, which is undetermined if one step of DoF reaches the floor.

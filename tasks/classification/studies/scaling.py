@@ -20,7 +20,8 @@ from lincon.tasks.classification.studies.laws import (
 )
 from lincon.tasks.experiments.sweeps.report import Result, lines, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
-from lincon.tasks.experiments.training.training import Run, dof_of
+from lincon.tasks.experiments.training.models import dof_of
+from lincon.tasks.experiments.training.run import Run
 
 Points = Mapping[str, tuple[np.ndarray, np.ndarray]]
 

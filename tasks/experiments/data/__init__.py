@@ -1,1 +1,1 @@
-"""Data sets: splits, synthetic pictures, caches, random draws by key."""
+"""Data sets: their splits and loaders, and what pictures and synthetic ones need."""

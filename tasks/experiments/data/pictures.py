@@ -1,4 +1,4 @@
-"""Pictures on disk, of which some cannot be read."""
+"""Picture files, of which some cannot be read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,25 +9,33 @@ from PIL import Image, UnidentifiedImageError
 
 from lincon import LinconError
 
-PIXELS_A_BYTE, PLENTY = 2048, 1 << 22
-"""A file holds at most so many pixels a byte (an even PNG in colours has 344), or four million."""
+_PIXELS_PER_BYTE = 2048
+_MAX_PIXELS_OF_ANY = 1 << 22
+"""A larger picture has at most so many pixels for each byte; an even PNG in colours has 344."""
 
 
 @contextmanager
-def opened(path: Path, formats: list[str] | None = None) -> Iterator[Image.Image]:
+def open_picture(path: Path, formats: list[str] | None = None) -> Iterator[Image.Image]:
     """The picture in a file, not decoded yet.
 
-    Raises ValueError for one of more pixels than its bytes justify, and whatever PIL raises for a damaged one.
+    Args:
+        path: of the file.
+        formats: names of the formats that are accepted, as PIL has them; None for all.
+
+    Raises:
+        ValueError: no picture of these formats, or more pixels than its bytes justify.
+        Exception: whatever PIL raises for a damaged file.
     """
-    content = (
-        path.read_bytes()
-    )  # PIL takes memory for as many bytes as a chunk claims, if it reads from a file
+    # From an open file PIL would allocate as many bytes as a chunk claims to have.
+    content = path.read_bytes()
     try:
         picture = Image.open(BytesIO(content), formats=formats)
     except UnidentifiedImageError:
         raise ValueError(f"it is no {' or '.join(formats or ['picture'])}") from None
     with picture:
-        if picture.width * picture.height > max(PLENTY, PIXELS_A_BYTE * len(content)):
+        if picture.width * picture.height > max(
+            _MAX_PIXELS_OF_ANY, _PIXELS_PER_BYTE * len(content)
+        ):
             raise ValueError(f"{picture.width} x {picture.height} pixels in {len(content)} bytes")
         yield picture
 
@@ -35,10 +43,10 @@ def opened(path: Path, formats: list[str] | None = None) -> Iterator[Image.Image
 class Unreadable(LinconError):
     """A picture that is missing, cannot be decoded, or is not what it should be.
 
-    A worker's error reaches the main process as the text of its traceback, whose last line is the message.
+    An error of a worker process reaches the main process as the text of its traceback: the last
+    line of that is the message.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            message.splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: ")
-        )
+        last_line = message.splitlines()[-1]
+        super().__init__(last_line.removeprefix(f"{__name__}.{type(self).__name__}: "))

@@ -1,4 +1,7 @@
-"""What every data set is: a LightningDataModule of two parts, whose order of training is a matter of seed and epoch."""
+"""What every data set is: a LightningDataModule of a training and a test part.
+
+The order of training depends on seed and epoch alone.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -7,6 +10,7 @@ from typing import Any, Self
 
 import lightning
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -15,9 +19,10 @@ from lincon.counter import key
 
 
 class Split(Dataset[Any], ABC):
-    """One part of a data set: ``split[indices]`` is the batch of those items."""
+    """One part of a data set: ``split[indices]`` is the batch of the items at these indices."""
 
-    workers: int = 0  # processes that load
+    workers: int = 0
+    """Processes that load."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -26,7 +31,7 @@ class Split(Dataset[Any], ABC):
     def __getitem__(self, indices: list[int]) -> Any: ...
 
     @abstractmethod
-    def subset(self, indices: Tensor) -> Self:
+    def subset(self, indices: Int64[Tensor, " items"]) -> Self:
         """The same kind of split with the items at ``indices`` alone."""
 
 
@@ -34,21 +39,25 @@ class Data(lightning.LightningDataModule, ABC):
     """Items in two parts, ``train_set`` and ``test_set``.
 
     Args:
-        seed: of the order of the training items; equal seeds give equal batches, whatever the model.
+        seed: of the order of the training items; equal seeds give equal batches, whatever the
+            model.
         batch: items a step.
-        root: the folder where the data lie, where they are not embedded.
-        limit: training items used, a fixed choice; None for all. The test set is always whole.
+        root: folder of the data set, for one that is not embedded.
+        limit: how many training items are used, a fixed choice of them; None for all. The test set
+            is always whole.
 
     Raises:
-        LinconError: a limit that is below 1 or above what there is; missing or damaged files, by name.
+        LinconError: a limit below 1 or above the number of items; missing or damaged files, by
+            name.
     """
 
     name: str
     evaluation_batch = 512
-    first: int = 0
-    """Epochs that were trained before those of the trainer."""
+    """Items a batch when a model is measured."""
+    first_epoch: int = 0
+    """Epochs of the training before the trainer's first, so that phases go on with the order."""
     note: str = ""
-    """What must be known of the data to read a table, such as how they were split."""
+    """What a reader of a table must know of the data, such as how they were split."""
 
     def __init__(
         self, seed: int = 0, batch: int = 64, root: Path | None = None, limit: int | None = None
@@ -65,63 +74,74 @@ class Data(lightning.LightningDataModule, ABC):
 
     @abstractmethod
     def _read(self, root: Path | None) -> tuple[Any, Any]:
-        """Training and test part, whole."""
+        """The training and the test part, whole."""
 
     @abstractmethod
     def prepared(self, batch: Any, training: bool) -> Any:
-        """A batch as the model is given it, on the model's device; augmented if ``training``."""
+        """A batch as the model takes it, on the batch's device; augmented if ``training``."""
 
-    def _chosen(self, split: Any, limit: int) -> Tensor:
-        """Indices of a fixed choice of ``limit`` items."""
-        return (
-            torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:limit]
-            .sort()
-            .values
-        )
+    def _chosen(self, split: Any, limit: int) -> Int64[Tensor, " limit"]:
+        """Indices of a fixed choice of ``limit`` items, ascending."""
+        generator = torch.Generator().manual_seed(0)
+        indices = torch.randperm(len(split), generator=generator)[:limit]
+        return indices.sort().values
 
     def _limited(self, split: Any, limit: int) -> Any:
         if not 1 <= limit <= len(split):
             raise LinconError(
-                f"{limit} training images asked for: choose from 1 to {len(split)}, all that there are."
+                f"{limit} training images asked for: "
+                f"choose from 1 to {len(split)}, all that there are."
             )
         return split.subset(self._chosen(split, limit))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled by the seed and the current epoch alone; a last batch that is not full is left out.
+        """Batches of training items, shuffled by seed and current epoch alone.
 
-        Processes that train together share every batch, so that their steps are those of one. Let the Trainer reload
-        it every epoch: then a training that is resumed sees the order it would have seen.
+        A last batch that is not full is left out. Processes that train together share every batch,
+        so that their steps are those of one process. The Trainer must reload the loader every
+        epoch: then a resumed training sees the order that it would have seen.
+
+        Raises:
+            LinconError: a batch that the processes cannot share evenly.
         """
-        epoch = self.first + (self.trainer.current_epoch if self.trainer else 0)
+        epoch = self.first_epoch + (self.trainer.current_epoch if self.trainer else 0)
         generator = torch.Generator().manual_seed(key(self.seed, epoch))
         order = torch.randperm(len(self.train_set), generator=generator)
-        full = len(order) // self.batch * self.batch
-        batches = order[: full or None].split(self.batch)
-        rank, world = self._place
+        # A training set that is smaller than one batch is a batch of its own.
+        full = len(order) // self.batch * self.batch or len(order)
+        batches = torch.split(order[:full], self.batch)
+        rank, world = self._rank_and_world
         if world > 1 and any(len(batch) % world for batch in batches):
             raise LinconError(
-                f"{len(batches[0])} items a step cannot be shared by {world} processes: see --batch."
+                f"{len(batches[0])} items a step cannot be shared by {world} processes: "
+                "see --batch."
             )
         return loader(self.train_set, [batch.chunk(world)[rank] for batch in batches])
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The test part; processes that train together share every batch of it."""
-        return self.evaluation_loader(False, *self._place)
+        """Batches of the test part; processes that train together share every batch."""
+        return self.evaluation_loader(False, *self._rank_and_world)
 
     @property
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world(self) -> tuple[int, int]:
         """Number of this process among those that train together, and how many they are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def evaluation_loader(self, train: bool, rank: int = 0, world: int = 1) -> DataLoader[Any]:
-        """All items of the training or the test part, in order and without augmentation; for `prepared`.
+        """Batches of all items of the training or the test part, in order, for `prepared`.
 
-        Of ``world`` processes each has as many batches, none of them empty.
+        Args:
+            train: the training part, without augmentation, instead of the test part.
+            rank: number of this process.
+            world: how many processes share every batch; each gets a part of it, never an empty one.
+
+        Raises:
+            LinconError: fewer items than processes.
         """
         split = self.evaluated(train)
         if len(split) < world:
             raise LinconError(f"{len(split)} items cannot be shared by {world} processes.")
-        batches = list(torch.arange(len(split)).split(self.evaluation_batch))
+        batches = list(torch.split(torch.arange(len(split)), self.evaluation_batch))
         if len(batches[-1]) < world:
             batches[-2:] = [torch.cat(batches[-2:])]
         return loader(split, [batch.tensor_split(world)[rank] for batch in batches])
@@ -134,20 +154,26 @@ class Data(lightning.LightningDataModule, ABC):
         return self.prepared(batch, self.trainer is not None and self.trainer.training)
 
 
-def loader(split: Split, batches: Iterable[Tensor]) -> DataLoader[Any]:
-    """The items at each of ``batches``, (n,): one indexing operation a batch, and nothing is collated.
-
-    The generator is there so that loading leaves torch's global random state alone.
-    """
+def loader(split: Split, batches: Iterable[Int64[Tensor, " items"]]) -> DataLoader[Any]:
+    """A loader of the items at each of ``batches``: one indexing operation each, no collation."""
     return DataLoader(
         split,
         sampler=[batch.tolist() for batch in batches],
         batch_size=None,
         num_workers=split.workers,
+        # A loader without a generator draws from torch's global one.
         generator=torch.Generator().manual_seed(0),
     )
 
 
-def standardised(images: Tensor) -> Tensor:
-    """Values in [0, 1] as models are given them: about zero, about as wide as one; channels last, which is faster."""
+def standardised(
+    images: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, "batch channels height width"]:
+    """Images from [0, 1] as models take them: about 0, with a deviation of about 1.
+
+    The memory format is channels last, which is faster.
+
+    >>> standardised(torch.full((1, 3, 2, 2), 0.45)).abs().max().item()
+    0.0
+    """
     return ((images - 0.45) / 0.25).contiguous(memory_format=torch.channels_last)

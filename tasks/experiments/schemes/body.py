@@ -1,4 +1,4 @@
-"""What of a model may be constrained, how much that is, and how wide a dense model of as many numbers would be."""
+"""The body of a model: the weights that a scheme may constrain, and how many they are."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +11,8 @@ from lincon import LinconError
 Architecture = Callable[..., nn.Module]
 """Makes a model: `architecture(channels, classes, size)`, with `width=0.5` one of half the width.
 
-``size`` is the height and width of the images, in pixels. Where it says so, these three are bound already.
+``size`` is the height and width of the images, in pixels. Where a text says so, these three
+arguments are bound already.
 """
 
 _LAYERS = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.MultiheadAttention, nn.RNNBase
@@ -20,32 +21,43 @@ _LAYERS = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.MultiheadAttention
 def body_weights(model: nn.Module) -> list[str]:
     """Names of the weights that a scheme may constrain.
 
-    The trainable ones of two or more dimensions in ``model.body`` or, of a model that has none, those of its layers
-    (convolutional, linear, attention, recurrent) between the first and the last, which read images and make logits.
-    Raises LinconError if there are none between.
+    They are the trainable ones of two or more dimensions in ``model.body``. A model without a
+    submodule of that name has as its body the layers (convolutional, linear, attention, recurrent)
+    between the first and the last, which read images and make logits.
+
+    Raises:
+        LinconError: there are none.
+
+    >>> body_weights(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)))
+    ['1.weight']
     """
     if isinstance(getattr(model, "body", None), nn.Module):
-        own = ((name, p) for name, p in model.named_parameters() if name.startswith("body."))
-        return [name for name, p in own if p.dim() > 1 and p.requires_grad]
-    return _between(model)
+        return [
+            name
+            for name, parameter in model.named_parameters()
+            if name.startswith("body.") and parameter.dim() > 1 and parameter.requires_grad
+        ]
+    return _weights_between_ends(model)
 
 
-def _between(model: nn.Module) -> list[str]:
+def _weights_between_ends(model: nn.Module) -> list[str]:
+    """Names of the weights of all layers but the first and the last."""
     layers: dict[str, nn.Module] = {
-        n: module for n, module in model.named_modules() if isinstance(module, _LAYERS)
+        name: module for name, module in model.named_modules() if isinstance(module, _LAYERS)
     }
-    ends = {
-        id(p)
-        for module in [*layers.values()][:1] + [*layers.values()][-1:]
-        for p in module.parameters()
-    }
+    # By identity: a tensor that is tied to one of an end belongs to that end.
+    ends = [*layers.values()][:1] + [*layers.values()][-1:]
+    in_ends = {id(parameter) for layer in ends for parameter in layer.parameters()}
     names = [
-        n for n, p in model.named_parameters() if _is_weight(n, p, layers) and id(p) not in ends
+        name
+        for name, parameter in model.named_parameters()
+        if _is_weight(name, parameter, layers) and id(parameter) not in in_ends
     ]
     if not names:
         raise LinconError(
-            f"{type(model).__name__} has no submodule `body` and no trainable weights of layers between its first and "
-            "its last: put what may be constrained in a submodule called body."
+            f"{type(model).__name__} has no submodule `body` and no trainable weights of layers "
+            "between its first and its last: "
+            "put what may be constrained in a submodule called body."
         )
     return names
 
@@ -55,18 +67,30 @@ def _is_weight(name: str, parameter: nn.Parameter, layers: dict[str, nn.Module])
     return owner in layers and "weight" in own and parameter.dim() > 1 and parameter.requires_grad
 
 
-def count(model: nn.Module, names: Sequence[str] | None = None) -> int:
-    """Number of parameters of a model, of those in ``names`` alone where given."""
-    return sum(p.numel() for name, p in model.named_parameters() if names is None or name in names)
+def count_parameters(model: nn.Module, names: Sequence[str] | None = None) -> int:
+    """Number of parameters of a model, or of those in ``names`` alone.
+
+    >>> count_parameters(nn.Linear(3, 2))
+    8
+    """
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if names is None or name in names
+    )
 
 
 def one_sub_network(model: nn.Module) -> int:
-    """Weights of the first sub-network of a cascade, whose ``body`` is a list of them."""
-    return count(model, [name for name in body_weights(model) if name.startswith("body.0.")])
+    """Number of weights of the first sub-network of a cascade, whose ``body`` is a list of them."""
+    names = [name for name in body_weights(model) if name.startswith("body.0.")]
+    return count_parameters(model, names)
 
 
 def blueprint(make: Callable[[], nn.Module]) -> nn.Module:
-    """A model to be counted: without memory, or for real where its constructor computes with tensors."""
+    """A model whose parameters are to be counted.
+
+    It takes no memory, unless its constructor computes with tensors. Random states are left alone.
+    """
     try:
         with torch.device("meta"):
             return make()
@@ -76,10 +100,13 @@ def blueprint(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def nearest_width(architecture: Architecture, total: int) -> float:
-    """The width factor (at most 1) whose model is nearest to ``total`` parameters, the wider on a tie.
+    """The width factor, at most 1, with which a model comes nearest to ``total`` parameters.
 
-    ``architecture`` is called with `width=` alone: bind channels, classes and size to it before.
+    Of two that are equally near it is the wider. ``architecture`` is called with `width=` alone:
+    channels, classes and size must be bound to it.
     """
     widths = [step / 100 for step in range(1, 101)]
-    counts = {width: count(blueprint(partial(architecture, width=width))) for width in widths}
+    counts = {
+        width: count_parameters(blueprint(partial(architecture, width=width))) for width in widths
+    }
     return min(widths, key=lambda width: (abs(counts[width] - total), -width))

@@ -1,36 +1,46 @@
-"""What a scheme of sharing is: how a model is made whose body has so many free numbers, and how it is trained."""
+"""What a scheme of sharing is: how it makes a model with so many free numbers, and trains it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 import lincon
-from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count, nearest_width
-
-if TYPE_CHECKING:
-    from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.schemes.body import (
+    Architecture,
+    body_weights,
+    count_parameters,
+    nearest_width,
+)
 
 Make = Callable[[Architecture, int, int], nn.Module]
 """(architecture, dof, seed of the generating matrix) -> model."""
 
-Begin = Callable[[nn.Module, int, "Data"], None]
+Begin = Callable[[nn.Module, int, Data], None]
 """(model, dof, data set): what is done to the model, in place."""
+
+Penalty = Callable[[nn.Module], Float[Tensor, ""]]
+"""model -> what is added to the loss."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training, with an optimiser and a learning-rate cycle of its own.
+    """A part of a training, with an optimiser and a learning-rate schedule of its own.
 
-    ``share`` of the epochs; ``begin(model, dof, data)`` is called before it; ``penalty(model)`` is added to the loss.
+    Args:
+        share: of the epochs, relative to the other phases.
+        begin: called with (model, dof, data set) before the phase.
+        penalty: called with the model in every step.
     """
 
     share: float = 1.0
     begin: Begin | None = None
-    penalty: Callable[[nn.Module], Tensor] | None = None
+    penalty: Penalty | None = None
 
 
 def vanilla(architecture: Architecture, dof: int, seed: int) -> nn.Module:
@@ -39,18 +49,25 @@ def vanilla(architecture: Architecture, dof: int, seed: int) -> nn.Module:
 
 
 def degrees_of_freedom(model: nn.Module) -> int:
-    """Free numbers in the body: the free vectors of a constrained model, all body weights of another."""
+    """Free numbers in the body: those of the free vectors, or all weights of a plain model."""
     constraints = lincon.constraints(model)
-    return sum(c.dof for c in constraints) if constraints else count(model, body_weights(model))
+    if not constraints:
+        return count_parameters(model, body_weights(model))
+    return sum(constraint.dof for constraint in constraints)
 
 
 @dataclass(frozen=True)
 class Scheme:
     """How a model is made, how its training is divided, and how its DoF are counted.
 
-    ``takes_dof``: whether the asked DoF changes anything. ``bare``: makes the module that a file of it is loaded into;
-    ``shape``: gives that the shapes of the file, where training changes them. ``least``: epochs without which what it
-    trains would mean nothing.
+    Args:
+        make: makes the model that is trained.
+        phases: of the training.
+        dof: counts the DoF of a trained model.
+        takes_dof: whether the DoF that are asked for change anything.
+        bare: makes the module that a file of the trained model is loaded into.
+        shape: (module, file): gives the module the shapes in the file, where training changes them.
+        min_epochs: with fewer, its results would mean nothing.
     """
 
     make: Make
@@ -59,28 +76,34 @@ class Scheme:
     takes_dof: bool = True
     bare: Make = vanilla
     shape: Callable[[nn.Module, Path], None] | None = None
-    least: int = 1
+    min_epochs: int = 1
 
     def epochs(self, total: int) -> list[int]:
-        """How many epochs each phase gets; a phase may get none of a short training."""
-        ends = [0.0]
-        for phase in self.phases:
-            ends.append(ends[-1] + phase.share)
-        return [
-            after - before
-            for before, after in pairwise(round(total * end / ends[-1]) for end in ends)
-        ]
+        """How many of ``total`` epochs each phase gets; in a short training a phase may get none.
+
+        >>> Scheme(vanilla, (Phase(0.5), Phase(0.3), Phase(0.2))).epochs(5)
+        [2, 2, 1]
+        """
+        ends = list(accumulate((phase.share for phase in self.phases), initial=0.0))
+        rounded = [round(total * end / ends[-1]) for end in ends]
+        return [after - before for before, after in pairwise(rounded)]
 
 
 def small(architecture: Architecture, dof: int, seed: int) -> nn.Module:
-    """The dense network of the same family that has about as many parameters in all as a constrained one."""
+    """The dense network of the same family with about as many parameters as a constrained one."""
     model = architecture()
-    total = count(model) - count(model, body_weights(model)) + dof
-    return architecture(width=nearest_width(architecture, total))
+    unconstrained = count_parameters(model) - count_parameters(model, body_weights(model))
+    return architecture(width=nearest_width(architecture, unconstrained + dof))
 
 
 def constrained(generator: str, scope: str = "model", **options: Any) -> Scheme:
-    """The scheme that constrains the body by a registered generator; arguments as of `lincon.constrain`."""
+    """The scheme that constrains the body by a registered generator.
+
+    Args:
+        generator: name of the generator.
+        scope: which tensors share a free vector, as in `lincon.constrain`.
+        options: further ones of `lincon.constrain`.
+    """
 
     def make(architecture: Architecture, dof: int, seed: int) -> nn.Module:
         model = architecture()

@@ -1,7 +1,7 @@
-"""Schemes that serve every task, by name: a generator on the body, or a way to make weights of less on the way.
+"""Schemes that serve every task, by name.
 
-Most are a generator and train in one phase; LegoNet and Deep Compression change what the weights are made of on the
-way, and say so as phases.
+Most constrain the body by a generator and train in one phase. LegoNet and Deep Compression replace
+the body's weights in the course of the training, so they have several phases.
 """
 
 from torch import nn
@@ -11,23 +11,32 @@ import lincon
 from lincon import LinconError
 from lincon.generators import lego
 from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count
+from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
 from lincon.tasks.experiments.schemes.scheme import Phase, Scheme, constrained, small, vanilla
+
+CENTROIDS = 255
+"""Shared values a layer: 8 bits (Han et al. 2016), of which one code is zero."""
 
 
 def nonzeros(model: nn.Module) -> int:
     """Weights of the body that are not zero: how the DoF of a pruned model are counted."""
-    generated = {
-        name: weight for c in lincon.constraints(model) for name, weight in c.weights().items()
-    }
-    return sum(int(weight.count_nonzero()) for weight in generated.values())
+    weights = [
+        weight
+        for constraint in lincon.constraints(model)
+        for weight in constraint.weights().values()
+    ]
+    return sum(int(weight.count_nonzero()) for weight in weights)
 
 
 def legos(architecture: Architecture, dof: int, seed: int) -> nn.Module:
-    """Every convolution of the body made of legos whose selection is learned first.
+    """A model whose convolutions are built of legos; which ones is learned first.
 
-    Half as many legos as filters, as LegoNet has by default, and so many splits of the input channels (a power of two
-    that divides them) that the legos come nearest to the asked share of the layer's weights.
+    There are half as many legos as filters, LegoNet's default. The number of splits of the input
+    channels is a power of two that divides them: the one with which the legos come nearest to the
+    asked share of the layer's weights.
+
+    Raises:
+        LinconError: the body has weights that are not of convolutions.
     """
     model = architecture()
     names = body_weights(model)
@@ -35,17 +44,18 @@ def legos(architecture: Architecture, dof: int, seed: int) -> nn.Module:
         raise LinconError(
             "lego builds filters of convolutions; this model's body has other weights."
         )
-    share = dof / count(model, names)
+    share = dof / count_parameters(model, names)
     for name in names:
-        splits = _splits(model.get_parameter(name).shape[1], 0.5 / share)
+        channels = model.get_parameter(name).shape[1]
+        splits = _largest_splits(channels, 0.5 / share)
         lego.warm_up(model, splits=splits, legos=share * splits, where=[name])
     return model
 
 
-def _splits(channels: int, most: float) -> int:
-    """The largest power of two up to ``most`` that divides the channels; 1 at least."""
+def _largest_splits(channels: int, limit: float) -> int:
+    """The largest power of two up to ``limit`` that divides the channels; at least 1."""
     splits = 1
-    while 2 * splits <= most and channels % (2 * splits) == 0:
+    while 2 * splits <= limit and channels % (2 * splits) == 0:
         splits *= 2
     return splits
 
@@ -55,39 +65,46 @@ def _freeze(model: nn.Module, dof: int, data: Data) -> None:
 
 
 def _prune(model: nn.Module, dof: int, data: Data) -> None:
-    """Keep the ``dof`` weights of the body that are largest in magnitude; the rest stay zero."""
+    """Keep the ``dof`` weights of the body that are largest in magnitude; the others stay zero."""
     places = pruned_places(model)
     total = sum(getattr(module, name).numel() for module, name in places)
     prune.global_unstructured(places, pruning_method=prune.L1Unstructured, amount=total - dof)
 
 
-CENTROIDS = 255
-"""Shared values a convolution: 8 bits (Han et al. 2016), of which one code is zero."""
-
-
 def _cluster(model: nn.Module, dof: int, data: Data) -> None:
-    """Cluster each layer's surviving weights; their values are fine-tuned from here on, zeros stay zero.
+    """Cluster each layer's surviving weights; then only the centroids are trained.
 
-    By the mean gradient of a centroid's weights, which moves them as projected gradient descent does: Han et al. sum
-    it, which at the rate of the training undoes the training.
+    Zeros stay zero. A centroid follows the mean gradient of its weights, as in projected gradient
+    descent. Han et al. follow the sum, which at the learning rate of the training undoes it.
     """
-    for module, name in pruned_places(model):
-        prune.remove(module, name)
-    names = body_weights(model)
-    kept = [int(model.get_parameter(name).count_nonzero()) for name in names]
-    books = {name: max(1, min(CENTROIDS, number)) for name, number in zip(names, kept, strict=True)}
+    for module, attribute in pruned_places(model):
+        prune.remove(module, attribute)
+    centroids = {}
+    for name in body_weights(model):
+        survivors = int(model.get_parameter(name).count_nonzero())
+        centroids[name] = max(1, min(CENTROIDS, survivors))
     lincon.constrain(
-        model, "codebook", where=names, scope=books, scale=None, init="project", gradient="gram"
+        model,
+        "codebook",
+        where=list(centroids),
+        scope=centroids,
+        scale=None,
+        init="project",
+        gradient="gram",
     )
 
 
 def pruned_places(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """(module, attribute) of every weight of the body, also while it is pruned."""
-    names = (name.removesuffix("_orig") for name in body_weights(model))
-    return [
-        (model.get_submodule(path), attribute)
-        for path, _, attribute in (name.rpartition(".") for name in names)
-    ]
+    """(module, attribute) of every weight of the body.
+
+    While a weight is pruned, torch keeps the Parameter under a name with the suffix "_orig": the
+    attribute is without it.
+    """
+    places = []
+    for name in body_weights(model):
+        path, _, attribute = name.removesuffix("_orig").rpartition(".")
+        places.append((model.get_submodule(path), attribute))
+    return places
 
 
 SHARING: dict[str, Scheme] = {

@@ -1,1 +1,1 @@
-"""Many trainings: cells, their results, tables and pictures."""
+"""Many trainings: their cells, results, tables and pictures."""

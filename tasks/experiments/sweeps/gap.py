@@ -1,13 +1,13 @@
-"""The gap between training and test: both scores of the trained model on items without augmentation."""
+"""The gap between training and test: both scores of the trained model, without augmentation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lincon.tasks.experiments.sweeps.curves import labelled, picture
+from lincon.tasks.experiments.sweeps.curves import group_by_label, picture
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, notes_of, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.training import Run
+from lincon.tasks.experiments.training.run import Run
 
 NOTE = "Gap: of the trained model, training minus test, both on images without augmentation."
 
@@ -16,42 +16,51 @@ def gap(sweep: Sweep) -> Result:
     """Train every cell, and write table, numbers and learning curves; called again it continues."""
     runs, measure = sweep.run(), sweep.measures[0]
     header, rows, table = tabulate(runs, measure)
-    notes = [NOTE, *notes_of(runs)]
     result = Result(
-        sweep.title, header, rows, {"table": table}, picture(runs, sweep.title, measure), notes
+        title=sweep.title,
+        header=header,
+        rows=rows,
+        numbers={"table": table},
+        picture=picture(runs, sweep.title, measure),
+        notes=[NOTE, *notes_of(runs)],
     )
     result.write(sweep, runs)
     return result
 
 
-def of(run: Run, measure: Measure) -> float:
-    """How much better a model is on what it was trained on, in the units of the measure's label."""
-    return measure.factor * (run.train_score - run.score) * (1 if measure.rising else -1)
+def gap_of(run: Run, measure: Measure) -> float:
+    """How much better a model is on its training set, in the unit of the measure's label."""
+    difference = measure.factor * (run.train_score - run.score)
+    return difference if measure.higher_is_better else -difference
 
 
 def tabulate(
     runs: Sequence[Run], measure: Measure, more: Mapping[str, Mapping[int, float]] | None = None
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]], list[dict[str, Any]]]:
-    """Header, rows and numbers; ``more``: further columns, from the `id` of each run to a value as it is shown."""
-    extra, table, rows = more or {}, [], []
-    for label, group in labelled(runs).items():
+    """A table of scores and gaps.
+
+    Args:
+        runs: a line is made of those that differ in their seeds only.
+        measure: the score.
+        more: further columns by name: `id` of a run -> value as it is shown.
+
+    Returns:
+        Header, rows and, as plain JSON, numbers.
+    """
+    more = more or {}
+    table, rows = [], []
+    for label, group in group_by_label(runs).items():
         columns = {
             "train": [measure.factor * run.train_score for run in group],
             "test": [measure.factor * run.score for run in group],
-            "gap": [of(run, measure) for run in group],
-            **{name: [values[id(run)] for run in group] for name, values in extra.items()},
+            "gap": [gap_of(run, measure) for run in group],
         }
-        summed = {name: mean_and_spread(values) for name, values in columns.items()}
-        table.append({"scheme": label, "dof": group[0].dof, **summed})
-        rows.append(
-            (label, f"{group[0].dof:,}", *(with_spread(*value) for value in summed.values()))
-        )
-    header = (
-        "scheme",
-        "dof",
-        f"train {measure.label}",
-        f"test {measure.label}",
-        "gap",
-        *(f"{name} %" for name in extra),
-    )
+        for name, values in more.items():
+            columns[name] = [values[id(run)] for run in group]
+        summaries = {name: mean_and_spread(values) for name, values in columns.items()}
+        texts = [with_spread(*summary) for summary in summaries.values()]
+        table.append({"scheme": label, "dof": group[0].dof, **summaries})
+        rows.append((label, f"{group[0].dof:,}", *texts))
+    scores = f"train {measure.label}", f"test {measure.label}"
+    header = ("scheme", "dof", *scores, "gap", *[f"{name} %" for name in more])
     return header, rows, table

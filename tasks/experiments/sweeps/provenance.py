@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, commit, machine."""
+"""Where numbers come from: versions, commit and machine."""
 
 import os
 import platform
@@ -15,7 +15,10 @@ _LIBRARIES = ("torch", "numpy", "lightning", "torchmetrics", "kornia", "scikit-l
 
 
 def provenance() -> dict[str, Any]:
-    """Plain JSON: `versions` by library, `commit` of lincon's checkout (None outside of one), `machine`."""
+    """Plain JSON of three parts.
+
+    `versions` by library; the `commit` of lincon's checkout, None outside of one; the `machine`.
+    """
     versions = {"python": platform.python_version(), "lincon": lincon.__version__}
     versions |= {name: version(name) for name in _LIBRARIES}
     return {"versions": versions, "commit": _commit(), "machine": _machine()}
@@ -32,21 +35,22 @@ def _machine() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit, with `-dirty` where files differ from it; only if git tracks the very files that run."""
+    """The commit, with `-dirty` where files differ from it.
+
+    None unless git tracks the very files that run: an installed copy may lie inside of another
+    repository.
+    """
     folder = Path(lincon.__file__).parent
-    tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
-    return (
-        _git(folder, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
-        if tracked
-        else None
-    )
+    if not _git(folder, "ls-files", "--error-unmatch", "__init__.py"):
+        return None
+    return _git(folder, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None if it fails or is not installed."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -1,43 +1,48 @@
-"""Tables of experiments, as Markdown and for the terminal; the table of a comparison, a line per scheme and DoF."""
+"""Tables of experiments, as Markdown and for the terminal.
+
+The table of a comparison has a line for each model, scheme and DoF.
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from math import isfinite
-from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
 from rich.table import Table
 
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.training import Run
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.training.run import Run
 
 Rows = Sequence[tuple[str, ...]]
 
+FILES = "table.md", "results.json", "picture.png"
+"""What `Result.write` writes."""
+
 
 def header(measures: Sequence[Measure]) -> tuple[str, ...]:
-    """The columns of a `Line`."""
-    return (
-        "scheme",
-        "dof",
-        "total parameters",
-        *(measure.label for measure in measures),
-        "s / epoch",
-        "file bytes",
-    )
+    """The headers of the columns of a `Line`."""
+    labels = [measure.label for measure in measures]
+    return ("scheme", "dof", "total parameters", *labels, "s / epoch", "file bytes")
 
 
 @dataclass(frozen=True)
 class Line:
     """A scheme at a DoF, over its seeds.
 
-    `measures` has, by name, mean and sample standard deviation (None for one seed) of what the test set gave after the
-    last epoch, in the units of their labels; `epoch_seconds` is the median.
+    Args:
+        model: name of the model.
+        scheme: name of the scheme.
+        dof: free numbers in the body, mean over the seeds.
+        total: all parameters, mean over the seeds.
+        measures: by name, mean and sample standard deviation (None for one seed) on the test set
+            after the last epoch, in the units of their labels.
+        epoch_seconds: median over all epochs.
+        file_bytes: size of the largest file.
     """
 
     model: str
@@ -50,77 +55,105 @@ class Line:
 
     def cells(self) -> tuple[str, ...]:
         """The line as text, in the order of `header`."""
+        values = [with_spread(*value) for value in self.measures.values()]
         return (
             self.scheme,
             f"{self.dof:,}",
             f"{self.total:,}",
-            *(with_spread(*value) for value in self.measures.values()),
+            *values,
             f"{self.epoch_seconds:.2f}",
             f"{self.file_bytes:,}",
         )
 
 
 def with_spread(value: float, spread: float | None) -> str:
-    """ "97.73 ± 0.50" """
-    return f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+    """A value and its standard deviation, if there is one, as text.
+
+    >>> with_spread(97.73, 0.5), with_spread(97.73, None)
+    ('97.73 ± 0.50', '97.73')
+    """
+    return f"{value:.2f}" if spread is None else f"{value:.2f} ± {spread:.2f}"
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; None for the spread of one value."""
+    """Mean and sample standard deviation; None for the deviation of one value.
+
+    >>> mean_and_spread([1.0, 3.0]), mean_and_spread([2.0])
+    ((2.0, 1.4142135623730951), (2.0, None))
+    """
     return mean(values), stdev(values) if len(values) > 1 else None
 
 
 def line(runs: Sequence[Run], measures: Sequence[Measure]) -> Line:
-    """Sum up the runs of one scheme."""
+    """Sum up runs that differ in their seeds only."""
+    summaries = {}
+    for measure in measures:
+        last = [measure.factor * run.test[measure.name][-1] for run in runs]
+        summaries[measure.name] = mean_and_spread(last)
     return Line(
         model=runs[0].model,
         scheme=runs[0].scheme,
         dof=round(mean(run.dof for run in runs)),
         total=round(mean(run.total for run in runs)),
-        measures={
-            m.name: mean_and_spread([m.factor * run.test[m.name][-1] for run in runs])
-            for m in measures
-        },
-        epoch_seconds=median(chain.from_iterable(run.epoch_seconds for run in runs)),
+        measures=summaries,
+        epoch_seconds=median(seconds for run in runs for seconds in run.epoch_seconds),
         file_bytes=max(run.file_bytes for run in runs),
     )
 
 
-def alike(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs that differ by their seeds alone, together, in the order in which they first appear."""
+def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups of runs that differ in their seeds only, in the order of each group's first run."""
     groups: dict[Any, list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.model, run.scheme, str(run.asked)), []).append(run)
+        # As text, since a dof of 1 equals one of 1.0, which is another.
+        key = run.model, run.scheme, str(run.asked)
+        groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
 def lines(runs: Sequence[Run], measures: Sequence[Measure]) -> list[Line]:
     """A line for each model, scheme and DoF."""
-    return [line(group, measures) for group in alike(runs)]
+    return [line(group, measures) for group in group_seeds(runs)]
 
 
 def console_table(header: Sequence[str], rows: Rows, title: str) -> Table:
     """A table for a terminal; the first column is text, the others are numbers."""
-    shown = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
     for number, name in enumerate(header):
-        shown.add_column(name, justify="right" if number else "left", overflow="fold")
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*row)
-    return shown
+        table.add_row(*row)
+    return table
 
 
 def markdown(header: Sequence[str], rows: Rows, title: str) -> str:
-    """A table as Markdown, its title a line above."""
+    """A table as Markdown, under its title.
+
+    >>> print(markdown(("scheme", "dof"), [("rpg", "100")], "A title"))
+    A title
+    <BLANKLINE>
+    | scheme | dof |
+    | --- | ---: |
+    | rpg | 100 |
+    <BLANKLINE>
+    """
     rule = ("---", *["---:"] * (len(header) - 1))
-    return (
-        "\n".join([title, "", *(f"| {' | '.join(row)} |" for row in (tuple(header), rule, *rows))])
-        + "\n"
-    )
+    table = [f"| {' | '.join(row)} |" for row in (tuple(header), rule, *rows)]
+    return "\n".join([title, "", *table]) + "\n"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an experiment came to: a table, plain JSON, and a picture."""
+    """The result of an experiment.
+
+    Args:
+        title: says what was trained.
+        header: headers of the table.
+        rows: rows of the table.
+        numbers: plain JSON.
+        picture: a PNG.
+        notes: what a reader of the table must know.
+    """
 
     title: str
     header: Sequence[str]
@@ -130,7 +163,7 @@ class Result:
     notes: Sequence[str] = ()
 
     def write(self, sweep: Sweep, runs: Sequence[Run]) -> None:
-        """Write `results.json`, `picture.png` and `table.md` into the sweep's folder, each whole or not at all."""
+        """Write `FILES` into the folder of the sweep, each whole or not at all."""
         everything = {
             "title": self.title,
             "recipe": sweep.described,
@@ -138,37 +171,30 @@ class Result:
             "runs": [asdict(run) for run in runs],
             **provenance(),
         }
-        write_whole(
-            sweep.out / "results.json", json.dumps(_finite(everything), indent=1, allow_nan=False)
-        )
-        write_whole(sweep.out / "picture.png", self.picture)
-        write_whole(sweep.out / "table.md", self.markdown())
+        text = json.dumps(_without_nan(everything), indent=1, allow_nan=False)
+        write_output(sweep.out / "results.json", text)
+        write_output(sweep.out / "picture.png", self.picture)
+        write_output(sweep.out / "table.md", self.markdown())
 
     def markdown(self) -> str:
         """Title, table and notes."""
-        return markdown(self.header, self.rows, self.title) + "".join(
-            f"\n{note}\n" for note in self.notes
-        )
+        notes = "".join(f"\n{note}\n" for note in self.notes)
+        return markdown(self.header, self.rows, self.title) + notes
 
     def console(self) -> Table:
-        """For a terminal."""
+        """The table for a terminal."""
         return console_table(self.header, self.rows, self.title)
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:
-    """What must be known of the data."""
+    """What a reader must know of the data, each note once."""
     return list(dict.fromkeys(run.note for run in runs if run.note))
 
 
-def _finite(value: Any) -> Any:
-    """Plain JSON has no NaN, which a training that diverged leaves: null instead."""
+def _without_nan(value: Any) -> Any:
+    """The value with None for NaN and infinity, which diverged trainings leave and JSON has not."""
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: _without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_without_nan(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def written(out: Path) -> str:
-    """What `Result.write` leaves behind."""
-    return f"written to {out}: table.md, results.json, picture.png"

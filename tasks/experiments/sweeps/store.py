@@ -1,4 +1,4 @@
-"""The finished trainings of an experiment, so that an interrupted one continues."""
+"""The finished trainings of an experiment, from which an interrupted one continues."""
 
 import json
 from collections.abc import Mapping
@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.training.recipe import Cell, differences
-from lincon.tasks.experiments.training.training import SAVED, Run
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.training.record import SAVED
+from lincon.tasks.experiments.training.run import Run
 
 
 class Store:
-    """Runs of one recipe, as plain JSON: in ``folder``, for each cell, a folder with `run.json` and the trained model.
+    """The runs of one recipe in a folder: for each cell a folder with `run.json` and the model.
+
+    Args:
+        folder: made if it is missing.
+        recipe: what all runs have in common, as plain JSON.
 
     Raises:
-        LinconError: the folder holds a run of another recipe (named with what differs), or a damaged file.
+        LinconError: the folder holds a run of another recipe, or a damaged file; the message says
+            what differs.
     """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -27,14 +33,14 @@ class Store:
             self._check(_read(path)["recipe"])
 
     def get(self, cell: Cell) -> Run | None:
-        """The run as it was put there, or None."""
+        """The run of a cell, or None if it has not ended."""
         path = self.place(cell) / "run.json"
         return Run(**_read(path)["run"]) if path.exists() else None
 
     def put(self, cell: Cell, run: Run) -> None:
         """Keep a finished run."""
         record = {"recipe": self.recipe, "run": asdict(run), "provenance": provenance()}
-        write_whole(self.place(cell) / "run.json", json.dumps(record, indent=1))
+        write_output(self.place(cell) / "run.json", json.dumps(record, indent=1))
 
     def place(self, cell: Cell) -> Path:
         """The folder of a cell."""
@@ -44,8 +50,8 @@ class Store:
         """The file of the trained model."""
         return self.place(cell) / SAVED
 
-    def _check(self, there: dict[str, Any]) -> None:
-        if differing := differences(there, self.recipe):
+    def _check(self, recipe: dict[str, Any]) -> None:
+        if differing := differences(recipe, self.recipe):
             raise LinconError(
                 f"{self.folder} holds runs made with other options ({', '.join(differing)}): "
                 "choose another folder, or delete this one."
@@ -53,10 +59,11 @@ class Store:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """A record that `Store.put` has written."""
     try:
         record = json.loads(path.read_text())
         Run(**record["run"])
-        return {"recipe": dict(record["recipe"]), **record}
+        return {**record, "recipe": dict(record["recipe"])}
     except (ValueError, TypeError, KeyError):
         raise LinconError(
             f"{path} is not a finished run: delete its folder, and call again."

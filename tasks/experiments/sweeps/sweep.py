@@ -1,80 +1,86 @@
-"""Trainings of many cells on one recipe, kept as they finish: what every experiment is made of."""
+"""Trainings of many cells on one recipe, kept as they finish: the basis of every experiment."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback
+from torch import nn
 
 from lincon import LinconError
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.sweeps.store import Store
-from lincon.tasks.experiments.task import Measure, task
+from lincon.tasks.experiments.task import Measure, find_task
+from lincon.tasks.experiments.training.models import build, check_epochs, load
 from lincon.tasks.experiments.training.progress import EpochBar
-from lincon.tasks.experiments.training.ranks import by_torchrun, others_end
-from lincon.tasks.experiments.training.recipe import Cell, Recipe, describe
-from lincon.tasks.experiments.training.training import (
-    Run,
-    build,
-    check_epochs,
-    interrupted,
-    open_data,
-    train,
-)
+from lincon.tasks.experiments.training.ranks import by_torchrun, exit_unless_first
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, Setup, describe, open_data
+from lincon.tasks.experiments.training.record import interrupted
+from lincon.tasks.experiments.training.run import Run
+from lincon.tasks.experiments.training.training import train
 
-SEVERAL = "strategy", "devices", "num_nodes"
-"""Flags of the Trainer by which a training has several processes."""
+SEVERAL_PROCESSES = "strategy", "devices", "num_nodes"
+"""Flags of the Trainer with which one training has several processes."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The runs of an experiment.
+    """The trainings of an experiment.
 
     Args:
         recipe: what all trainings have in common.
         cells: the trainings.
         out: folder of the results; finished runs are kept in ``out/runs``.
-        root: folder of the data set, where it is not embedded.
-        options: of Lightning's Trainer.
-        logs: kinds of logs to write beside each run, of `LOGS`.
-        parallel: trainings at a time; more than one by Ray, each in a process of its own, with the same results.
+        setup: where the data lie, the options of Lightning's Trainer, and logs.
+        parallel: trainings at a time. Several run by Ray, each in a process of its own, with the
+            same results.
     """
 
     recipe: Recipe
     cells: Sequence[Cell]
     out: Path
-    root: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    logs: Sequence[str] = ()
+    setup: Setup = field(default_factory=Setup)
     parallel: int = 1
 
     def run(self) -> list[Run]:
-        """Train what is missing; all runs, in the order of the cells.
+        """Train the cells that are missing, and return all runs in the order of the cells.
 
-        An interrupted sweep continues when called again, the training that was cut from its last epoch, and one with
-        more cells trains only what is new. Every cell is built before the first is trained, so that a refusal comes at
-        once.
+        Called again, an interrupted sweep continues: the training that was cut goes on from its
+        last epoch, and cells that were added are trained.
 
         Raises:
-            LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in ``out``; several
-            trainings at a time of which each would have several processes.
+            LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in
+                ``out``; several trainings at a time of which each would have several processes.
         """
-        several = [f"--trainer.{name}" for name in SEVERAL if name in self.options]
-        several += ["torchrun"] if by_torchrun() else []
-        if self.parallel > 1 and several:
-            raise LinconError(f"--parallel {self.parallel} and {several[0]} exclude each other.")
-        for cell in {(c.model, c.scheme, c.dof): c for c in self.cells}.values():
-            check_epochs(self.recipe, cell)
-            build(cell, self.data.shape)
+        self._check_parallel()
+        self._check_cells()
         missing = [cell for cell in self.cells if not self.store.get(cell)]
         epochs = self.recipe.epochs
-        with EpochBar(len(self.cells) * epochs, (len(self.cells) - len(missing)) * epochs) as bar:
+        done = len(self.cells) - len(missing)
+        with EpochBar(len(self.cells) * epochs, done * epochs) as bar:
             for cell, run in self._trained(missing, bar):
                 self.store.put(cell, run)
-        others_end()
-        return [found for cell in self.cells if (found := self.store.get(cell))]
+        exit_unless_first()
+        runs = [self.store.get(cell) for cell in self.cells]
+        return [run for run in runs if run is not None]
+
+    def _check_parallel(self) -> None:
+        if self.parallel == 1:
+            return
+        several = [f"--trainer.{name}" for name in SEVERAL_PROCESSES if name in self.setup.trainer]
+        if by_torchrun():
+            several.append("torchrun")
+        if several:
+            raise LinconError(f"--parallel {self.parallel} and {several[0]} exclude each other.")
+
+    def _check_cells(self) -> None:
+        """Build every cell before the first is trained, so that a refusal comes at once."""
+        distinct = {(cell.model, cell.scheme, cell.dof): cell for cell in self.cells}
+        for cell in distinct.values():
+            check_epochs(self.recipe, cell)
+            build(cell, self.data.shape)
 
     def _trained(self, missing: Sequence[Cell], bar: EpochBar) -> Iterator[tuple[Cell, Run]]:
         if self.parallel == 1:
@@ -91,42 +97,44 @@ class Sweep:
             yield cell, run
 
     def train(self, cell: Cell, callbacks: Sequence[Callback] = ()) -> Run:
-        """Train one cell, or go on with it where it was cut. A LinconError says which cell it was."""
+        """Train one cell, or go on with it if it was interrupted.
+
+        Raises:
+            LinconError: whatever `training.train` refuses; the message names the cell.
+        """
         place = self.store.place(cell)
         try:
-            return train(
-                self.recipe,
-                cell,
-                place,
-                root=self.root,
-                callbacks=callbacks,
-                options=self.options,
-                logs=self.logs,
-                resume=interrupted(place),
-            )[1]
+            _, run = train(
+                self.recipe, cell, place, self.setup, callbacks, resume=interrupted(place)
+            )
         except LinconError as error:
             raise type(error)(f"{cell.name}: {error}") from error
+        return run
+
+    def load(self, cell: Cell) -> nn.Module:
+        """The trained model of a cell whose training has ended."""
+        return load(cell, self.data.shape, self.store.model(cell))
 
     @cached_property
     def data(self) -> Data:
         """The data set, with the order of seed 0."""
-        found: Data = open_data(self.recipe, 0, self.root)
-        return found
+        data: Data = open_data(self.recipe, 0, self.setup.root)
+        return data
 
     @cached_property
     def store(self) -> Store:
-        """Where the finished runs are."""
+        """The finished runs."""
         return Store(self.out / "runs", self.described)
 
     @property
     def described(self) -> dict[str, Any]:
-        """The recipe and the Trainer's options, as plain JSON: what all runs must have in common."""
-        return describe(self.recipe, self.options)
+        """What all runs have in common, as plain JSON: the recipe and the Trainer's options."""
+        return describe(self.recipe, self.setup.trainer)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
         """What the task measures."""
-        return task(self.recipe.task).measures
+        return find_task(self.recipe.task).measures
 
     @property
     def title(self) -> str:

@@ -1,1 +1,1 @@
-"""Trained models: evaluate, tune, deploy, predict."""
+"""Trained models: measure, tune, deploy, predict."""

@@ -1,1 +1,1 @@
-"""One training: recipe, loop, logs, checkpoints, resuming."""
+"""One training: the recipe, the learner, the Trainer, and the record that it leaves."""

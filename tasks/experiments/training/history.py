@@ -1,5 +1,6 @@
-"""What a training leaves behind, epoch by epoch."""
+"""What a training records of every epoch."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -7,10 +8,18 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+_RECORDED = "epoch_seconds", "train_loss", "test"
+
 
 @dataclass
 class History(Callback):
-    """Records every epoch: seconds of training (without the test), mean training loss, and each measure of the test."""
+    """Records every epoch of a training; lists have one entry per epoch.
+
+    Args:
+        epoch_seconds: of training, without the test.
+        train_loss: mean over the epoch.
+        test: by measure, its value on the test set.
+    """
 
     epoch_seconds: list[float] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
@@ -25,10 +34,10 @@ class History(Callback):
         for name in _RECORDED:
             setattr(self, name, deepcopy(state_dict[name]))
 
-    def measured_again(self, found: dict[str, float]) -> None:
-        """The test of the last epoch, of a model that was changed since."""
-        for name, values in self.test.items():
-            values[-1] = found[name]
+    def replace_last_test(self, values: Mapping[str, float]) -> None:
+        """Record the measures of a model that was changed after its last epoch."""
+        for name, epochs in self.test.items():
+            epochs[-1] = values[name]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = perf_counter()
@@ -41,6 +50,3 @@ class History(Callback):
         for name, value in trainer.callback_metrics.items():
             if name.startswith("test_"):
                 self.test.setdefault(name.removeprefix("test_"), []).append(value.item())
-
-
-_RECORDED = "epoch_seconds", "train_loss", "test"

@@ -1,4 +1,7 @@
-"""The LightningModule of every task: the recipe's optimiser and schedule, a task's loss and metric."""
+"""The LightningModule of every task.
+
+The recipe gives optimiser and schedule, the task gives loss and metric.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -6,6 +9,7 @@ from typing import Any
 
 import lightning
 import torch
+from jaxtyping import Float
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -19,20 +23,25 @@ from lincon.tasks.experiments.training.sharded import Sharded, agree, fill, shar
 
 
 class Learner(lightning.LightningModule, ABC):
-    """Trains ``model``: the loss plus the phase's penalty.
+    """Trains a model on a task's loss plus the phase's penalty.
 
-    Logs `train_loss` (mean over the epoch) and, as `test_<measure>`, what the metric makes of the whole test set. What
-    is drawn at random in an epoch depends on the seed and the epoch alone, so a training that is resumed goes on as it
-    would have.
+    It logs `train_loss`, the mean over the epoch, and the metric's values on the whole test set as
+    `test_<measure>`. Random numbers of an epoch depend on the seed and the epoch alone, so a
+    resumed training goes on as it would have.
 
     Args:
+        model: trained in place.
+        data: its data set.
+        recipe: gives optimiser and schedule.
+        phase: gives the penalty; by default none.
         seed: of augmentation and whatever else is random in training.
-        first: the epoch of the whole training at which this phase begins.
+        first_epoch: the epoch of the whole training at which this phase begins.
     """
 
     can_flip = False
+    """Whether the task has a flip test."""
     flip = False
-    """Whether the metric sees the mean of an image and its mirror image, where a task can do that."""
+    """Whether the metric sees the mean over an image and its mirror image (the flip test)."""
 
     def __init__(
         self,
@@ -41,48 +50,55 @@ class Learner(lightning.LightningModule, ABC):
         recipe: Recipe,
         phase: Phase | None = None,
         seed: int = 0,
-        first: int = 0,
+        first_epoch: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.recipe, self.phase = model, recipe, phase or Phase()
-        self.seed, self.first = seed, first
-        self.unsharded: tuple[
-            nn.Module, ...
-        ] = ()  # no submodule: the model, while a sharded copy is trained
-        self.metric = self.measuring(data)
+        self.seed, self.first_epoch = seed, first_epoch
+        # The model while a sharded copy of it is trained; in a tuple, so that it is no submodule.
+        self.unsharded: tuple[nn.Module, ...] = ()
+        self.metric = self.make_metric(data)
 
     @abstractmethod
-    def measuring(self, data: Data) -> Metric | MetricCollection:
+    def make_metric(self, data: Data) -> Metric | MetricCollection:
         """A metric whose `compute` gives numbers by name of the measure."""
 
     @abstractmethod
-    def loss(self, batch: Any) -> Tensor:
+    def loss(self, batch: Any) -> Float[Tensor, ""]:
         """The mean loss of a prepared batch."""
 
     @abstractmethod
-    def observe(self, batch: Any) -> None:
+    def update_metric(self, batch: Any) -> None:
         """Update the metric with a prepared batch."""
 
+    def compute_metric(self) -> dict[str, float]:
+        """The metric's values by measure; then the metric is reset."""
+        values = {name: float(value) for name, value in self.metric.compute().items()}
+        self.metric.reset()
+        return values
+
     def configure_model(self) -> None:
-        """Called by every strategy before it makes the optimiser."""
+        """Shard the model if the strategy is `Sharded`.
+
+        Every strategy calls this before it makes the optimiser.
+        """
         if isinstance(self.trainer.strategy, Sharded) and not self.unsharded:
             self.unsharded = (self.model,)
             self.model = shard(self.model, self.trainer.strategy.device_mesh["data_parallel"])
 
     def gather(self) -> None:
-        """After the training: the model itself again, with what its sharded copy has come to."""
+        """After the training: give the model the values of its sharded copy, and hold it again."""
         if self.unsharded:
             (model,), self.unsharded = self.unsharded, ()
             fill(model, self.model)
             self.model = model
 
     def on_train_epoch_start(self) -> None:
-        seed = 1_000_003 * self.seed + self.first + self.current_epoch
-        torch.manual_seed(
-            key(seed, self.global_rank) if self.global_rank else seed
-        )  # mixed: sums would meet others
+        seed = 1_000_003 * self.seed + self.first_epoch + self.current_epoch
+        # A rank is hashed into the seed: a sum would be the seed of another epoch.
+        torch.manual_seed(key(seed, self.global_rank) if self.global_rank else seed)
 
-    def training_step(self, batch: Any) -> Tensor:
+    def training_step(self, batch: Any) -> Float[Tensor, ""]:
         loss = self.loss(batch)
         self.log(
             "train_loss",
@@ -99,17 +115,11 @@ class Learner(lightning.LightningModule, ABC):
             agree(self.model)
 
     def validation_step(self, batch: Any) -> None:
-        self.observe(batch)
+        self.update_metric(batch)
 
     def on_validation_epoch_end(self) -> None:
-        for name, value in self.measured().items():
+        for name, value in self.compute_metric().items():
             self.log(f"test_{name}", value)
-
-    def measured(self) -> dict[str, float]:
-        """What the metric has seen, by measure; the metric starts anew."""
-        found = {name: float(value) for name, value in self.metric.compute().items()}
-        self.metric.reset()
-        return found
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = _optimizer(self.recipe, self.parameters())
@@ -124,9 +134,15 @@ class Learner(lightning.LightningModule, ABC):
 def evaluate(
     learner: Learner, data: Data, *, train: bool = False, change: Callable[[Any], Any] | None = None
 ) -> dict[str, float]:
-    """Measures of all items of a part, without augmentation, as they are or as ``change`` makes batches of them.
+    """The value of every measure over all items of a part, without augmentation.
 
-    Of several processes each measures everything, by itself.
+    Of processes that train together, each measures everything by itself.
+
+    Args:
+        learner: holds the model and the metric.
+        data: its data set.
+        train: measure the training part instead of the test part.
+        change: applied to every batch before the model sees it.
     """
     for metric in learner.metric.modules():
         if isinstance(metric, Metric):
@@ -135,10 +151,11 @@ def evaluate(
     learner.eval()
     learner.metric.reset()
     for batch in data.evaluation_loader(train):
-        seen = move_data_to_device(batch if change is None else change(batch), device)
-        learner.observe(data.prepared(seen, training=False))
+        changed = batch if change is None else change(batch)
+        on_device = move_data_to_device(changed, device)
+        learner.update_metric(data.prepared(on_device, training=False))
     learner.train(was_training)
-    return learner.measured()
+    return learner.compute_metric()
 
 
 def _optimizer(recipe: Recipe, parameters: Any) -> torch.optim.Optimizer:
@@ -147,13 +164,12 @@ def _optimizer(recipe: Recipe, parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, rate, weight_decay=decay)
     if recipe.optimiser == "rmsprop":
         return torch.optim.RMSprop(parameters, rate, weight_decay=decay)
-    return torch.optim.SGD(
-        parameters, rate, momentum=0.9, nesterov=recipe.optimiser == "sgd", weight_decay=decay
-    )
+    nesterov = recipe.optimiser == "sgd"
+    return torch.optim.SGD(parameters, rate, momentum=0.9, nesterov=nesterov, weight_decay=decay)
 
 
 def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Any:
-    """The recipe's schedule of the learning rate, over so many steps."""
+    """The recipe's learning-rate scheduler, over so many steps."""
     schedulers = torch.optim.lr_scheduler
     if recipe.schedule == "cycle":
         return schedulers.OneCycleLR(
@@ -164,6 +180,5 @@ def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> An
     if recipe.schedule == "exponential":
         return schedulers.LambdaLR(optimizer, lambda step: 0.01 ** (step / steps))
     shares, gamma = MILESTONES[recipe.schedule]
-    return schedulers.MultiStepLR(
-        optimizer, sorted({max(1, round(share * steps)) for share in shares}), gamma=gamma
-    )
+    milestones = sorted({max(1, round(share * steps)) for share in shares})
+    return schedulers.MultiStepLR(optimizer, milestones, gamma=gamma)

@@ -10,11 +10,11 @@ from lincon.tasks.experiments.training.ranks import is_first
 
 
 class EpochBar(Callback):
-    """A callback that shows and moves the bar on the error stream, in a context that ends it.
+    """A callback that shows the bar on the error stream and moves it; a context that ends it.
 
     Args:
         epochs: of all trainings together.
-        done: those of them that were trained before.
+        done: how many of them were trained before.
     """
 
     def __init__(self, epochs: int, done: int = 0) -> None:
@@ -37,7 +37,7 @@ class EpochBar(Callback):
             self._progress.stop()
 
     def describe(self, text: str) -> None:
-        """Say what is being trained."""
+        """Set the text that says what is being trained."""
         self._progress.update(self._task, description=text)
 
     def start(self) -> None:

@@ -1,4 +1,7 @@
-"""Processes that train one model together, as Lightning or torchrun starts them: the first one writes and speaks."""
+"""Processes that train one model together: the first writes files and prints.
+
+Lightning or torchrun starts them.
+"""
 
 import os
 from typing import Any
@@ -7,12 +10,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 def is_first() -> bool:
-    """Whether this process is the first of those that train together; alone, it is."""
+    """Whether this process is the first of those that train together, or alone."""
     return not getattr(rank_zero_only, "rank", 0)
 
 
-def others_end() -> None:
-    """End this process unless it is the first: what is made of a training is the work of one."""
+def exit_unless_first() -> None:
+    """End this process unless it is the first, which alone goes on after a training."""
     if not is_first():
         raise SystemExit(0)
 
@@ -22,11 +25,9 @@ def by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def started() -> dict[str, Any]:
-    """The Trainer's devices and nodes: those that torchrun started processes for, or one."""
+def devices_by_torchrun() -> dict[str, Any]:
+    """The Trainer's flags for devices and nodes: those of torchrun's processes, or one device."""
     if not by_torchrun():
         return {"devices": 1}
-    return {
-        "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
-        "num_nodes": int(os.environ["WORLD_SIZE"]) // int(os.environ["LOCAL_WORLD_SIZE"]),
-    }
+    devices, processes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return {"devices": devices, "num_nodes": processes // devices}

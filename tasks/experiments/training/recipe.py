@@ -1,14 +1,16 @@
-"""What all trainings of an experiment have in common, and what tells them apart."""
+"""What the trainings of an experiment have in common, and what tells them apart."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from lincon import LinconError
-from lincon.tasks.experiments.choice import choose
-from lincon.tasks.experiments.task import task
+from lincon.tasks.experiments.names import choose
+from lincon.tasks.experiments.task import find_task
 
 OPTIMISERS = "sgd", "heavy-ball", "adam", "rmsprop"
 MILESTONES = {
@@ -26,18 +28,22 @@ class Recipe:
 
     Args:
         task: name in `TASKS`.
-        data: name of a data set of the task, which may have options ("figures:size=96"); the task's own by default.
+        data: name of a data set of the task, also with options ("figures:size=96"); the task's
+            first by default.
         epochs: passes over the training images, all phases together.
         batch: images a step.
-        images: training images used (a fixed subset of all classes); None for all. The test set is always whole.
-        optimiser: "sgd" (Nesterov momentum 0.9), "heavy-ball" (plain momentum 0.9), "adam" (AdamW) or "rmsprop".
+        images: training images used, a fixed subset of all classes; None for all. The test set is
+            always whole.
+        optimiser: "sgd" (Nesterov momentum 0.9), "heavy-ball" (plain momentum 0.9), "adam" (AdamW)
+            or "rmsprop".
         learning_rate: at the top of its schedule.
-        schedule: "cycle" (up and down once), "cosine", "steps" (a fifth at 30, 60 and 80 % of the epochs), "thirds" (a
-            tenth after each third), "tenths" (a tenth at 60 and 90 %), or "exponential" (evenly, to a hundredth).
+        schedule: "cycle" (up and down once), "cosine", "steps" (a fifth at 30, 60 and 80 % of the
+            epochs), "thirds" (a tenth after each third), "tenths" (a tenth at 60 and 90 %), or
+            "exponential" (evenly, to a hundredth).
         weight_decay: on every parameter, the free vector included.
 
     Raises:
-        LinconError: an unknown name, or a number below its least.
+        LinconError: an unknown name, or a number that is too small or not finite.
     """
 
     task: str = "classification"
@@ -51,26 +57,53 @@ class Recipe:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
+        task = find_task(self.task)
         if not self.data:
-            object.__setattr__(self, "data", next(iter(task(self.task).data)))
-        task(self.task).data_set(self.data)
+            object.__setattr__(self, "data", next(iter(task.data)))
+        task.data_set(self.data)
         choose("optimiser", self.optimiser, dict.fromkeys(OPTIMISERS))
         choose("schedule", self.schedule, dict.fromkeys(SCHEDULES))
         for name in ("epochs", "batch", "images"):
-            if (value := getattr(self, name)) is not None and value < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise LinconError(f"{name} is {value}; at least 1 is needed.")
         if not 0 < self.learning_rate < inf or not 0 <= self.weight_decay < inf:
             raise LinconError(
-                f"learning rate {self.learning_rate} must be above 0, weight decay {self.weight_decay} not below."
+                f"learning rate {self.learning_rate} must be above 0, "
+                f"weight decay {self.weight_decay} not below."
             )
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training: a scheme on a model, with so many DoF and a seed.
+class Setup:
+    """Where and with which tools a training runs, beside its recipe.
 
-    ``dof``: free numbers in the body, an int, or a float: a fraction of what the task calls whole, for most the
-    body's weights; None where the scheme takes none.
+    Args:
+        root: folder of the data set, for one that is not embedded.
+        trainer: options of Lightning's Trainer.
+        logs: kinds of logs to write beside the model, names in `trainer.LOGS`.
+    """
+
+    root: Path | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    logs: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of an experiment: a scheme on a model, with so many DoF and a seed.
+
+    Args:
+        model: name of the model, also with options.
+        scheme: name of the scheme.
+        dof: free numbers in the body. An int is a count; a float is a fraction of the task's
+            `full_dof`, which for most tasks is all of the body's weights. It becomes None for a
+            scheme that takes none.
+        seed: of initialisation, G and the order of the items.
+        task: name in `TASKS`.
+
+    Raises:
+        LinconError: an unknown name, or a seed that is out of range.
     """
 
     model: str
@@ -80,55 +113,80 @@ class Cell:
     task: str = "classification"
 
     def __post_init__(self) -> None:
-        task(self.task).architecture(self.model)
-        if not choose("scheme", self.scheme, task(self.task).schemes).takes_dof:
+        task = find_task(self.task)
+        task.architecture(self.model)
+        if not choose("scheme", self.scheme, task.schemes).takes_dof:
             object.__setattr__(self, "dof", None)
         if not 0 <= self.seed < 1 << 32:
             raise LinconError(f"seed={self.seed}; give one from 0 to {(1 << 32) - 1}.")
 
     @property
     def name(self) -> str:
-        """A name for files."""
-        parts = [
-            self.model,
-            self.scheme,
-            *([] if self.dof is None else [str(self.dof)]),
-            str(self.seed),
-        ]
-        return "-".join(
-            "".join(c if c.isalnum() or c in "._" else "-" for c in part) for part in parts
-        )
+        """A name for files.
+
+        >>> Cell("vit-micro:patch=2", "rpg", 0.1, 0).name
+        'vit-micro-patch-2-rpg-0.1-0'
+        """
+        dof = "" if self.dof is None else f"-{self.dof}"
+        name = f"{self.model}-{self.scheme}{dof}-{self.seed}"
+        return "".join(c if c.isalnum() or c in "._" else "-" for c in name)
+
+
+def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Any:
+    """The recipe's data set.
+
+    Args:
+        recipe: names the data set, the batch and the number of training images.
+        seed: of the order of the training items.
+        root: folder of the data set, for one that is not embedded.
+
+    Raises:
+        LinconError: missing or damaged files, or fewer images than the recipe asks for.
+    """
+    make = find_task(recipe.task).data_set(recipe.data)
+    return make(seed, recipe.batch, root, recipe.images)
 
 
 def describe(recipe: Recipe, trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as plain JSON, with the options given to the Trainer."""
-    return {**asdict(recipe), **({"trainer": dict(trainer)} if trainer else {})}
+    """A recipe as plain JSON, with the options of the Trainer, if there are any."""
+    description = asdict(recipe)
+    if trainer:
+        description["trainer"] = dict(trainer)
+    return description
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What two recipes or cells, as plain JSON, do not have in common, in words."""
-    both = {
-        key: (json.dumps(there.get(key)), json.dumps(here.get(key)))
-        for key in dict.fromkeys([*here, *there])
-    }
-    return [
-        f"{key} is {old} there and {new} here" for key, (old, new) in both.items() if old != new
-    ]
+    """In words, where two descriptions, as plain JSON, differ.
+
+    >>> differences({"epochs": 1, "batch": 64}, {"epochs": 2, "batch": 64})
+    ['epochs is 1 there and 2 here']
+    """
+    texts = []
+    for name in dict.fromkeys([*here, *there]):
+        old, new = json.dumps(there.get(name)), json.dumps(here.get(name))
+        if old != new:
+            texts.append(f"{name} is {old} there and {new} here")
+    return texts
 
 
 def cells(
-    models: list[str],
-    schemes: list[str],
-    dofs: list[int | float],
+    models: Sequence[str],
+    schemes: Sequence[str],
+    dofs: Sequence[int | float],
     seeds: range,
     task: str = "classification",
 ) -> list[Cell]:
-    """Every combination once, seeds outermost, so that an interrupted experiment has whole rounds."""
-    every = [
-        Cell(m, s, d, seed, task) for seed in seeds for m in models for d in dofs for s in schemes
-    ]
+    """Every combination once.
+
+    Seeds change last, so that an interrupted experiment has whole rounds.
+
+    Raises:
+        LinconError: there is no combination, or one that is no `Cell`.
+    """
+    combinations = product(seeds, models, dofs, schemes)
+    every = [Cell(model, scheme, dof, seed, task) for seed, model, dof, scheme in combinations]
     if not every:
         raise LinconError("Nothing to train: give at least one model, one scheme and one dof.")
-    return list(
-        {cell.name: cell for cell in every}.values()
-    )  # by name: a dof of 1 is not one of 1.0
+    # Schemes that take no dof come once for each dof. Names, unlike cells, tell a dof of 1 from
+    # one of 1.0.
+    return list({cell.name: cell for cell in every}.values())

@@ -1,4 +1,7 @@
-"""Lightning's strategy for FSDP2, over all processes: a copy of the model is sharded, and the model filled from it."""
+"""Lightning's strategy for FSDP2.
+
+A sharded copy of the model is trained, and the model is filled from it.
+"""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -13,39 +16,45 @@ from lincon.processes.shards import gathered
 
 
 class Sharded(ModelParallelStrategy):
-    """What `--trainer.strategy fsdp` is. (Lightning's own strategy of that name is for FSDP1, which flattens a model's
-    parameters, and for GPUs alone.) Checkpoints are whole, so a training goes on with any number of processes.
+    """The strategy of `--trainer.strategy fsdp`, over all processes.
+
+    Lightning's own strategy of that name is for FSDP1, which flattens a model's parameters, and
+    for GPUs alone. Checkpoints are whole, so a training goes on with any number of processes.
     """
 
     def __init__(self) -> None:
         super().__init__(save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        self._data_parallel_size, self._tensor_parallel_size = (
-            self.num_processes * self.num_nodes,
-            1,
-        )
+        self._data_parallel_size = self.num_processes * self.num_nodes
+        self._tensor_parallel_size = 1
         super().setup_environment()
 
 
 def shard(model: nn.Module, mesh: Any) -> nn.Module:
     """A copy of the model that is sharded over the mesh, block by block."""
-    for module, name, tensor in _made(model):
-        setattr(module, name, tensor.detach())  # deepcopy refuses what has a graph
+    for module, name, tensor in _kept_tensors(model):
+        # deepcopy refuses a tensor that has a graph.
+        setattr(module, name, tensor.detach())
     copy = deepcopy(model)
     return lincon.fully_shard(copy, _blocks(copy), mesh=mesh)
 
 
-def _made(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
-    """What modules make of their parameters in every forward, and keep: weights that torch has pruned."""
-    every = (
-        (module, name, value) for module in model.modules() for name, value in vars(module).items()
-    )
-    return [(module, name, value) for module, name, value in every if isinstance(value, Tensor)]
+def _kept_tensors(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
+    """(module, attribute, tensor) of every tensor that is a plain attribute.
+
+    Modules whose weights torch has pruned keep these so: they make them in every forward.
+    """
+    return [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Parts that are called and have parameters of their own, those in lists one by one."""
+    """The parts that are called and have parameters; those in lists one by one."""
     for part in model.children():
         if isinstance(part, nn.ModuleList | nn.ModuleDict):
             yield from _blocks(part)
@@ -57,11 +66,15 @@ def fill(model: nn.Module, copy: nn.Module) -> None:
     """Give a model the values of its sharded copy. A collective."""
     agree(copy)
     model.load_state_dict({name: gathered(tensor) for name, tensor in copy.state_dict().items()})
-    for (module, name, old), (_, _, tensor) in zip(_made(model), _made(copy), strict=True):
-        setattr(module, name, tensor.detach().to(old.device))
+    pairs = zip(_kept_tensors(model), _kept_tensors(copy), strict=True)
+    for (module, name, old), (_, _, new) in pairs:
+        setattr(module, name, new.detach().to(old.device))
 
 
 def agree(copy: nn.Module) -> None:
-    """Give every process the buffers of the first, such as statistics of norms, as DDP does. A collective."""
+    """Give every process the buffers of the first, such as statistics of norms. A collective.
+
+    DDP does the same.
+    """
     for buffer in copy.buffers():
         dist.broadcast(buffer, 0)

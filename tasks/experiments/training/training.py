@@ -1,414 +1,169 @@
-"""One training: a scheme on a model and data set of a task, by Lightning, on a recipe that all schemes share."""
+"""One training: a scheme on a model and a data set of a task, by Lightning."""
 
 import gc
-import inspect
-import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from lightning import Callback, Trainer, seed_everything
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning import Callback
 from torch import nn
 
 import lincon
-from lincon import LinconError
-from lincon.attaching.targets import count as as_count
-from lincon.files.atomic import remove_partial
-from lincon.tasks.experiments.choice import choose
-from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.schemes.body import Architecture, blueprint, body_weights, count
-from lincon.tasks.experiments.schemes.scheme import Scheme
-from lincon.tasks.experiments.task import task
-from lincon.tasks.experiments.training import checkpoints
+from lincon.tasks.experiments.schemes.body import count_parameters
+from lincon.tasks.experiments.schemes.scheme import Phase
+from lincon.tasks.experiments.task import find_task
+from lincon.tasks.experiments.training import checkpoints, record
 from lincon.tasks.experiments.training.history import History
 from lincon.tasks.experiments.training.learner import Learner, evaluate
-from lincon.tasks.experiments.training.ranks import is_first, started
-from lincon.tasks.experiments.training.recipe import Cell, Recipe, describe, differences
-from lincon.tasks.experiments.training.sharded import Sharded
-from lincon.tasks.experiments.writing import write_whole
-
-SAVED = "model.safetensors"
-RECORD = "training.json"
-UNFINISHED = "unfinished"
-"""In the record of a training that has not ended: a model in its folder is of an earlier one."""
-LOGS = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
-OURS = (
-    *(
-        "max_epochs",
-        "min_epochs",
-        "max_steps",
-        "min_steps",
-        "max_time",
-        "fast_dev_run",
-        "overfit_batches",
-        "barebones",
-    ),
-    *(
-        "callbacks",
-        "logger",
-        "enable_checkpointing",
-        "default_root_dir",
-        "reload_dataloaders_every_n_epochs",
-    ),
-    *("check_val_every_n_epoch", "val_check_interval", "limit_val_batches", "num_sanity_val_steps"),
-    *("use_distributed_sampler", "plugins"),
-)
-"""Arguments of the Trainer that are set here: how long is trained, what is measured when, and what is kept."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one training came to; lists hold one entry per epoch.
-
-    `asked` is the DoF asked for, `dof` the free numbers in the body, `total` all parameters; `file_bytes` is the size
-    of the saved model; `epoch_seconds` are of training alone. `test` has, by measure, what was measured on the test set
-    after each epoch; `train` the same of the trained model on the training items as they are, without augmentation. The
-    task's first measure is its score. `note` says what must be known of the data, such as how they were split.
-    """
-
-    model: str
-    scheme: str
-    asked: int | float | None
-    seed: int
-    dof: int
-    total: int
-    file_bytes: int
-    epoch_seconds: list[float]
-    train_loss: list[float]
-    test: dict[str, list[float]]
-    train: dict[str, float]
-    note: str = ""
-
-    @property
-    def curve(self) -> list[float]:
-        """The score on the test set after each epoch."""
-        return next(iter(self.test.values()))
-
-    @property
-    def score(self) -> float:
-        """The score on the test set after the last epoch (never the best over epochs)."""
-        return self.curve[-1]
-
-    @property
-    def train_score(self) -> float:
-        """The score of the trained model on the training set."""
-        return next(iter(self.train.values()))
-
-
-def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Any:
-    """The recipe's data set; ``root``: the folder where it lies, where it is not embedded."""
-    return task(recipe.task).data_set(recipe.data)(seed, recipe.batch, root, recipe.images)
-
-
-def build(cell: Cell, shape: Sequence[int]) -> nn.Module:
-    """The untrained model of a cell, for data of that shape; equal seeds give equal initialisations and matrices G.
-
-    Raises LinconError for a dof that is not positive, a fraction above 1, or refused by the scheme.
-    """
-    seed_everything(cell.seed, verbose=False)
-    return _scheme(cell).make(_architecture(cell, shape), dof_of(cell, shape), cell.seed)
-
-
-def check_epochs(recipe: Recipe, cell: Cell) -> None:
-    """Raise LinconError for a training that is too short for its scheme."""
-    if recipe.epochs < (least := _scheme(cell).least):
-        raise LinconError(
-            f"{cell.scheme} trains {least} times over: give {least} epochs or more, not {recipe.epochs}."
-        )
-
-
-def _scheme(cell: Cell) -> Scheme:
-    return task(cell.task).schemes[cell.scheme]
-
-
-def _architecture(cell: Cell, shape: Sequence[int]) -> Architecture:
-    """Makes the cell's model for the data, before any scheme; takes options by name alone."""
-    return partial(task(cell.task).architecture(cell.model), *shape)
-
-
-def dof_of(cell: Cell, shape: Sequence[int]) -> int:
-    """The asked DoF as a number; that of a fraction of 1.0 where the scheme takes none."""
-    model = blueprint(_architecture(cell, shape))
-    most = count(model, body_weights(model))
-    dof = as_count(1.0 if cell.dof is None else cell.dof, task(cell.task).whole(model))
-    if dof > most:
-        raise LinconError(f"dof={dof} exceeds the {most} weights of the body of {cell.model}.")
-    return dof
+from lincon.tasks.experiments.training.models import build, check_epochs, dof_of, scheme_of
+from lincon.tasks.experiments.training.ranks import is_first
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, Setup, describe, open_data
+from lincon.tasks.experiments.training.run import Run
+from lincon.tasks.experiments.training.trainer import fit, make_logger
 
 
 def train(
     recipe: Recipe,
     cell: Cell,
     folder: Path,
-    *,
-    root: Path | None = None,
+    setup: Setup | None = None,
     callbacks: Sequence[Callback] = (),
-    options: Mapping[str, Any] | None = None,
-    logs: Sequence[str] = (),
+    *,
     resume: bool = False,
 ) -> tuple[nn.Module, Run]:
-    """Train one cell, and save the model into ``folder``; the trained model and what the training came to.
+    """Train one cell, and save the model into ``folder``.
 
-    Initialisation, order of the items and augmentation depend on the seed alone, not on the scheme. After every epoch
-    a checkpoint is left in ``folder``; with ``resume`` the training goes on from there, to the same weights bit for
-    bit (on a CPU) as without the interruption. ``options`` go to Lightning's Trainer; ``logs`` are names in `LOGS`.
+    Initialisation, order of the items and augmentation depend on the seed, not on the scheme.
+
+    Args:
+        recipe: how models are trained.
+        cell: what is trained.
+        folder: gets the model and the record and, until the training has ended, a checkpoint after
+            every epoch.
+        setup: where the data lie, the options of Lightning's Trainer, and logs.
+        callbacks: of Lightning.
+        resume: go on from the checkpoints in ``folder``. On a CPU the weights are, bit for bit,
+            those of a training without the interruption.
+
+    Returns:
+        The trained model, and the result of the training.
 
     Raises:
-        LinconError: nothing to resume from, or a training of another recipe; a cell that cannot be built.
+        LinconError: nothing to resume from, or a training of another recipe; a cell that cannot be
+            built.
     """
-    check_epochs(recipe, cell)
-    data, scheme, history = open_data(recipe, cell.seed, root), _scheme(cell), History()
-    learner = task(cell.task).learner
-    model, dof = build(cell, data.shape), dof_of(cell, data.shape)
-    described = {**describe(recipe, options or {}), **asdict(cell), "shape": list(data.shape)}
-    places = _prepared(folder, described, len(scheme.phases), resume)
-    first = 0
-    for phase, epochs, place, later in zip(
-        scheme.phases, scheme.epochs(recipe.epochs), places, [*places[1:], None], strict=True
-    ):
+    training = Training(recipe, cell, folder, setup or Setup(), resume=resume)
+    training.prepare()
+    for number in range(len(training.scheme.phases)):
+        training.train_phase(number, callbacks)
+    return training.model, training.finish()
+
+
+class Training:
+    """The steps of one training: `prepare`, `train_phase` for every phase, `finish`.
+
+    Args:
+        recipe: how models are trained.
+        cell: what is trained.
+        folder: of the model, the record and the checkpoints.
+        setup: where the data lie, the options of Lightning's Trainer, and logs.
+        resume: whether ``folder`` holds this training, interrupted.
+
+    Raises:
+        LinconError: too few epochs for the scheme; data or a model that cannot be made.
+    """
+
+    def __init__(
+        self, recipe: Recipe, cell: Cell, folder: Path, setup: Setup, *, resume: bool
+    ) -> None:
+        check_epochs(recipe, cell)
+        self.recipe, self.cell, self.folder = recipe, cell, folder
+        self.setup, self.resume = setup, resume
+        self.scheme = scheme_of(cell)
+        self.epochs = self.scheme.epochs(recipe.epochs)
+        self.data = open_data(recipe, cell.seed, setup.root)
+        self.model = build(cell, self.data.shape)
+        self.dof = dof_of(cell, self.data.shape)
+        self.description = {
+            **describe(recipe, setup.trainer),
+            **asdict(cell),
+            "shape": list(self.data.shape),
+        }
+        self.checkpoints = record.checkpoint_paths(folder, len(self.scheme.phases))
+        self.history = History()
+
+    def prepare(self) -> None:
+        """Make the folder ready, or check that it holds this very training, interrupted."""
+        if self.resume:
+            record.check_resumable(self.folder, self.description)
+        else:
+            record.begin(self.folder, self.description)
+
+    def train_phase(self, number: int, callbacks: Sequence[Callback]) -> None:
+        """Train a phase, or the rest of it; restore one that has ended from its checkpoint."""
+        phase = self.scheme.phases[number]
         if phase.begin is not None:
+            # The optimiser of the phase before may lie in a cycle of references. While it exists,
+            # lincon warns of it when parameters are replaced.
             gc.collect()
-            phase.begin(model, dof, data)
-        module = learner(model, data, recipe, phase, cell.seed, first)
-        there = place if resume and place.exists() else None
-        if there is not None and later is not None and later.exists():
-            _restore(module, history, there)
-        elif epochs:
-            data.first = first
-            loggers = [_logger(log, folder, place.stem) for log in logs]
-            given = {"logger": loggers or False, **(options or {})}
-            if there is not None:
-                checkpoints.read(there)  # a damaged one is named here, before Lightning reads it
-            fit(
-                module,
-                data,
-                epochs,
-                [history, *callbacks, checkpoints.after_every_epoch(place)],
-                there,
-                given,
-            )
-        first += epochs
-    if not scheme.epochs(recipe.epochs)[
-        -1
-    ]:  # what the last phases did to the model came after the last measurement
-        history.measured_again(evaluate(learner(model, data, recipe), data))
-    size = lincon.save(model, folder / SAVED) if is_first() else 0
-    run = Run(
-        cell.model,
-        cell.scheme,
-        cell.dof,
-        cell.seed,
-        scheme.dof(model),
-        count(model),
-        size,
-        history.epoch_seconds,
-        history.train_loss,
-        history.test,
-        evaluate(learner(model, data, recipe), data, train=True),
-        data.note,
-    )
-    write_whole(folder / RECORD, json.dumps(described, indent=1))
-    if is_first():
-        for place in places:
-            place.unlink(missing_ok=True)
-    return model, run
+            phase.begin(self.model, self.dof, self.data)
+        first_epoch = sum(self.epochs[:number])
+        learner = self._learner(phase, first_epoch)
+        checkpoint = self.checkpoints[number]
+        begun = self.resume and checkpoint.exists()
+        # The next phase has a checkpoint only if this one has ended.
+        following = self.checkpoints[number + 1 : number + 2]
+        if begun and any(path.exists() for path in following):
+            self._restore(learner, checkpoint)
+        elif self.epochs[number]:
+            self.data.first_epoch = first_epoch
+            self._fit(learner, number, callbacks, checkpoint if begun else None)
 
-
-def trainer_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked arguments of Lightning's Trainer.
-
-    Raises LinconError for one that there is not, and for those that the recipe sets.
-    """
-    known = [name for name in inspect.signature(Trainer).parameters if name not in OURS]
-    for name in given:
-        if name in OURS:
-            raise LinconError(
-                f"trainer.{name} is set by lincon itself: see --epochs, --images, --log and --out."
-            )
-        choose("flag of the Trainer", name, dict.fromkeys(known))
-        if given[name] == "":
-            raise LinconError(f"--trainer.{name} has no value.")
-        if name == "limit_train_batches" and given[name] == 0:
-            raise LinconError("limit_train_batches=0 trains nothing.")
-        if name == "precision" and str(given[name]).endswith("-true"):
-            raise LinconError(
-                f"precision={given[name]}: images are float32; give a mixed precision, as bf16-mixed."
-            )
-    return dict(given)
-
-
-def load(cell: Cell, shape: Sequence[int], file: Path) -> nn.Module:
-    """A trained model from its file."""
-    scheme = _scheme(cell)
-    model = scheme.bare(_architecture(cell, shape), dof_of(cell, shape), cell.seed)
-    if scheme.shape is not None:
-        scheme.shape(model, file)
-    lincon.load(model, file)
-    return model
-
-
-def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
-    """The trained model in the folder of a training, its cell and recipe, and the shape of its data.
-
-    Raises LinconError if the folder holds no finished training.
-    """
-    record, file = folder / RECORD, folder / SAVED
-    if not record.exists() or not file.exists():
-        raise LinconError(
-            f"{folder} holds no trained model: give the --out of lincon train, or a folder of its runs/."
+    def finish(self) -> Run:
+        """Save and measure the model, and write the record of a finished training."""
+        if not self.epochs[-1]:
+            # The last phases changed the model after it was last measured.
+            self.history.replace_last_test(evaluate(self._learner(), self.data))
+        file_bytes = lincon.save(self.model, self.folder / record.SAVED) if is_first() else 0
+        run = Run(
+            model=self.cell.model,
+            scheme=self.cell.scheme,
+            asked=self.cell.dof,
+            seed=self.cell.seed,
+            dof=self.scheme.dof(self.model),
+            total=count_parameters(self.model),
+            file_bytes=file_bytes,
+            epoch_seconds=self.history.epoch_seconds,
+            train_loss=self.history.train_loss,
+            test=self.history.test,
+            train=evaluate(self._learner(), self.data, train=True),
+            note=self.data.note,
         )
-    there = _read(record)
-    if there.get(UNFINISHED):
-        raise LinconError(
-            f"{folder} holds a training that was cut: go on with lincon train --resume, or train anew."
+        record.finish(self.folder, self.description)
+        return run
+
+    def _learner(self, phase: Phase | None = None, first_epoch: int = 0) -> Learner:
+        make = find_task(self.cell.task).learner
+        learner: Learner = make(
+            self.model, self.data, self.recipe, phase, self.cell.seed, first_epoch
         )
-    try:
-        cell = Cell(**{key: there[key] for key in _fields(Cell)})
-        recipe, shape = (
-            Recipe(**{key: there[key] for key in _fields(Recipe)}),
-            [int(n) for n in there["shape"]],
-        )
-    except (KeyError, TypeError):
-        raise LinconError(
-            f"{record} was not written by this version of lincon: train anew."
-        ) from None
-    return load(cell, shape, file), cell, recipe, shape
+        return learner
 
+    def _fit(
+        self, learner: Learner, number: int, callbacks: Sequence[Callback], begun: Path | None
+    ) -> None:
+        """Train a phase, from the checkpoint ``begun`` if it was interrupted."""
+        checkpoint = self.checkpoints[number]
+        loggers = [make_logger(log, self.folder, checkpoint.stem) for log in self.setup.logs]
+        if begun is not None:
+            # This names a damaged file; Lightning would raise whatever its bytes lead to.
+            checkpoints.read(begun)
+        every = [self.history, *callbacks, checkpoints.after_every_epoch(checkpoint)]
+        options = {"logger": loggers or False, **self.setup.trainer}
+        fit(learner, self.data, self.epochs[number], every, begun, options)
 
-def _fields(of: Any) -> list[str]:
-    return [field.name for field in fields(of)]
-
-
-def _logger(log: str, folder: Path, phase: str) -> Logger:
-    """One that adds to what was logged before an interruption, in a folder of its own."""
-    before = len(list(folder.glob(f"logs/{log}-{phase}*")))
-    return choose("log", log, LOGS)(
-        folder, "logs", f"{log}-{phase}" + (f"-{before}" if before else "")
-    )
-
-
-def _prepared(folder: Path, here: dict[str, Any], phases: int, resume: bool) -> list[Path]:
-    """Places of the checkpoints of each phase; those of another training are refused, or deleted for a new one."""
-    places = [folder / f"phase-{number}.ckpt" for number in range(phases)]
-    if is_first():
-        remove_partial(folder)
-    record = folder / RECORD
-    if resume:
-        if not any(place.exists() for place in places) or not record.exists():
-            if (folder / SAVED).exists():
-                raise LinconError(
-                    f"The training in {folder} has ended: there is nothing to resume."
-                )
-            raise LinconError(
-                f"{folder} holds no checkpoint to resume from; train without --resume first."
-            )
-        if differing := differences(
-            {k: v for k, v in _read(record).items() if k != UNFINISHED}, here
-        ):
-            raise LinconError(
-                f"{folder} holds another training ({', '.join(differing)}): give the options it began with."
-            )
-        return places
-    if is_first():
-        for stale in folder.glob("phase-*.ckpt"):
-            stale.unlink()
-    write_whole(record, json.dumps({**here, UNFINISHED: True}, indent=1))
-    return places
-
-
-def _read(record: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(record.read_text()))
-    except ValueError:
-        raise LinconError(f"{record} is damaged: delete its folder, and train anew.") from None
-
-
-def interrupted(folder: Path) -> bool:
-    """Whether a training left checkpoints there and did not end."""
-    return (folder / RECORD).exists() and any(folder.glob("phase-*.ckpt"))
-
-
-def _restore(module: Learner, history: History, place: Path) -> None:
-    """The end of a phase that was finished before."""
-    kept = checkpoints.read(place)
-    module.load_state_dict(kept["state_dict"])
-    history.load_state_dict(kept["callbacks"][history.state_key])
-
-
-def fit(
-    module: Learner,
-    data: Data,
-    epochs: int,
-    callbacks: Sequence[Callback],
-    ckpt: Path | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> None:
-    """Train for so many epochs, quietly; from a checkpoint where there is one."""
-    defaults: dict[str, Any] = {
-        **started(),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,
-        "plugins": [checkpoints.WholeFiles()],
-    }
-    with _quiet():
-        trainer = _trainer(
-            {
-                **defaults,
-                **(options or {"logger": False, "enable_checkpointing": False}),
-                "max_epochs": epochs,
-                "callbacks": list(callbacks),
-                "reload_dataloaders_every_n_epochs": 1,
-            }
-        )
-        try:
-            trainer.fit(
-                module, datamodule=data, ckpt_path=ckpt, weights_only=True if ckpt else None
-            )
-            module.gather()
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from None
-        except RuntimeError as error:
-            if is_first():
-                raise
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise LinconError(
-                f"Process {trainer.global_rank}, or one that trains with it, failed: {said}"
-            ) from error
-        finally:
-            module.trainer = data.trainer = (
-                None  # and so its optimiser, of which a later phase would be warned
-            )
-
-
-def _trainer(arguments: dict[str, Any]) -> Trainer:
-    if arguments.get("strategy") == "fsdp":
-        arguments = {**arguments, "strategy": Sharded()}
-    try:
-        return Trainer(**arguments)
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        raise LinconError(f"Lightning's Trainer refuses its flags: {error}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on devices, workers, processes and loggers."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    def _restore(self, learner: Learner, checkpoint: Path) -> None:
+        """Restore model and history as they were at the end of a phase."""
+        state = checkpoints.read(checkpoint)
+        learner.load_state_dict(state["state_dict"])
+        self.history.load_state_dict(state["callbacks"][self.history.state_key])

@@ -101,7 +101,7 @@ def _camera(draws: Draws, extent: Tensor, size: int) -> Camera:
     return Camera(place, frame, size / 2 * half[:, 0, 0] / half[:, 0, 1])
 
 
-def _furnished(draws: Draws, extent: Tensor, camera: Tensor) -> Pieces:
+def _furnished(draws: KeyedRandom, extent: Tensor, camera: Tensor) -> Pieces:
     k = HUNG + STANDING
     hung = _HUNG[draws.index(len(_HUNG), HUNG)]
     standing = _STANDING[draws.index(len(_STANDING), STANDING)]

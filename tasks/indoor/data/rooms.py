@@ -16,7 +16,7 @@ from lincon.tasks.indoor.data.surfaces import colours, materials
 _STREAM = 0x726F6F6D  # sets these keys apart from other uses of the same seed
 
 
-class Rooms(Made):
+class Rooms(Synthetic):
     """Views into furnished rooms, each surface's depth and normal known but for window panes.
 
     A view depends on seed, size and its index alone, bit for bit: ``rooms[[3, 1]]`` casts two.
@@ -38,17 +38,17 @@ class Rooms(Made):
     (torch.Size([2, 3, 32, 32]), torch.Size([2, 32, 32]), torch.Size([2, 3, 32, 32]))
     """
 
-    one, many, at_once = "View", "rooms", 16
+    singular, plural, chunk = "View", "rooms", 16
 
     def __init__(self, count: int, seed: int, size: int = 64) -> None:
         super().__init__(count, seed, size)
 
     def make(self, indices: Tensor) -> Batch:
         scene, look, noise = (bits(key(self.seed, _STREAM, stream), indices) for stream in range(3))
-        extent, camera, pieces = rooms(Draws(scene), self.size)
+        extent, camera, pieces = rooms(KeyedRandom(scene), self.size)
         rays = camera.rays(self.size)
         hits = cast(camera, rays, extent, pieces.boxes())
-        draws = Draws(look)
+        draws = KeyedRandom(look)
         surface = materials(draws, pieces.glazed).at(hits.material)
         points = camera.points(rays, hits.depth)
         falling = light(points, hits.normal, extent, lamps(draws, extent), pieces)

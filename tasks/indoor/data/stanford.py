@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.indoor.data.batch import Batch
 
@@ -261,7 +261,7 @@ def load(path: Path, formats: Sequence[str]) -> Image.Image:
     PIL alone would reduce 16 bits a channel to 8 without a word.
     """
     try:
-        with opened(path, ["PNG"]) as picture:
+        with open_picture(path, ["PNG"]) as picture:
             picture.load()
         with path.open("rb") as file:
             *_, bits, colours = file.read(26)  # the header comes first

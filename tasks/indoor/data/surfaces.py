@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.indoor.data.furnishing import OWN
 from lincon.tasks.indoor.data.geometry import Hits
 from lincon.tasks.indoor.data.noise import CLOUDS, TONES

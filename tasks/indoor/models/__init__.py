@@ -6,7 +6,7 @@ to `MODELS`.
 
 from functools import partial
 
-from lincon.tasks.experiments.options import named
+from lincon.tasks.experiments.names import named
 from lincon.tasks.experiments.schemes.body import Architecture
 from lincon.tasks.indoor.models.cascade import FORMS
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lincon import LinconError
-from lincon.tasks.experiments.options import check_positive
+from lincon.tasks.experiments.names import check_positive
 from lincon.tasks.experiments.schemes.body import Architecture
 from lincon.tasks.indoor.models.network import SubNetwork
 

@@ -89,7 +89,7 @@ VARIATION = 0.08
 """Lengths of a body differ from the average by up to this share."""
 
 
-def bodies(draws: Draws) -> Body:
+def bodies(draws: KeyedRandom) -> Body:
     """One body for each key, turned any way to the camera, its pelvis at the origin."""
     factors = draws.uniform(1 - VARIATION, 1 + VARIATION, len(LENGTHS)).unbind(1)
     lengths = {name: LENGTHS[name] * factor for name, factor in zip(LENGTHS, factors, strict=True)}
@@ -120,7 +120,7 @@ def bodies(draws: Draws) -> Body:
 
 
 def _arms(
-    draws: Draws, shoulders: Tensor, chest: Tensor, lengths: dict[str, Tensor]
+    draws: KeyedRandom, shoulders: Tensor, chest: Tensor, lengths: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Elbows, wrists and tips of the hands, (n, 2, 3) each."""
     kinds = draws.index(len(_ARMS), 2)
@@ -134,7 +134,7 @@ def _arms(
 
 
 def _legs(
-    draws: Draws, kind: Tensor, hips: Tensor, pelvis: Tensor, lengths: dict[str, Tensor]
+    draws: KeyedRandom, kind: Tensor, hips: Tensor, pelvis: Tensor, lengths: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Knees, ankles and tips of the feet, (n, 2, 3) each."""
     ranges = _LEGS[kind]

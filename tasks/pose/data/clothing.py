@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.pose.data.anatomy import Body
 
 _SKIN = torch.tensor(

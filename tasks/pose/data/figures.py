@@ -8,8 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lincon.counter import bits, key
-from lincon.tasks.experiments.data.keyed_random import Draws
-from lincon.tasks.experiments.data.synthetic import Made
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
+from lincon.tasks.experiments.data.synthetic import Synthetic
 from lincon.tasks.pose.data.anatomy import Body, bodies
 from lincon.tasks.pose.data.batch import Batch
 from lincon.tasks.pose.data.clothing import Parts, dressed
@@ -21,7 +21,7 @@ _COMPANY = 0.4  # probability of each further person
 _STREAM = 0x706F7365  # sets these keys apart from other uses of the same seed
 
 
-class Figures(Made):
+class Figures(Synthetic):
     """Pictures of people in all postures, seen from all sides, with every joint known.
 
     A picture depends on seed, size, people and its index alone, bit for bit: ``figures[[3, 1]]``
@@ -45,7 +45,7 @@ class Figures(Made):
     (torch.Size([2, 3, 32, 32]), torch.Size([2, 2, 16, 2]))
     """
 
-    one, many, at_once = "Picture", "figures", 32
+    singular, plural, chunk = "Picture", "figures", 32
 
     def __init__(self, count: int, seed: int, size: int = 64, people: int = 2) -> None:
         super().__init__(count, seed, size)
@@ -56,7 +56,7 @@ class Figures(Made):
         scene, noise, *people = (
             bits(key(self.seed, _STREAM, stream), indices) for stream in range(2 + self.people)
         )
-        draws = Draws(scene)
+        draws = KeyedRandom(scene)
         canvas = background(draws, self.size)
         first = torch.ones(len(indices), 1, dtype=torch.bool)
         present = torch.cat((first, draws.happens(_COMPANY, self.people - 1)), 1)

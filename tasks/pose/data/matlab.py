@@ -20,7 +20,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
 from lincon import LinconError
-from lincon.errors import in_a_line
+from lincon.errors import one_line
 
 HEADER = 128
 INT8, INT32, UINT32, MATRIX, COMPRESSED, UTF8 = 1, 5, 6, 14, 15, 16  # types of elements
@@ -54,7 +54,7 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
         return dict(variables)
     except Exception as reason:  # scipy and NumPy raise whatever the bytes lead them to
         raise LinconError(
-            f"{path} cannot be read as a MATLAB 5 file ({in_a_line(reason)}): fetch it again."
+            f"{path} cannot be read as a MATLAB 5 file ({one_line(reason)}): fetch it again."
         ) from None
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import Unreadable, opened
+from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.pose.data.batch import Batch
 

@@ -52,7 +52,7 @@ def lit(
     return canvas.mul_(light[:, None]).mul_(tint).add_(grain).clamp_(0, 255).round_().byte()
 
 
-def _add_stripes(canvas: Tensor, draws: Draws) -> None:
+def _add_stripes(canvas: Tensor, draws: KeyedRandom) -> None:
     size = canvas.shape[-1]
     direction = _direction(draws) * draws.uniform(2, 9, 1) / size
     across, down = torch.arange(size) * direction[:, :1], torch.arange(size) * direction[:, 1:]
@@ -62,7 +62,7 @@ def _add_stripes(canvas: Tensor, draws: Draws) -> None:
     canvas += wave[:, None] * strength[:, :, None, None]
 
 
-def _clutter(draws: Draws, size: int) -> Boxes:
+def _clutter(draws: KeyedRandom, size: int) -> Boxes:
     centre = draws.uniform(0, 1, 2) * size
     short, long = draws.uniform(0.02, 0.16) * size, draws.uniform(0.1, 0.5) * size
     half = torch.where(draws.happens(0.7, 1), torch.stack((long, short), 1), -1)

@@ -6,7 +6,7 @@ to `MODELS`.
 
 from functools import partial
 
-from lincon.tasks.experiments.options import named
+from lincon.tasks.experiments.names import named
 from lincon.tasks.experiments.schemes.body import Architecture
 from lincon.tasks.pose.models.hourglass import Hourglass
 from lincon.tasks.pose.models.machine import PoseMachine

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from lincon import LinconError
-from lincon.tasks.experiments.options import check_positive
+from lincon.tasks.experiments.names import check_positive
 from lincon.tasks.pose.models.cascade import Cascade
 from lincon.tasks.pose.skeleton import JOINTS
 

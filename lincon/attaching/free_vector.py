@@ -1,0 +1,156 @@
+"""The free vector of a group where its owner holds it, and the weights that it generates.
+
+The owner is asked at every call, because `functional_call`, DDP and FSDP replace the Parameter.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from lincon.attaching.group import Group
+from lincon.attaching.ledger import Entry
+from lincon.errors import TargetError
+from lincon.processes.shards import check_local
+
+
+@dataclass(frozen=True, eq=False)
+class FreeVector:
+    """W of one group.
+
+    Attributes:
+        owner: the module whose Parameter it is.
+        group: its name there, its generator and its ledger.
+    """
+
+    owner: nn.Module
+    group: Group
+
+    @property
+    def parameter(self) -> Shaped[Tensor, " dof"]:
+        """W as it is now; integers (int8) if it is quantised."""
+        parameter = self.owner._parameters[self.group.free]
+        assert parameter is not None
+        return parameter
+
+    @property
+    def origin(self) -> Float[Tensor, " rows"] | None:
+        """W₀, or None."""
+        return None if self.group.origin is None else self.owner._buffers[self.group.origin]
+
+    @property
+    def steps(self) -> Float[Tensor, " steps"] | None:
+        """The steps of a quantised W, or None."""
+        return None if self.group.steps is None else self.owner._buffers[self.group.steps]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are generated in: W's dtype, or autocast's where it would cast all of
+        them."""
+        steps = self.steps
+        exact = self.parameter if steps is None else steps
+        if self.group.lowered and torch.is_autocast_enabled(exact.device.type):
+            return torch.get_autocast_dtype(exact.device.type)
+        return exact.dtype
+
+    def effective(self, parameter: Shaped[Tensor, " dof"]) -> Float[Tensor, " dof"]:
+        """W as the map sees it: integers times steps, or with a gradient that is divided as the
+        group says."""
+        check_local(self.group.free, parameter)
+        steps = self.steps
+        if steps is not None:
+            size = min(self.group.size, len(parameter))
+            return parameter.to(steps.dtype) * steps.repeat_interleave(size)[: len(parameter)]
+        divisor = self.group.divisor(parameter) if torch.is_grad_enabled() else None
+        if divisor is None:
+            return parameter
+        return _divide_gradient(parameter, divisor)
+
+    def weights(self) -> list[Tensor]:
+        """All weights of the group, in the order of its ledger, from one operation."""
+        group = self.group
+        flat = group.map.unpack(self.effective(self.parameter), dtype=self.dtype)
+        if (origin := self.origin) is not None:
+            flat = flat + origin.to(flat.dtype)
+        rows = flat.split(group.ledger.sizes)
+        return [
+            _to(part.view(entry.shape), group.device(index))
+            for index, (part, entry) in enumerate(zip(rows, group.ledger, strict=True))
+        ]
+
+    def weight(self, index: int) -> Tensor:
+        """The weight of one entry, generated alone."""
+        entry = self.group.ledger.entries[index]
+        free = self.effective(self.parameter)
+        return self.shaped(
+            index, self.group.map.unpack(free, entry.start, entry.stop, dtype=self.dtype)
+        )
+
+    def shaped(self, index: int, rows: Float[Tensor, " n"]) -> Tensor:
+        """The weight of an entry from its generated rows: with W₀, in its shape, on its device."""
+        entry = self.group.ledger.entries[index]
+        if (origin := self.origin) is not None:
+            rows = rows + origin[entry.start : entry.stop].to(rows.dtype)
+        return _to(rows.view(entry.shape), self.group.device(index))
+
+    def fit(self, weights: Mapping[str, Tensor]) -> tuple[Float[Tensor, " dof"], float, float]:
+        """The least-squares W for given weights, float64, with ‖Ŵ - weights‖² and ‖weights‖²;
+        nothing is changed.
+
+        Raises TargetError: weights are missing, have another shape, or hold a value that is not
+        finite.
+        """
+        target = torch.cat([self._target(entry, weights) for entry in self.group.ledger])
+        origin = self.origin
+        difference = target if origin is None else target - origin.double().cpu()
+        linear_map = self.group.scaled()
+        free = linear_map.project(difference)
+        missed = (linear_map.unpack(free) - difference).square().sum()
+        return free, float(missed), float(target.square().sum())
+
+    def _target(self, entry: Entry, weights: Mapping[str, Tensor]) -> Tensor:
+        """The given weights of an entry, (numel,) float64 on the CPU."""
+        given = next((weights[name] for name in entry.names if name in weights), None)
+        if given is None:
+            needed = [e.name for e in self.group.ledger]
+            raise TargetError(f"No weights for {entry.name!r}; project needs all of: {needed}.")
+        if tuple(given.shape) != entry.shape:
+            raise TargetError(
+                f"Weights for {entry.name!r} have shape {tuple(given.shape)}, not {entry.shape}."
+            )
+        target = given.detach().double().cpu().reshape(-1)
+        if not bool(target.isfinite().all()):
+            raise TargetError(
+                f"Weights for {entry.name!r} hold a value that is not finite; nothing can be "
+                "fitted to them."
+            )
+        return target
+
+
+class _DividedGradient(torch.autograd.Function):
+    """The identity, whose gradient is divided by ``divisor``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(free: Tensor, divisor: Tensor) -> Tensor:
+        return free.view_as(free)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (divisor,) = ctx.saved_tensors
+        return grad / divisor, None
+
+
+_divide_gradient: Callable[[Tensor, Tensor], Tensor] = _DividedGradient.apply
+
+
+def _to(weight: Tensor, device: str | None) -> Tensor:
+    return weight if device is None else weight.to(device)

@@ -1,0 +1,122 @@
+"""The first free vector of a group, and the multipliers that give each tensor its own standard
+deviation."""
+
+from collections.abc import Sequence
+from math import isfinite
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lincon.attaching.group import Group
+from lincon.attaching.targets import Target
+from lincon.counter import key
+from lincon.errors import TargetError
+from lincon.maps.scaled import Scaled
+
+_FREE_STREAM = 202
+
+FEW = 32
+"""Values from which a standard deviation says more than a root mean square."""
+
+TINY = 100
+"""A tensor this many times smaller than all together, as a class token of 1e-6, does not set the
+size of W."""
+
+
+def initial(
+    group: Group, targets: list[Target], scale: str | None, seed: int, zero: bool
+) -> tuple[Group, Float[Tensor, " dof"]]:
+    """The group with its multipliers, and its first free vector, float64 on the CPU.
+
+    With ``scale="match"`` every tensor starts with the standard deviation of its own
+    initialisation, and the smallest multiplier is 1 (but for tensors that are `TINY`, whose
+    multiplier is smaller). Otherwise the multipliers stay, and the standard deviation over all
+    tensors is kept. ``zero``: W is zero, the multipliers are the same.
+
+    Raises TargetError for tensors without values to match, by name.
+    """
+    free = _standard_normal(group.generator.dof, seed)
+    if scale is None and zero:
+        return group, torch.zeros_like(free)
+    _check_not_meta(targets, scale)
+    wanted = [deviation(target.tensor) for target in targets]
+    _check_finite(targets, wanted)
+    drawn = _deviations(group.scaled(), group, free)
+
+    # One factor for all: W of this standard deviation gives all tensors together the one they had.
+    known = [_known_values(target) for target in targets]
+    factor = _overall(wanted, known) / (_overall(drawn, known) or 1.0) or 1.0
+
+    if scale == "match":
+        ratios = _ratios(wanted, drawn, factor)
+        # W takes the smallest factor: all multipliers are at least 1, so that the learning rates of
+        # ordinary training carry over.
+        least = min(factor / TINY, max(ratios))
+        factor = min(ratio for ratio in ratios if ratio >= least)
+        group = group.with_scales([ratio / factor for ratio in ratios])
+    return group, torch.zeros_like(free) if zero else free * factor
+
+
+def _ratios(wanted: list[float], drawn: list[float], overall: float) -> list[float]:
+    """What each tensor must be multiplied by. A tensor of zeros has no size of its own."""
+    pairs = zip(wanted, drawn, strict=True)
+    return [want / have if want > 0 and have > 0 else overall for want, have in pairs]
+
+
+def deviation(tensor: Tensor) -> float:
+    """Standard deviation of a tensor's values, in float64; of fewer than `FEW` the root mean
+    square; 0 on meta.
+
+    >>> deviation(torch.tensor([3.0, -3.0]))
+    3.0
+    """
+    if tensor.is_meta:
+        return 0.0
+    values = tensor.detach().double()
+    if values.numel() < FEW:
+        return float(values.square().mean().sqrt())
+    return float(torch.std(values, correction=0))
+
+
+def _standard_normal(dof: int, seed: int) -> Tensor:
+    draw = torch.Generator().manual_seed(key(seed, _FREE_STREAM) >> 1)
+    return torch.randn(dof, generator=draw, dtype=torch.float64, device="cpu")
+
+
+def _known_values(target: Target) -> int:
+    return 0 if target.tensor.is_meta else target.tensor.numel()
+
+
+def _check_not_meta(targets: list[Target], scale: str | None) -> None:
+    for target in targets:
+        if target.tensor.is_meta and scale == "match":
+            raise TargetError(
+                f"{target.name!r} is on the meta device: it has no values to match. Materialise "
+                "it, or give scale=None."
+            )
+
+
+def _check_finite(targets: list[Target], deviations: list[float]) -> None:
+    for target, of_target in zip(targets, deviations, strict=True):
+        if not isfinite(of_target):
+            raise TargetError(
+                f"Weights for {target.name!r} hold a value that is not finite; nothing can be "
+                "matched to them."
+            )
+
+
+def _deviations(linear_map: Scaled, group: Group, free: Tensor) -> list[float]:
+    """The standard deviation that each tensor gets from W; for few values, the one expected over
+    seeds."""
+    parts = linear_map.unpack(free).split(group.ledger.sizes)
+    return [
+        linear_map.energy(entry.start, entry.stop) ** 0.5 if entry.numel < FEW else deviation(part)
+        for entry, part in zip(group.ledger, parts, strict=True)
+    ]
+
+
+def _overall(deviations: Sequence[float], sizes: Sequence[int]) -> float:
+    """The root mean square over all values of tensors of these deviations and sizes."""
+    total = sum(d * d * size for d, size in zip(deviations, sizes, strict=True))
+    return float((total / max(1, sum(sizes))) ** 0.5)

@@ -1,0 +1,243 @@
+"""What a file says of each group: `GroupRecord`. A new field of the format is a line there and one
+in `Group`."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from math import isfinite
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    NotRequired,
+    TypedDict,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+import torch
+from torch import Tensor
+
+from lincon.attaching.free_vector import FreeVector
+from lincon.attaching.group import Group
+from lincon.attaching.ledger import Ledger
+from lincon.errors import one_line
+from lincon.maps.registry import build
+
+TABLES = "lincon.tables."
+"""Before the keys of a generator's tables, which no seed can rebuild."""
+
+DIMENSIONS = 64
+"""Of a tensor, at most, as in torch: the product of any number of sizes would take very long."""
+
+
+class Spec(TypedDict):
+    """A generator, as `Generator.spec` says it."""
+
+    name: str
+    version: int
+    rows: int
+    dof: int
+    seed: int
+    options: dict[str, Any]
+    digest: NotRequired[str]
+
+
+class Steps(TypedDict):
+    """The steps of a quantised free vector: the name of their buffer, and how many integers share
+    one."""
+
+    name: str
+    size: int
+
+
+class Origin(TypedDict):
+    """W₀: the name of its buffer, whether the "generator" or the "model" has it, and its checksum."""
+
+    name: str
+    of: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class GroupRecord:
+    """A group as the file describes it; names are those in the owner.
+
+    Attributes:
+        free: name of the free vector.
+        generator: spec of G.
+        fingerprint: of G itself.
+        isometric: whether the columns of the map are scaled to norm 1.
+        ledger: which tensor owns which rows, with which multiplier.
+        steps: of a quantised free vector, or None.
+        origin: W₀, or None.
+    """
+
+    free: str
+    generator: Spec
+    fingerprint: str
+    isometric: bool
+    ledger: Ledger
+    steps: Steps | None = None
+    origin: Origin | None = None
+
+    @classmethod
+    def of(cls, vector: FreeVector) -> "GroupRecord":
+        """The record of a group that is bound to a model."""
+        group, origin = vector.group, vector.origin
+        of_origin = of_steps = None
+        if group.origin is not None and origin is not None:
+            holder = "model" if group.generator.offset() is None else "generator"
+            of_origin = Origin(name=group.origin, of=holder, sha256=sha_of(origin))
+        if group.steps is not None:
+            of_steps = Steps(name=group.steps, size=group.size)
+        return cls(
+            free=group.free,
+            generator=cast(Spec, group.generator.spec()),
+            fingerprint=group.generator.fingerprint(),
+            isometric=group.isometric,
+            ledger=group.ledger,
+            steps=of_steps,
+            origin=of_origin,
+        )
+
+    @classmethod
+    def read(cls, description: Any) -> "GroupRecord":
+        """The record that JSON from a file describes. Raises ValueError for anything else."""
+        check(description, dict, "")
+        kinds, values = get_type_hints(cls), {}
+        for field in fields(cls):
+            if field.name in description:
+                check(description[field.name], kinds[field.name], f"{field.name}.")
+                values[field.name] = description[field.name]
+            elif field.default is MISSING:
+                raise ValueError(f"there is no {field.name!r}")
+        record = cls(**{**values, "ledger": Ledger.from_json(values["ledger"])})
+        for name in record.own_names:
+            if not name or "." in name:
+                raise ValueError(f"{name!r} is no name of a free vector or buffer")
+        return record
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, without the fields that are None."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["ledger"] = self.ledger.to_json()
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def own_names(self) -> list[str]:
+        """Names of the free vector and of the buffers in the owner."""
+        further = [each["name"] for each in (self.steps, self.origin) if each is not None]
+        return [self.free, *further]
+
+    @property
+    def names(self) -> list[str]:
+        """All names that the group takes in its owner, those of generated tensors included."""
+        return self.own_names + [name for entry in self.ledger for name in entry.names]
+
+    def build(self, stored: Mapping[str, Tensor], tables: dict[str, Tensor]) -> Group:
+        """The group, whose generator is made again and whose fingerprint is known to be computable.
+
+        ``stored``: the tensors of the owner by name. ``tables``: those of the generator, by
+        constructor argument.
+
+        Raises ValueError where record and tensors do not agree, or the generator cannot be made.
+        """
+        free, spec = stored.get(self.free), self.generator
+        if free is None or free.shape != (spec["dof"],) or self.ledger.rows != spec["rows"]:
+            raise ValueError(f"{self.free!r}, its ledger and its generator do not agree.")
+        try:
+            generator = build(dict(spec), tables)
+            generator.fingerprint()
+        except Exception as error:  # a generator can make anything of options that are none
+            raise ValueError(f"{spec['name']!r} cannot be made ({one_line(error)}).") from None
+        origin = None if self.origin is None else self.origin["name"]
+        group = Group(self.free, generator, self.ledger, self.isometric, origin)
+        if self.steps is None and free.is_floating_point():
+            return group
+        size = self._checked_size(free, stored)
+        return replace(group, steps=self.steps["name"] if self.steps else None, size=size)
+
+    def _checked_size(self, free: Tensor, stored: Mapping[str, Tensor]) -> int:
+        """How many integers share a step. Raises ValueError unless integers and steps fit each
+        other."""
+        size = self.steps["size"] if self.steps else 0
+        steps = stored.get(self.steps["name"]) if self.steps else None
+        fits = 0 < size <= max(1, len(free)) and free.dtype == torch.int8
+        if not fits or steps is None or not steps.is_floating_point():
+            raise ValueError(f"{self.free!r} and the steps of its integers do not agree.")
+        if steps.shape != (-(-len(free) // size),):
+            raise ValueError(f"{self.free!r} and the steps of its integers do not agree.")
+        return size
+
+
+def tables_prefix(owner: str, free: str) -> str:
+    """What stands before the keys of a group's tables; ``owner``: what stands before the owner's
+    names."""
+    return f"{TABLES}{owner}{free}."
+
+
+def sha_of(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes; "" on the meta device, which has none."""
+    if tensor.is_meta:
+        return ""
+    return hashlib.sha256(bytes_of(tensor.detach().cpu())).hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor on the CPU, in order."""
+    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def check(value: Any, kind: Any, place: str) -> None:
+    """Raise ValueError unless a value from JSON is of a type; dictionaries and lists item by item.
+
+    ``kind``: str, int, bool, dict, list, a TypedDict, dict[str, ...], list[...], one of these or
+    None, or `Ledger`, for the JSON of one. ``place`` names the value in the message.
+    """
+    kind = _without_none(kind)
+    container, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return
+    if kind is Ledger:
+        _check_ledger(value, place)
+    elif is_typeddict(kind):
+        _check_keys(value, kind, place)
+    elif container is dict:
+        check(value, dict, place)
+        for name, item in value.items():
+            check(item, inner[1], f"{place}{name}.")
+    elif container is list:
+        check(value, list, place)
+        for item in value:
+            check(item, inner[0], place)
+    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{place.rstrip('.')} is no {kind.__name__}: {str(value)[:80]!r}")
+
+
+def _without_none(kind: Any) -> Any:
+    """The type beside None in a union."""
+    kinds = [each for each in get_args(kind) if each is not NoneType]
+    return kinds[0] if isinstance(kind, UnionType) else kind
+
+
+def _check_keys(value: Any, kind: Any, place: str) -> None:
+    check(value, dict, place)
+    for name, of_name in get_type_hints(kind).items():
+        if name in value:
+            check(value[name], of_name, f"{place}{name}.")
+        elif name in kind.__required_keys__:
+            raise ValueError(f"there is no {place}{name!r}")
+
+
+def _check_ledger(rows: Any, place: str) -> None:
+    check(rows, list[list[Any]], place)
+    for row in rows:
+        names, shape, scale = row
+        check(names, list[str], place)
+        check(shape, list[int], place)
+        sizes = len(shape) <= DIMENSIONS and min(shape, default=1) >= 1
+        if not names or not sizes or isinstance(scale, bool) or not isfinite(scale):
+            raise ValueError(f"{str(row)[:80]} is no entry of a ledger")

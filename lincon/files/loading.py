@@ -1,0 +1,87 @@
+"""Loading a model file: `load`. It changes nothing before all is checked, and undoes what it has
+done if that fails."""
+
+import os
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from lincon.attaching.binding import bind, unbind, unwrapped, warn_of_stale_optimizers
+from lincon.attaching.constraint import Constraint, owned
+from lincon.attaching.group import Group
+from lincon.attaching.targets import Target
+from lincon.errors import FileError
+from lincon.files.matching import OwnerPlan, Plan, dtype_beside, match
+from lincon.processes.shards import is_shard, on_every_rank, shard_like
+
+
+def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
+    """Constrain ``model`` as the file says and fill it, bit for bit.
+
+    Args:
+        model: of the architecture that was saved; fresh, or constrained the same way already. With
+            an offset, it must hold the same W₀. Values come in the model's own dtypes. Of a model
+            that is sharded over ranks, every rank must call `load`, with the file before it.
+        path: what `save` wrote.
+
+    Returns:
+        The constraints. Raises FileError or TargetError, naming what differs, and leaves the model
+        as it was; FileNotFoundError.
+    """
+    model = unwrapped(model)
+    sharded = any(is_shard(tensor) for tensor in model.state_dict().values())
+    plan = on_every_rank(lambda: match(model, path)) if sharded else match(model, path)
+    try:
+        _follow(model, plan)
+    except KeyError as error:  # torch's, for a name that is taken
+        raise FileError(f"{path} does not fit this {type(model).__name__}: {error}") from None
+    replaced = [target.tensor for owner in plan.owners for target in owner.targets]
+    if replaced:
+        warn_of_stale_optimizers(replaced)
+    return [constraint for _, constraint in owned(model)]
+
+
+def _follow(model: nn.Module, plan: Plan) -> None:
+    """Do what the plan says, or nothing."""
+    bound: list[tuple[Constraint, list[Target]]] = []
+    try:
+        for owner in plan.owners:
+            if owner.targets:
+                bound.append((_bind(model, owner, plan.state), owner.targets))
+        _fill(model, plan.state)
+    except BaseException:
+        for constraint, targets in bound:
+            unbind(constraint, {name: t.tensor for t in targets for name in t.names})
+        raise
+
+
+def _bind(model: nn.Module, plan: OwnerPlan, state: dict[str, Tensor]) -> Constraint:
+    """Constrain an owner as the plan says, in the devices and dtypes of its tensors."""
+    present = {target.name: target.tensor for target in plan.targets}
+    values = dict(plan.origins)
+    groups = []
+    for group in plan.groups:
+        members = [present[entry.name] for entry in group.ledger]
+        device, dtype = members[0].device, members[0].dtype
+        for name in (group.free, group.steps):
+            if name is not None:
+                stored = state[plan.prefix + name]
+                values[name] = stored.to(device, dtype_beside(stored, dtype))
+        groups.append(_placed(group, members))
+    owner = model.get_submodule(plan.prefix.rstrip("."))
+    return bind(owner, groups, plan.targets, values)
+
+
+def _placed(group: Group, members: list[nn.Parameter]) -> Group:
+    """The group with the devices of the model's tensors."""
+    first = members[0].device
+    devices = tuple(None if m.device == first else str(m.device) for m in members)
+    return replace(group, devices=devices if any(devices) else ())
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """load_state_dict with what the file holds; the rest (W₀) stays as it is."""
+    complete = model.state_dict()  # with its metadata, the versions of the modules
+    for name, tensor in state.items():
+        complete[name] = shard_like(tensor, complete.get(name))
+    model.load_state_dict(complete)

@@ -1,0 +1,151 @@
+"""The tape of ``materialize="layer"``: each weight is generated when it is used, and again for the
+backward.
+
+While the owner's forward runs, torch's hooks for saved tensors put a `SavedWeight`, which says
+which entry it was, in the place of a weight that an operation saves. So no weight outlives its use.
+"""
+
+import weakref
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from lincon.attaching.free_vector import FreeVector
+from lincon.errors import LinconError
+from lincon.generator import Generator, wide_enough
+from lincon.step.gradient_queue import GradientQueue, SavedBytes
+from lincon.step.tape import Key, Tape, version_of
+
+
+class SavedWeight(NamedTuple):
+    """Stands for a view of a generated weight that an operation has saved."""
+
+    key: Key
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+
+
+class LayerTape(Tape):
+    """One weight at a time."""
+
+    def __init__(self, vectors: Sequence[FreeVector]) -> None:
+        super().__init__(vectors)
+        self.alive: dict[Key, weakref.ref[Tensor]] = {}
+        self.places: dict[int, Key] = {}
+        """Which weight is at an address."""
+        self.activations = SavedBytes()
+        self.queue = GradientQueue(self.activations)
+        self.prepared: dict[tuple[int, torch.dtype], Tensor] = {}
+        self.hooks = saved_tensors_hooks(self._pack, self._unpack)
+        self.hooks.__enter__()
+
+    def close(self) -> None:
+        """Tensors that are saved from now on are none of this forward."""
+        super().close()
+        self.hooks.__exit__()
+        del self.hooks  # they hold this tape
+        self.alive.clear()
+        self.places.clear()
+
+    def weight(self, key: Key) -> Tensor:
+        """The one that is alive, or a new one."""
+        number, _ = key
+        reference = self.alive.get(key)
+        weight = None if reference is None else reference()
+        wants_gradient = torch.is_grad_enabled() and self.free[number].requires_grad
+        if weight is None or (wants_gradient and not weight.requires_grad):
+            weight = self.track(self.generate(key, self.vectors[number].dtype), key)
+            self.alive[key] = weakref.ref(weight)
+            self.places[weight.untyped_storage().data_ptr()] = key
+        return weight
+
+    def generate(self, key: Key, dtype: torch.dtype) -> Tensor:
+        """The weight of an entry, without autograd."""
+        number, index = key
+        vector, entry = self.vectors[number], self.entry(key)
+        with torch.no_grad():
+            if (number, dtype) not in self.prepared:
+                free = vector.effective(self.free[number])
+                self.prepared[number, dtype] = vector.group.map.prepare(free.to(dtype))
+            prepared = self.prepared[number, dtype]
+            rows = vector.group.map.prepared_rows(prepared, entry.start, entry.stop)
+            return vector.shaped(index, rows)
+
+    def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """One that is freed with the gradient: a recycled one would stay through every forward."""
+        return torch.zeros(generator.prepared_dof, dtype=wide_enough(dtype), device=device)
+
+    def add(self, key: Key, grad: Tensor) -> None:
+        self.queue.put(key, grad)
+        del grad  # each gradient is freed as soon as it is added
+        number, _ = key
+        if number in self.buffers or not self._should_wait(number):
+            self._add_waiting()
+
+    def gradient(self, number: int) -> Tensor | None:
+        self._add_waiting()
+        for group, dtype in list(self.prepared):
+            if group == number:  # a loss may be kept for long; a second backward prepares again
+                del self.prepared[group, dtype]
+        return super().gradient(number)
+
+    def discard(self) -> None:
+        super().discard()
+        self.queue.gradients.clear()
+
+    def _should_wait(self, number: int) -> bool:
+        linear_map = self.map(number)
+        itemsize = wide_enough(self.free[number].dtype).itemsize
+        return self.queue.should_wait(
+            itemsize * linear_map.prepared_dof, itemsize * linear_map.rows
+        )
+
+    def _add_waiting(self) -> None:
+        while self.queue.gradients:
+            key, grad = self.queue.take()
+            number, _ = key
+            self.accumulate(number, self.entry(key).start, grad)
+
+    def _pack(self, tensor: Tensor) -> Tensor | SavedWeight:
+        """What is saved in the place of a tensor."""
+        key = self._key_of(tensor)
+        if key is None:
+            return self.activations.save(tensor)
+        offset = int(tensor.storage_offset())
+        return SavedWeight(key, tensor.size(), tensor.stride(), offset, tensor.dtype)
+
+    def _key_of(self, tensor: Tensor) -> Key | None:
+        """The entry whose weight this is a view of, or None."""
+        if tensor.layout != torch.strided:
+            return None
+        address = tensor.untyped_storage().data_ptr()
+        key = self.places.get(address)
+        weight = None if key is None else self.alive[key]()
+        if weight is None or weight.dtype != tensor.dtype:
+            return None
+        # The weight may have been freed and its place taken by something else.
+        return key if weight.untyped_storage().data_ptr() == address else None
+
+    def _unpack(self, saved: Tensor | SavedWeight) -> Tensor:
+        """The tensor that was saved, or the weight generated again."""
+        if isinstance(saved, Tensor):
+            return self.activations.use(saved)
+        if torch.is_grad_enabled():
+            raise LinconError(
+                'materialize="layer" has no second derivatives; for create_graph=True set '
+                'constraint.materialize = "model".'
+            )
+        number, _ = saved.key
+        if version_of(self.free[number]) != self.versions[number]:
+            raise LinconError(
+                "The free vector was changed between the forward and the backward, so the weights "
+                "of the forward "
+                "cannot be generated again: run the backward before the optimiser's step."
+            )
+        weight = self.generate(saved.key, saved.dtype)
+        return weight.as_strided(saved.size, saved.stride, saved.offset)

@@ -1,0 +1,77 @@
+"""The tape of ``materialize="model"``: all weights of a group are generated in one operation,
+before the forward.
+
+Some generators cannot process a short range of rows cheaply (see `Generator.grain`). For them the
+gradients of small tensors are collected, and all that lie side by side are reduced in one call.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lincon.attaching.free_vector import FreeVector
+from lincon.step.tape import Key, Tape
+
+Range = tuple[int, int]
+
+
+class ModelTape(Tape):
+    """All weights, generated in one operation a group."""
+
+    def __init__(self, vectors: Sequence[FreeVector]) -> None:
+        super().__init__(vectors)
+        with torch.no_grad():
+            generated = [vector.weights() for vector in self.vectors]
+        self.weights = [
+            [self.track(weight, (number, index)) for index, weight in enumerate(group)]
+            for number, group in enumerate(generated)
+        ]
+        self.collected: dict[int, Tensor] = {}
+        """Gradients of small tensors, (rows,) a group, in their places."""
+        self.ranges: dict[int, list[Range]] = {}
+        """Which rows of `collected` are filled."""
+
+    def weight(self, key: Key) -> Tensor:
+        number, index = key
+        return self.weights[number][index]
+
+    def close(self) -> None:
+        super().close()
+        self.weights.clear()
+
+    def add(self, key: Key, grad: Tensor) -> None:
+        """Reduce the gradient now if the tensor has the rows of a grain, else collect it."""
+        (number, _), start = key, self.entry(key).start
+        linear_map = self.map(number)
+        if grad.numel() >= linear_map.grain:
+            self.accumulate(number, start, grad)
+            return
+        if number not in self.collected:
+            device = self.free[number].device
+            self.collected[number] = torch.empty(linear_map.rows, dtype=grad.dtype, device=device)
+        stop = start + grad.numel()
+        self.collected[number][start:stop] = grad.reshape(-1)
+        self.ranges.setdefault(number, []).append((start, stop))
+
+    def gradient(self, number: int) -> Tensor | None:
+        if (flat := self.collected.pop(number, None)) is not None:
+            for start, stop in _joined(self.ranges.pop(number)):
+                self.accumulate(number, start, flat[start:stop])
+        return super().gradient(number)
+
+    def discard(self) -> None:
+        super().discard()
+        self.collected.clear()
+        self.ranges.clear()
+
+
+def _joined(ranges: list[Range]) -> list[Range]:
+    """Ranges of rows (start, stop) in order, where those that follow on one another are one."""
+    runs: list[Range] = []
+    for start, stop in sorted(ranges):
+        if runs and runs[-1][1] == start:
+            runs[-1] = runs[-1][0], stop
+        else:
+            runs.append((start, stop))
+    return runs

@@ -1,0 +1,76 @@
+"""Commands that apply a trained model to the user's pictures."""
+
+from collections.abc import Iterable, Sequence
+from math import inf, isfinite
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lincon.errors import LinconError
+
+Pictures = Annotated[list[Path], typer.Argument(help="Files of pictures.")]
+Run = Annotated[Path, typer.Option(help="Folder of a training, as lincon train leaves it.")]
+
+predict = typer.Typer(no_args_is_help=True, help="What a trained model sees in pictures of yours.")
+
+
+@predict.command()
+def pose(
+    images: Pictures,
+    run: Run = Path("runs/train"),
+    box: Annotated[
+        str,
+        typer.Option(
+            metavar="X,Y,SIDE",
+            help="Square around the person, by its centre; the whole picture by default.",
+        ),
+    ] = "",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the drawings and of the joints as JSON.")
+    ] = Path("runs/predict"),
+) -> None:
+    """Draw the skeleton on pictures, and write the joints as JSON."""
+    from lincon.tasks.pose.predict import predict
+
+    _print_files(predict(images, run, out, parse_box(box), flip=flip))
+
+
+@predict.command()
+def indoor(
+    images: Pictures,
+    run: Run = Path("runs/train"),
+    out: Annotated[Path, typer.Option(help="Folder of the depth and the normals as PNG.")] = Path(
+        "runs/predict"
+    ),
+) -> None:
+    """Write depth (16-bit PNG and a coloured view) and surface normals (PNG) of pictures."""
+    from lincon.tasks.indoor.predict import predict
+
+    _print_files(predict(images, run, out))
+
+
+def parse_box(text: str) -> tuple[float, float, float] | None:
+    """A square in pixels, (x, y, side); None for an empty text.
+
+    Raises:
+        LinconError: the text is not of three numbers, or they make no square.
+
+    >>> parse_box("320,240,400")
+    (320.0, 240.0, 400.0)
+    """
+    if not text:
+        return None
+    try:
+        x, y, side = map(float, text.split(","))
+    except ValueError:
+        raise LinconError(f"--box is {text!r}; give X,Y,SIDE in pixels, as 320,240,400.") from None
+    if not (isfinite(x) and isfinite(y) and 0 < side < inf):
+        raise LinconError(f"--box is {text!r}; the numbers must be finite, the side positive.")
+    return x, y, side
+
+
+def _print_files(written: Iterable[Sequence[Path]]) -> None:
+    for files in written:
+        typer.echo(f"written: {', '.join(map(str, files))}")

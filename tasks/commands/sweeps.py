@@ -1,0 +1,159 @@
+"""Commands that train many models and tabulate them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lincon.errors import LinconError
+from lincon.tasks.commands.arguments import (
+    CLASSIFICATION,
+    Dofs,
+    Models,
+    ObjectNet,
+    Results,
+    Scheme,
+    Schemes,
+    Seeds,
+    Task,
+    parse_dof,
+    split_names,
+)
+from lincon.tasks.commands.options import SweepOptions
+from lincon.tasks.commands.printing import print_result
+
+
+def compare(
+    options: SweepOptions,
+    task: Task = CLASSIFICATION,
+    schemes: Schemes = "",
+    model: Models = "",
+    dof: Dofs = "",
+    seeds: Seeds = 3,
+    out: Results = None,
+) -> None:
+    """Train schemes of sharing on equal terms and tabulate them; call again to continue."""
+    from lincon.tasks.experiments.sweeps import compare
+
+    cells = _cells(task, schemes, model, dof, seeds)
+    _run(compare.compare, options, cells, out or Path("runs/compare"))
+
+
+def scaling(
+    options: SweepOptions,
+    scheme: Scheme = "rpg",
+    model: Models = "resnet-small,resnet-medium",
+    dof: Dofs = "0.01,0.02,0.05,0.1,0.2,0.5",
+    predict: Annotated[
+        int | None, typer.Option(help="A DoF at which accuracy is predicted.")
+    ] = None,
+    seeds: Seeds = 3,
+    out: Results = None,
+) -> None:
+    """Fit laws of accuracy against DoF to a sweep of classification; call again to continue."""
+    from lincon.tasks.classification.studies import scaling
+
+    def run(sweep: Any) -> Any:
+        return scaling.scaling(sweep, predict)
+
+    cells = _cells(CLASSIFICATION, scheme, model, dof, seeds)
+    _run(run, options, cells, out or Path("runs/scaling"))
+
+
+def convergence(
+    options: SweepOptions,
+    schemes: Schemes = "vanilla,rpg",
+    model: Models = "",
+    dof: Dofs = "0.5,0.1",
+    seeds: Seeds = 3,
+    out: Results = None,
+) -> None:
+    """Compare with vanilla how many steps of classification schemes take to an accuracy."""
+    from lincon.tasks.classification.studies import convergence
+
+    cells = _cells(CLASSIFICATION, schemes, model, dof, seeds)
+    _run(convergence.convergence, options, cells, out or Path("runs/convergence"))
+
+
+def generalization(
+    options: SweepOptions,
+    task: Task = CLASSIFICATION,
+    schemes: Schemes = "",
+    model: Models = "",
+    dof: Dofs = "",
+    seeds: Seeds = 3,
+    objectnet: ObjectNet = None,
+    out: Results = None,
+) -> None:
+    """Measure the gap between training and test; of classification, also on shifted images."""
+    from lincon.tasks.experiments.sweeps import gap
+
+    def with_shifts(sweep: Any) -> Any:
+        from lincon.tasks.classification.studies import generalization
+
+        return generalization.generalization(sweep, objectnet)
+
+    experiment = gap.gap
+    if task == CLASSIFICATION:
+        experiment = with_shifts
+        schemes, dof = schemes or "vanilla,rpg", dof or "0.5,0.1"
+    elif objectnet is not None:
+        raise LinconError(f"--objectnet is of classification, not of {task}; leave it out.")
+    cells = _cells(task, schemes, model, dof, seeds)
+    _run(experiment, options, cells, out or Path("runs/generalization"))
+
+
+def reproduce(
+    options: SweepOptions,
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="baselines, dof-accuracy, generalization, pruning, quantization, pose "
+            "or multitask."
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(help="The models that its rows speak of, separated by commas.")
+    ] = "",
+    seeds: Seeds = 3,
+    objectnet: ObjectNet = None,
+    out: Results = None,
+) -> None:
+    """Train the cells of a table of the paper, and write its figures beside ours."""
+    from lincon.tasks.experiments.sweeps import reproduce
+
+    paper = reproduce.find_table(table)
+    models = split_names(model) or list(paper.models)
+    if len(models) != len(paper.models):
+        example = ",".join(paper.models)
+        raise LinconError(
+            f"--model is {model!r}; {table} takes {len(paper.models)}, as in {example}."
+        )
+
+    def run(sweep: Any) -> Any:
+        return reproduce.reproduce(paper, models, sweep, objectnet)
+
+    cells = reproduce.cells(paper, models, range(seeds))
+    _run(run, options, cells, out or Path("runs") / table)
+
+
+def _cells(task: str, schemes: str, model: str, dof: str, seeds: int) -> Any:
+    """Every combination of what the options name; the task's defaults stand for an empty text."""
+    from lincon.tasks.experiments.task import find_task
+    from lincon.tasks.experiments.training.recipe import cells
+
+    defaults = find_task(task).defaults
+    every_scheme = ",".join(find_task(task).schemes)
+    return cells(
+        models=split_names(model or defaults["model"]),
+        schemes=split_names(schemes or defaults.get("schemes", every_scheme)),
+        dofs=[parse_dof(text) for text in split_names(dof or defaults["dof"])],
+        seeds=range(seeds),
+        task=task,
+    )
+
+
+def _run(experiment: Callable[[Any], Any], options: SweepOptions, cells: Any, out: Path) -> None:
+    """Run an experiment on a sweep of ``cells``, and print its table."""
+    print_result(experiment(options.sweep(cells, out)), out)

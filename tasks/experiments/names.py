@@ -1,0 +1,89 @@
+"""Things picked by name from a registry, with options in the name: "vit-tiny:patch=2,depth=6"."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import Parameter, signature
+from math import inf
+from typing import Any, TypeVar
+
+from lincon import LinconError
+
+T = TypeVar("T")
+
+
+def choose(kind: str, name: str, registry: Mapping[str, T]) -> T:
+    """The entry called ``name``.
+
+    Raises:
+        LinconError: an unknown name; the message says of what ``kind``, and lists the known ones.
+
+    >>> choose("colour", "red", {"red": 0xFF0000, "blue": 0x0000FF})
+    16711680
+    """
+    if name not in registry:
+        raise LinconError(f"Unknown {kind} {name!r}; there are: {', '.join(registry)}.")
+    return registry[name]
+
+
+def named(kind: str, name: str, registry: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """The entry called ``name``, with the options after its colon bound.
+
+    Raises:
+        LinconError: an unknown name or option; the message says of what ``kind``.
+
+    >>> def grid(*, columns=3):
+    ...     return columns
+    >>> named("picture", "grid:columns=5", {"grid": grid})()
+    5
+    """
+    entry, colon, text = name.partition(":")
+    make = choose(kind, entry, registry)
+    return partial(make, **options(entry, make, text)) if colon else make
+
+
+def options(name: str, make: Callable[..., Any], text: str) -> dict[str, float]:
+    """The arguments that a text such as "patch=2,depth=6" stands for.
+
+    Args:
+        name: of what has the options, for messages.
+        make: its keyword arguments that are numbers are the options.
+        text: options and their values.
+
+    Raises:
+        LinconError: an unknown option, or a value that is not positive or not of the option's kind.
+    """
+    parameters = [each for each in signature(make).parameters.values() if _is_option(each)]
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    values = {}
+    for item in text.replace(" ", "").split(","):
+        key, _, value = item.partition("=")
+        default = choose(f"option of {name}", key, defaults)
+        values[key] = _parse_number(key, value, default)
+    return values
+
+
+def _is_option(parameter: Parameter) -> bool:
+    is_number = parameter.default is None or isinstance(parameter.default, int | float)
+    return parameter.kind is Parameter.KEYWORD_ONLY and is_number
+
+
+def _parse_number(name: str, text: str, default: float | None) -> float:
+    """The value of an option whose default is ``default``: an integer, unless that is a float."""
+    kind = float if isinstance(default, float) else int
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < inf:
+        noun = "number" if kind is float else "integer"
+        raise LinconError(
+            f"Option {name} is {text!r}; it must be a positive {noun}, as in {name}=2."
+        )
+    return value
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise LinconError, by name, for a number that is not positive."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise LinconError(f"{name} is {number}; it must be positive.")

@@ -1,0 +1,118 @@
+"""The folder of a training: its record and its model.
+
+Until the training has ended there are also checkpoints, one for each phase.
+"""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lincon import LinconError
+from lincon.files.atomic import remove_partial
+from lincon.tasks.experiments.output import write_output
+from lincon.tasks.experiments.training.models import load
+from lincon.tasks.experiments.training.ranks import is_first
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, differences
+
+SAVED = "model.safetensors"
+RECORD = "training.json"
+UNFINISHED = "unfinished"
+"""A key in the record of a training that has not ended; a model beside it is an earlier one's."""
+
+_CHECKPOINTS = "phase-*.ckpt"
+
+
+def checkpoint_paths(folder: Path, phases: int) -> list[Path]:
+    """The path of each phase's checkpoint."""
+    return [folder / _CHECKPOINTS.replace("*", str(number)) for number in range(phases)]
+
+
+def begin(folder: Path, description: dict[str, Any]) -> None:
+    """Make a folder ready for a new training.
+
+    Old checkpoints are deleted, and the record says that the training has not ended.
+
+    Args:
+        folder: of the training.
+        description: of the training, as plain JSON.
+    """
+    if is_first():
+        remove_partial(folder)
+        for stale in folder.glob(_CHECKPOINTS):
+            stale.unlink()
+    _write(folder, {**description, UNFINISHED: True})
+
+
+def check_resumable(folder: Path, description: dict[str, Any]) -> None:
+    """Raise LinconError unless ``folder`` holds an interrupted training of this description."""
+    if is_first():
+        remove_partial(folder)
+    if not interrupted(folder):
+        if (folder / SAVED).exists():
+            raise LinconError(f"The training in {folder} has ended: there is nothing to resume.")
+        raise LinconError(
+            f"{folder} holds no checkpoint to resume from; train without --resume first."
+        )
+    record = _read(folder)
+    record.pop(UNFINISHED, None)
+    if differing := differences(record, description):
+        raise LinconError(
+            f"{folder} holds another training ({', '.join(differing)}): "
+            "give the options it began with."
+        )
+
+
+def finish(folder: Path, description: dict[str, Any]) -> None:
+    """Write the record of a training that has ended, and delete its checkpoints."""
+    _write(folder, description)
+    if is_first():
+        for checkpoint in folder.glob(_CHECKPOINTS):
+            checkpoint.unlink(missing_ok=True)
+
+
+def interrupted(folder: Path) -> bool:
+    """Whether a training left checkpoints in ``folder`` and did not end."""
+    return (folder / RECORD).exists() and any(folder.glob(_CHECKPOINTS))
+
+
+def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
+    """The trained model in the folder of a training, its cell, its recipe and its data's shape.
+
+    Raises:
+        LinconError: the folder holds no finished training.
+    """
+    if not (folder / RECORD).exists() or not (folder / SAVED).exists():
+        raise LinconError(
+            f"{folder} holds no trained model: "
+            "give the --out of lincon train, or a folder of its runs/."
+        )
+    record = _read(folder)
+    if record.get(UNFINISHED):
+        raise LinconError(
+            f"{folder} holds a training that was cut: "
+            "go on with lincon train --resume, or train again."
+        )
+    try:
+        cell = Cell(**{field.name: record[field.name] for field in fields(Cell)})
+        recipe = Recipe(**{field.name: record[field.name] for field in fields(Recipe)})
+        shape = [int(size) for size in record["shape"]]
+    except (KeyError, TypeError):
+        raise LinconError(
+            f"{folder / RECORD} was not written by this version of lincon: train again."
+        ) from None
+    return load(cell, shape, folder / SAVED), cell, recipe, shape
+
+
+def _write(folder: Path, record: dict[str, Any]) -> None:
+    write_output(folder / RECORD, json.dumps(record, indent=1))
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    record = folder / RECORD
+    try:
+        return dict(json.loads(record.read_text()))
+    except ValueError:
+        raise LinconError(f"{record} is damaged: delete its folder, and train again.") from None
