@@ -90,7 +90,7 @@ def pruned(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
     seconds: dict[tuple[str, int | float | None], float] = {}
     for cell in sweep.cells:
         if cell.seed == first_seed:
-            model = merged_copy(load(cell, sweep.data.shape, sweep.store.model(cell)))
+            model = merged_copy(sweep.load(cell))
             work[cell.scheme, cell.dof] = macs(model, images)
             seconds[cell.scheme, cell.dof] = latency(model, images)
 

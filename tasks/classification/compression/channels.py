@@ -162,7 +162,7 @@ def slim(model: ResNet, masks: Masks) -> None:
         for norm in group.norms:
             for tensor in NORM_TENSORS:
                 kept[f"{norm}.{tensor}"] = [masks[name]]
-    tensors: dict[str, Kept] = dict(kept)
+    tensors: dict[str, DimensionMasks] = dict(kept)
     slice_tensors(model, tensors)
     settle_sizes(model)
 
@@ -196,6 +196,6 @@ def shapes_in(contents: Contents) -> dict[str, tuple[int, ...]]:
     """The shapes of all tensors of a file, generated ones included."""
     shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
     for group in contents.groups:
-        for entry in lincon.Ledger.from_json(group["ledger"]):
+        for entry in group.ledger:
             shapes |= dict.fromkeys(entry.names, entry.shape)
     return shapes

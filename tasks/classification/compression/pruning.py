@@ -27,7 +27,6 @@ from lincon.tasks.experiments.schemes.body import (
     Architecture,
     blueprint,
     body_weights,
-    count_parameters,
 )
 from lincon.tasks.experiments.schemes.scheme import Begin, Make, Phase, Scheme, constrained, vanilla
 from lincon.tasks.experiments.schemes.sharing import SHARING, pruned_places
@@ -46,7 +45,7 @@ Cut = Callable[[nn.Module, int], None]
 def halved(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     """A ring of half the body's weights, to be pruned to ``dof``."""
     model = blueprint(architecture)
-    half = round(RING * count(model, body_weights(model)))
+    half = round(RING * count_parameters(model, body_weights(model)))
     return constrained("ring").make(architecture, max(dof, half), seed)
 
 
@@ -185,7 +184,7 @@ _OF_RINGS = tickets(dof_left, cut_free, make=halved)
 PRUNED: dict[str, Scheme] = {
     **{f"imp{suffix}": scheme for suffix, scheme in _OF_WEIGHTS.items()},
     **{f"rpg-imp{suffix}": scheme for suffix, scheme in _OF_RINGS.items()},
-    "knapsack": Scheme(residual(vanilla), _NARROWED, takes_dof=False, shape=as_in, least=2),
-    "rpg-knapsack": Scheme(residual(SHARING["rpg"].make), _NARROWED, shape=as_in, least=2),
+    "knapsack": Scheme(residual(vanilla), _NARROWED, takes_dof=False, shape=as_in, min_epochs=2),
+    "rpg-knapsack": Scheme(residual(SHARING["rpg"].make), _NARROWED, shape=as_in, min_epochs=2),
 }
 """Schemes by name. Their DoF are those after pruning; a table shows those before."""

@@ -57,7 +57,7 @@ class Quantised:
 
 def quantised(sweep: Sweep, cell: Cell, timed: bool) -> Quantised:
     """Quantise the trained model of a cell. ``timed``: whether to measure its latency."""
-    model = load(cell, sweep.data.shape, sweep.store.model(cell)).eval()
+    model = sweep.load(cell).eval()
     score = sweep.measures[0].name
     program = to_int8(model, calibration(sweep.data))
     free, sizes = {}, {}
@@ -68,7 +68,7 @@ def quantised(sweep: Sweep, cell: Cell, timed: bool) -> Quantised:
         free[bits] = measure(narrow, sweep.recipe, sweep.data)[score]
         with TemporaryDirectory() as folder:
             sizes[bits] = lincon.save(narrow, Path(folder) / SAVED)
-    int8 = measured_program(program, sweep.recipe, sweep.data)[score]
+    int8 = measure_program(program, sweep.recipe, sweep.data)[score]
     milliseconds = _milliseconds(model, program, sweep) if timed else None
     return Quantised(int8, stored_bytes(program), free, sizes, milliseconds)
 

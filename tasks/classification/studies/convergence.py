@@ -39,7 +39,7 @@ def convergence(sweep: Sweep) -> Result:
 
 def summarise(runs: Sequence[Run], title: str, steps: int) -> Result:
     """``steps``: in an epoch."""
-    groups = labelled(runs)
+    groups = group_by_label(runs)
     vanilla: dict[str, list[float]] = {}
     for run in runs:
         if run.scheme == "vanilla":

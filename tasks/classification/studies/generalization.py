@@ -62,9 +62,9 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
 def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -> Shifted:
     place = sweep.store.place(cell) / ("objectnet.json" if objectnet else "shifted.json")
     if not place.exists():
-        model = load(cell, data.shape, sweep.store.model(cell))
+        model = sweep.load(cell)
         accuracies = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
-        write_whole(place, json.dumps(accuracies))
+        write_output(place, json.dumps(accuracies))
     try:
         return dict(json.loads(place.read_text()))
     except ValueError:
@@ -123,7 +123,7 @@ def picture(runs: Sequence[Run], by_run: dict[int, Shifted], title: str) -> byte
     style = cycle("-", "--", ":", "-.")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        for number, (label, group) in enumerate(labelled(runs).items()):
+        for number, (label, group) in enumerate(group_by_label(runs).items()):
             values = 100 * np.mean([[run.score, *by_run[id(run)][name]] for run in group], 0)
             legend = label if name == names[0] else None
             axes.plot(range(len(values)), values, style(number // 10), marker=".", label=legend)

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.cached import Remembered
+from lincon.tasks.experiments.data.cached import Cached
 from lincon.tasks.experiments.data.sets import Data, Split, standardised
-from lincon.tasks.experiments.data.synthetic import Made
+from lincon.tasks.experiments.data.synthetic import Synthetic
 
 
 class Pictures(Data):
@@ -78,12 +78,10 @@ class SyntheticPictures(Pictures):
         super().__init__(seed, batch, root, size=size)
 
     @abstractmethod
-    def source(self, count: int, seed: int) -> Made:
+    def source(self, count: int, seed: int) -> Synthetic:
         """``count`` pictures; another seed makes others."""
 
     def _read(self, root: Path | None) -> tuple[Split, Split]:
         training = self.source(self.count, seed=0)
         test = self.source(self.test_count, seed=1)
-        return Remembered(training) if self.count <= self.cached_count else training, Remembered(
-            test
-        )
+        return Cached(training) if self.count <= self.cached_count else training, Cached(test)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.rotations import compose, rotation
 from lincon.tasks.indoor.data.furniture import KINDS
 from lincon.tasks.indoor.data.geometry import Boxes, Camera
@@ -83,14 +83,14 @@ class Pieces(NamedTuple):
         return Boxes(room, middle, (high - low) / 2, turn, OWN + 2 * place + _MATERIAL[box])
 
 
-def rooms(draws: Draws, size: int) -> tuple[Float[Tensor, "n 3"], Camera, Pieces]:
+def rooms(draws: KeyedRandom, size: int) -> tuple[Float[Tensor, "n 3"], Camera, Pieces]:
     """Sizes of rooms in metres, a camera in each for pictures of ``size`` pixels, and furniture."""
     extent = torch.cat((draws.uniform(2.5, 8, 2), draws.uniform(2.3, 3.2, 1)), 1)
     camera = _camera(draws, extent, size)
     return extent, camera, _furnished(draws, extent, camera.place)
 
 
-def _camera(draws: Draws, extent: Tensor, size: int) -> Camera:
+def _camera(draws: KeyedRandom, extent: Tensor, size: int) -> Camera:
     """A camera anywhere, though rather with the larger part of the room in front of it."""
     yaw, pitch, roll = draws.uniform(0, 360), draws.uniform(-16, 8), draws.uniform(-4, 4)
     turned = compose(compose(rotation(1, yaw), rotation(0, pitch)), rotation(2, roll))

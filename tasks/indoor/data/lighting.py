@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.noise import noise
 from lincon.tasks.indoor.data.casting import shaded
 from lincon.tasks.indoor.data.furnishing import Pieces
@@ -27,7 +27,7 @@ class Lamps(NamedTuple):
     ambient: Float[Tensor, " n"]
 
 
-def lamps(draws: Draws, extent: Float[Tensor, "n 3"]) -> Lamps:
+def lamps(draws: KeyedRandom, extent: Float[Tensor, "n 3"]) -> Lamps:
     """Lamps under the ceilings of rooms of sizes ``extent``; half of the rooms have only one."""
     share = torch.cat((draws.uniform(-0.35, 0.35, 2, 2), draws.uniform(0.8, 0.96, 2, 1)), -1)
     second = torch.stack((torch.ones(len(extent)), draws.happens(0.5).float()), 1)
@@ -52,7 +52,7 @@ def light(
 def exposed(
     reflected: Float[Tensor, "3 n p"],
     glow: Float[Tensor, "n p"],
-    draws: Draws,
+    draws: KeyedRandom,
     keys: Int64[Tensor, " n"],
 ) -> UInt8[Tensor, "n 3 p"]:
     """A picture of the ``reflected`` light, exposed for its median brightness.

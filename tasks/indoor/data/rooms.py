@@ -5,8 +5,8 @@ from einops import rearrange
 from torch import Tensor
 
 from lincon.counter import bits, key
-from lincon.tasks.experiments.data.keyed_random import Draws
-from lincon.tasks.experiments.data.synthetic import Made
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
+from lincon.tasks.experiments.data.synthetic import Synthetic
 from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.casting import cast
 from lincon.tasks.indoor.data.furnishing import rooms

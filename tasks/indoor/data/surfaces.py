@@ -76,7 +76,7 @@ class Materials(NamedTuple):
         return Materials(rows[:3], rows[3:6], *rows[6:])
 
 
-def materials(draws: Draws, glazed: Bool[Tensor, "n k"]) -> Materials:
+def materials(draws: KeyedRandom, glazed: Bool[Tensor, "n k"]) -> Materials:
     """Materials, 3 + 2k a room, of floor, ceiling and walls and of k pieces.
 
     ``glazed``: pieces whose second material is glass.

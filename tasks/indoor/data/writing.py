@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8, UInt16
 from PIL import Image
 
 from lincon import LinconError
-from lincon.tasks.experiments.writing import write_whole
+from lincon.tasks.experiments.output import write_output
 from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.stanford import AREAS, GREY, METRE, UNKNOWN, directions, folder
 
@@ -53,9 +53,9 @@ def write(batch: Batch, root: Path, area: str, start: int = 0) -> None:
         name = f"camera_{camera}_office_1_frame_{number}_domain"
         pixels = rearrange(image, "rgb height width -> height width rgb")
         directions = rearrange(colours(normals), "xyz height width -> height width xyz")
-        write_whole(data / "rgb" / f"{name}_rgb.png", png(pixels))
-        write_whole(data / "depth" / f"{name}_depth.png", png(steps(depth)))
-        write_whole(data / "normal" / f"{name}_normals.png", png(directions))
+        write_output(data / "rgb" / f"{name}_rgb.png", png(pixels))
+        write_output(data / "depth" / f"{name}_depth.png", png(steps(depth)))
+        write_output(data / "normal" / f"{name}_normals.png", png(directions))
 
 
 def check(number: int, image: np.ndarray, depth: np.ndarray, normals: np.ndarray) -> None:

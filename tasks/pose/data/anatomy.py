@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.rotations import compose, rotation
 
 _SIDES = torch.tensor([-1.0, 1.0])  # right, left

@@ -45,7 +45,7 @@ NAMES = (
 """Names of the parts of `dressed`, in order."""
 
 
-def dressed(body: Body, draws: Draws) -> Parts:
+def dressed(body: Body, draws: KeyedRandom) -> Parts:
     """Each body in shirt, trousers and shoes, with hair and face.
 
     Some have a bag at the right hip or a watch at the left wrist.

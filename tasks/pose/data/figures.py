@@ -127,7 +127,7 @@ class Person(NamedTuple):
 
 def person(keys: Int64[Tensor, " n"], size: int) -> Person:
     """A person for each key, large in the middle of a picture of ``size`` pixels."""
-    draws = Draws(keys)
+    draws = KeyedRandom(keys)
     body = bodies(draws)
     view = View(draws.uniform(2.5, 6), torch.ones(len(keys)), torch.zeros(len(keys), 2))
     points = view(torch.cat((body.joints, body.toes, body.hands), 1))
@@ -138,7 +138,7 @@ def person(keys: Int64[Tensor, " n"], size: int) -> Person:
     return Person(body, dressed(body, draws), view)
 
 
-def _moved(other: Person, first: Person, draws: Draws, size: int) -> Person:
+def _moved(other: Person, first: Person, draws: KeyedRandom, size: int) -> Person:
     """Another person moved beside or behind the first one, at about the same size."""
     aside = torch.where(draws.happens(0.5), 1, -1) * draws.uniform(0.15, 0.5)
     step = torch.stack((aside, draws.uniform(-0.1, 0.06)), 1) * size

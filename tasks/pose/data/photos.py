@@ -129,7 +129,7 @@ def crop(
         right, bottom = np.ceil(corner + side + reach).astype(int).tolist()
         start = corner - (left, top)
         box = (*start.tolist(), *(start + side).tolist())
-        with opened(path) as file:
+        with open_picture(path) as file:
             surroundings = file.convert("RGB").crop((left, top, right, bottom))
         resized = surroundings.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
     except Exception as reason:  # a damaged photo can fail in any way

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from lincon.tasks.experiments.data.keyed_random import Draws
+from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.noise import noise
 from lincon.tasks.experiments.data.rotations import rotation
 from lincon.tasks.pose.data.drawing import Boxes, paint_boxes
@@ -14,7 +14,7 @@ from lincon.tasks.pose.data.drawing import Boxes, paint_boxes
 _CLUTTER = 3  # boxes and bars behind the people
 
 
-def background(draws: Draws, size: int) -> Float[Tensor, "n 3 size size"]:
+def background(draws: KeyedRandom, size: int) -> Float[Tensor, "n 3 size size"]:
     """Clouds of two sizes, stripes in some pictures, and clutter; values around [0, 1]."""
     clouds = draws.uniform(0.05, 0.5, 3, 3, 3) + draws.uniform(0.05, 0.5, 1, 3, 3)
     canvas = _enlarged(clouds, size) + _enlarged(draws.uniform(-0.13, 0.13, 3, 11, 11), size)
@@ -24,7 +24,7 @@ def background(draws: Draws, size: int) -> Float[Tensor, "n 3 size size"]:
     return canvas
 
 
-def obstacle(draws: Draws, size: int) -> Boxes:
+def obstacle(draws: KeyedRandom, size: int) -> Boxes:
     """Something in front of the person in a third of the pictures: a post, a rail, or a box."""
     centre = draws.uniform(0.15, 0.85, 2) * size
     thin, long = draws.uniform(0.02, 0.05) * size, draws.uniform(0.1, 0.6) * size
@@ -35,7 +35,7 @@ def obstacle(draws: Draws, size: int) -> Boxes:
 
 
 def lit(
-    canvas: Float[Tensor, "n 3 height width"], draws: Draws, keys: Int64[Tensor, " n"]
+    canvas: Float[Tensor, "n 3 height width"], draws: KeyedRandom, keys: Int64[Tensor, " n"]
 ) -> UInt8[Tensor, "n 3 height width"]:
     """The picture in the light of a lamp of some colour at some side, with the camera's noise.
 
@@ -69,7 +69,7 @@ def _clutter(draws: KeyedRandom, size: int) -> Boxes:
     return Boxes(centre, half, _direction(draws), draws.uniform(0, 1, 3))
 
 
-def _direction(draws: Draws) -> Tensor:
+def _direction(draws: KeyedRandom) -> Tensor:
     """(n, 2): upright or level but for a small tilt, as most things are."""
     return rotation(2, draws.index(2) * 90 + draws.uniform(-12, 12))[:, :2, 0]
 
