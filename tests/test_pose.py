@@ -149,7 +149,7 @@ def test_there_is_no_end_of_figures():
 
 def test_what_is_remembered_is_what_was_drawn():
     figures = DrawnFigures(limit=40, size=32).train_set.source
-    kept = Remembered(figures)
+    kept = Cached(figures)
     for indices in ([3, 1], [1, 7, 7], [0], [7, 3, 0]):
         for seen, drawn in zip(kept[indices], figures[indices], strict=True):
             assert seen.equal(drawn)

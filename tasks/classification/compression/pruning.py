@@ -27,6 +27,7 @@ from lincon.tasks.experiments.schemes.body import (
     Architecture,
     blueprint,
     body_weights,
+    count_parameters,
 )
 from lincon.tasks.experiments.schemes.scheme import Begin, Make, Phase, Scheme, constrained, vanilla
 from lincon.tasks.experiments.schemes.sharing import SHARING, pruned_places

@@ -289,8 +289,8 @@ def metres(values: Integer[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape
 
 
 def directions(
-    colours: UInt8[np.ndarray, "3 *pixels"],
-) -> Float32[np.ndarray, "3 *pixels"]:
+    colours: UInt8[np.ndarray, "3 ..."],
+) -> Float32[np.ndarray, "3 ..."]:
     """Unit vectors, nan where not known."""
     vectors = colours.astype(np.float32) - 127.5  # never 0
     vectors[:, (colours == GREY).all(0)] = np.nan

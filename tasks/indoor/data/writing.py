@@ -95,8 +95,8 @@ def steps(depth: Float[np.ndarray, "*shape"]) -> UInt16[np.ndarray, "*shape"]:
 
 
 def colours(
-    normals: Float[np.ndarray, "3 *pixels"],
-) -> UInt8[np.ndarray, "3 *pixels"]:
+    normals: Float[np.ndarray, "3 ..."],
+) -> UInt8[np.ndarray, "3 ..."]:
     """Unit vectors, nan where not known, as the files store them.
 
     A rounded colour stands for a vector of about unit length. For 2 % of the colours, its direction
@@ -108,8 +108,8 @@ def colours(
 
 
 def rounded(
-    normals: Float[np.ndarray, "3 *pixels"],
-) -> UInt8[np.ndarray, "3 *pixels"]:
+    normals: Float[np.ndarray, "3 ..."],
+) -> UInt8[np.ndarray, "3 ..."]:
     """The nearest colours, grey where not known."""
     values = np.rint((normals + 1) * np.float32(127.5))
     return np.where(np.isnan(values).any(0), GREY, values).astype(np.uint8)
