@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn.functional import mse_loss
 
 import lincon
+from lincon.tasks.experiments.data.cached import Cached
 from lincon.tasks.experiments.schemes.body import body_weights, count_parameters, one_sub_network
 from lincon.tasks.experiments.schemes.scheme import degrees_of_freedom
 from lincon.tasks.experiments.sweeps import reproduce
