@@ -45,7 +45,7 @@ class Law:
     solve: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
     def accuracy(
-        self, parameters: Float[np.ndarray, "*fits p"], dof: Float[np.ndarray, " n"]
+        self, parameters: Float[np.ndarray, "*fits p"], dof: Num[np.ndarray, " n"]
     ) -> Float[np.ndarray, "*fits n"]:
         """Accuracies, fractions, at some DoF."""
         value = self.value(np.moveaxis(parameters, -1, 0)[..., None], dof)
@@ -82,7 +82,7 @@ class Fit:
         accuracy, low, high = self.curve(np.array([dof], dtype=float))[:, 0].tolist()
         return accuracy, low, high
 
-    def curve(self, dof: Float[np.ndarray, " n"]) -> Float[np.ndarray, "3 n"]:
+    def curve(self, dof: Num[np.ndarray, " n"]) -> Float[np.ndarray, "3 n"]:
         """`predict` at every DoF: rows of accuracy, low and high."""
         outside = dof[~((self.low <= dof) & (dof <= self.high))]
         if outside.size:
