@@ -14,6 +14,7 @@ from functools import cache
 from statistics import NormalDist
 
 import torch
+from jaxtyping import Float32, Int, Int64, Num
 from torch import Tensor
 
 VERSION = 1
@@ -58,10 +59,13 @@ def shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
-def bits(keys: int | Tensor, counter: Tensor) -> Tensor:
-    """64 random bits per counter. ``counter``: (n,) int64, any shape -> int64 of the same shape.
+def bits(keys: int | Int64[Tensor, "..."], counter: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+    """64 random bits for each counter, of the same shape.
 
-    ``keys`` is one key, or an int64 tensor of keys that broadcasts against ``counter``.
+    ``keys`` is one key, or a tensor of keys that broadcasts against ``counter``.
+
+    >>> bits(key(0, 1), torch.arange(3))[2] == bits(key(0, 1), torch.tensor([2]))[0]
+    tensor(True)
     """
     first = keys if isinstance(keys, Tensor) else _signed(keys)
     second = (
@@ -78,24 +82,34 @@ def _finish(x: Tensor) -> Tensor:
     return x.bitwise_xor_(shift_right(x, 32))
 
 
-def below(random: Tensor, bound: int | Tensor) -> Tensor:
-    """Map 64 random bits to integers in [0, bound), bound < 2**31, by multiplication with the top
-    32 bits.
+def below(random: Int64[Tensor, "..."], bound: int | Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+    """Map 64 random bits to integers in [0, bound), where bound < 2**31.
 
-    The bias is at most bound / 2**32.
+    The top 32 bits are multiplied with the bound; the bias is at most bound / 2**32.
+
+    >>> random = below(bits(key(0, 1), torch.arange(1000)), 6)
+    >>> int(random.min()), int(random.max())
+    (0, 5)
     """
     return shift_right(random, 32).mul_(bound).bitwise_right_shift_(32)
 
 
-def signs(random: Tensor, dtype: torch.dtype = torch.int8) -> Tensor:
-    """The lowest bit of each value as +1 or -1."""
+def signs(random: Int64[Tensor, "..."], dtype: torch.dtype = torch.int8) -> Num[Tensor, "..."]:
+    """The lowest bit of each value as +1 or -1.
+
+    >>> signs(torch.tensor([4, 5]))
+    tensor([ 1, -1], dtype=torch.int8)
+    """
     return (random & 1).mul_(-2).add_(1).to(dtype)
 
 
-def normals(random: Tensor) -> Tensor:
-    """The lowest 12 bits of each value as one of 4096 equally likely quantiles of N(0, 1), float32.
+def normals(random: Int[Tensor, "..."]) -> Float32[Tensor, "..."]:
+    """The lowest 12 bits of each value as one of 4096 equally likely quantiles of N(0, 1).
 
     They are rounded to multiples of 2^-12, so that every one is exactly representable.
+
+    >>> normals(torch.tensor([2048])) * 4096
+    tensor([1.])
     """
     return _quantiles(random.device)[random.int() & 4095]
 

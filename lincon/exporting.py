@@ -1,9 +1,10 @@
-"""Export: a merged copy of a model in a format that needs no lincon, checked against the model it
-was made from."""
+"""Export: a merged copy of a model in a format that needs no lincon, checked against the model."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from math import inf
 from pathlib import Path
 
 import torch
@@ -23,9 +24,9 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     """Write a merged copy of a model, for evaluation; the model stays as it is.
 
     The name says the format: ``.safetensors``, a plain state_dict; ``.pt2``, a program of
-    torch.export; ``.onnx`` (needs onnx and onnxscript). Programs take batches of any size. What was
-    written is read again and must give the
-    outputs of the model: bit for bit from a state_dict, else to `TOLERANCE`.
+    torch.export; ``.onnx`` (needs onnx and onnxscript). Programs take batches of any size. The file
+    is read again and must give the outputs of the model: bit for bit from a state_dict, else to
+    `TOLERANCE`.
 
     Args:
         model: constrained (quantised and pruned ones too) or plain; its forward takes one tensor.
@@ -38,6 +39,13 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     Raises:
         LinconError: another format, an example of less than two, outputs that are NaN, or a file
             whose outputs differ, which is not kept.
+
+    >>> import lincon, tempfile
+    >>> model = nn.Linear(8, 4)
+    >>> constraint = lincon.constrain(model, "ring", dof=16)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export(model, f"{folder}/plain.safetensors", torch.randn(2, 8))
+    0.0
     """
     path = Path(path)
     if path.suffix not in _WAYS:
@@ -45,46 +53,54 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     if example.dim() < 1 or len(example) < 2:
         raise LinconError(f"The example is {tuple(example.shape)}; give a batch of two or more.")
     merged = merged_copy(model)
-    more = torch.cat([example, example[:1]])  # another size than the one it is exported with
-    expected = _outputs(merged, more)
+    other_size = torch.cat([example, example[:1]])  # than the one it is exported with
+    expected = _outputs(merged, other_size)
     if any(bool(output.isnan().any()) for output in expected):
         raise LinconError(
             f"{path.name}: outputs of the model are NaN: its training diverged; nothing was "
             "exported."
         )
     write, limit = _WAYS[path.suffix]
-    with atomic_write(path) as temporary:
-        place = temporary.with_name(temporary.name + path.suffix)  # torch looks at the ending
-        try:
-            outputs = write(merged, place, example, more)
-            gap = _gap(outputs, expected)
-            if not gap <= limit:
-                raise LinconError(
-                    f"{path.name}: its outputs differ from the model's by {gap:.3g} of the largest."
-                )
-            os.replace(place, temporary)
-        finally:
-            place.unlink(missing_ok=True)
+    with _named_write(path, path.suffix) as temporary:
+        gap = _gap(write(merged, temporary, example, other_size), expected)
+        if not gap <= limit:
+            raise LinconError(
+                f"{path.name}: its outputs differ from the model's by {gap:.3g} of the largest."
+            )
     return gap
 
 
 def save_program(program: nn.Module, path: Path, example: Tensor) -> None:
     """Write a program, such as `lincon.int8.to_int8` makes, as ``.pt2``; whole or not at all."""
-    with atomic_write(path) as temporary:
-        place = temporary.with_name(f"{temporary.name}.pt2")
-        try:
-            torch.export.save(_exported(program, example), place)
-            os.replace(place, temporary)
-        finally:
-            place.unlink(missing_ok=True)
+    with _named_write(path, ".pt2") as temporary:
+        torch.export.save(_exported(program, example), temporary)
 
 
 def merged_copy(model: nn.Module) -> nn.Module:
-    """A plain copy of a model, constrained or not, for evaluation."""
+    """A plain copy of a model, constrained or not, for evaluation.
+
+    >>> import lincon
+    >>> model = nn.Linear(8, 4)
+    >>> constraint = lincon.constrain(model, "ring", dof=16)
+    >>> sorted(merged_copy(model).state_dict())
+    ['bias', 'weight']
+    """
     copy = deepcopy(model)
     if constraints(copy):
         merge(copy)
     return copy.eval()
+
+
+@contextmanager
+def _named_write(path: Path, ending: str) -> Iterator[Path]:
+    """`atomic_write`, with a temporary name of this ending, which torch looks at."""
+    with atomic_write(path) as temporary:
+        named = temporary.with_name(temporary.name + ending)
+        try:
+            yield named
+            os.replace(named, temporary)
+        finally:
+            named.unlink(missing_ok=True)
 
 
 def _outputs(model: Callable[..., object], example: Tensor) -> list[Tensor]:
@@ -94,53 +110,56 @@ def _outputs(model: Callable[..., object], example: Tensor) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _gap(found: list[Tensor], expected: list[Tensor]) -> float:
-    if len(found) != len(expected) or any(
-        a.shape != b.shape for a, b in zip(found, expected, strict=True)
-    ):
-        return float("inf")
-    pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True) if b.numel()]
-    if any(not torch.equal(a.isnan(), b.isnan()) for a, b in pairs):
-        return float("inf")
-    gaps = [
-        torch.where(a == b, 0.0, (a - b).abs()).nan_to_num(0, posinf=torch.inf).max()
-        for a, b in pairs
-    ]
-    largest = (
-        max((float(b.abs().nan_to_num(0, posinf=0).max()) for _, b in pairs), default=0.0) or 1.0
-    )
-    return max(map(float, gaps), default=0.0) / largest
+def _gap(outputs: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest difference of two values, relative to the largest expected one.
+
+    Infinity where the tensors cannot be compared.
+    """
+    if [tuple(t.shape) for t in outputs] != [tuple(t.shape) for t in expected]:
+        return inf
+    difference = largest = 0.0
+    for output, wanted in zip(outputs, expected, strict=True):
+        output, wanted = output.double(), wanted.double()
+        if not torch.equal(output.isnan(), wanted.isnan()):
+            return inf
+        if not wanted.numel():
+            continue
+        # Equal infinities differ by nothing; NaN stands beside NaN here.
+        gap = torch.where(output == wanted, 0.0, (output - wanted).abs())
+        difference = max(difference, float(gap.nan_to_num(0, posinf=inf).max()))
+        largest = max(largest, float(wanted.abs().nan_to_num(0, posinf=0).max()))
+    return difference / (largest or 1.0)
 
 
-def _state_dict(model: nn.Module, path: Path, example: Tensor, more: Tensor) -> list[Tensor]:
+def _state_dict(model: nn.Module, path: Path, example: Tensor, other_size: Tensor) -> list[Tensor]:
     save_model(model, str(path))
     blank = deepcopy(model)
     with torch.no_grad():
         for tensor in blank.state_dict().values():
             tensor.zero_()
     load_model(blank, path)
-    return _outputs(blank, more)
+    return _outputs(blank, other_size)
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
 
 
-def _program(model: nn.Module, path: Path, example: Tensor, more: Tensor) -> list[Tensor]:
+def _program(model: nn.Module, path: Path, example: Tensor, other_size: Tensor) -> list[Tensor]:
     torch.export.save(_exported(model, example), path)
-    return _outputs(torch.export.load(path).module(), more)
+    return _outputs(torch.export.load(path).module(), other_size)
 
 
-def _onnx(model: nn.Module, path: Path, example: Tensor, more: Tensor) -> list[Tensor]:
+def _onnx(model: nn.Module, path: Path, example: Tensor, other_size: Tensor) -> list[Tensor]:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    made = torch.onnx.export(_exported(model, example), dynamo=True, verbose=False)
-    assert made is not None
-    made.save(path)
+    program = torch.onnx.export(_exported(model, example), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(path)
     evaluator = ReferenceEvaluator(onnx.load(path))
     (name,) = evaluator.input_names
-    return [torch.from_numpy(output) for output in evaluator.run(None, {name: more.numpy()})]
+    return [torch.from_numpy(output) for output in evaluator.run(None, {name: other_size.numpy()})]
 
 
 _WAYS: dict[str, tuple[Callable[[nn.Module, Path, Tensor, Tensor], list[Tensor]], float]] = {

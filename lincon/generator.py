@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import scipy  # its parts are imported at first use: half of lincon's import time otherwise
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from lincon.counter import below, bits, key
@@ -170,8 +170,10 @@ class Generator(ABC):
     def prepared_rows(
         self, prepared: Float[Tensor, " prepared_dof"], start: int, stop: int
     ) -> Float[Tensor, " {stop-start}"]:
-        """The weights of rows [start, stop) from what `prepare` returned, in its dtype; of recycled
-        storage."""
+        """The weights of rows [start, stop) from what `prepare` returned, in its dtype.
+
+        They are in recycled storage where they are large.
+        """
         out = self._recycler.empty(stop - start, prepared.dtype, prepared.device)
         self.write(out, prepared, start)
         return out
@@ -193,8 +195,7 @@ class Generator(ABC):
         return {}
 
     def tables(self) -> dict[str, Tensor]:
-        """What no seed can rebuild, by constructor argument: stored in the model's file. Empty for
-        most."""
+        """What no seed can rebuild, by constructor argument; the model's file stores it."""
         return {}
 
     def offset(self) -> Tensor | None:
@@ -219,13 +220,13 @@ class Generator(ABC):
 
     def unpack(
         self,
-        free: Tensor,
+        free: Float[Tensor, " dof"],
         start: int = 0,
         stop: int | None = None,
         *,
         dtype: torch.dtype | None = None,
-        out: Tensor | None = None,
-    ) -> Tensor:
+        out: Float[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, " n"]:
         """Generate weights: ``G[start:stop] @ free``.
 
         Args:
@@ -236,6 +237,15 @@ class Generator(ABC):
 
         Returns:
             (stop - start,), differentiable to any order (or ``out``).
+
+        Raises:
+            LinconError: another shape, no floating point, or rows that do not exist.
+
+        >>> import lincon
+        >>> ring = lincon.generators.Ring(rows=6, dof=2, seed=0)
+        >>> weights = ring.unpack(torch.tensor([1.0, 2.0]))
+        >>> weights.shape, sorted(weights.abs().tolist())
+        (torch.Size([6]), [1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
         """
         stop = self._check(free, self.dof, start, stop)
         if out is None:
@@ -254,50 +264,57 @@ class Generator(ABC):
             self.write(out, self.prepare(free.to(out.dtype)), start)
         return out
 
-    def adjoint(self, grad: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """The transpose: ``G[start:stop].T @ grad``. ``grad``: (stop - start,) -> (dof,),
-        differentiable.
+    def adjoint(
+        self, grad: Float[Tensor, " n"], start: int = 0, stop: int | None = None
+    ) -> Float[Tensor, " dof"]:
+        """Apply the transpose: ``G[start:stop].T @ grad``, differentiable.
 
-        Accumulates in float32 (float64 for float64 input), deterministically, and returns grad's
-        dtype.
+        ``grad``: (stop - start,). Sums are in float32 (float64 for float64 input), in the same order
+        run to run; the result has grad's dtype.
+
+        >>> import lincon
+        >>> ring = lincon.generators.Ring(rows=6, dof=2, seed=0, sign=False)
+        >>> ring.adjoint(torch.ones(6))  # each free number is used three times
+        tensor([3., 3.])
         """
         stop = self.rows if stop is None else stop
         self._check(grad, stop - start, start, stop)
         return operators.adjoint(grad, self.handle, (start, stop), grad.dtype)
 
-    def project(self, target: Tensor) -> Tensor:
-        """The free vector nearest to given weights: argmin over W of ‖G W - target‖ (of least
-        norm).
+    def project(self, target: Float[Tensor, " rows"]) -> Float[Tensor, " dof"]:
+        """The free vector nearest to given weights: argmin over W of ‖G W - target‖.
 
-        ``target``: (rows,) -> (dof,), same dtype and device. Closed form where GᵀG is diagonal,
-        else LSMR (Fong and Saunders 2011) in float64 to a relative tolerance of 1e-10, or dense
-        where G is small.
+        Where several are nearest, the one of least norm. In closed form where GᵀG is diagonal; dense
+        where G is small; else by LSMR (Fong and Saunders 2011) in float64, to a relative tolerance of
+        1e-10.
+
+        >>> import lincon
+        >>> lincon.generators.Identity(rows=3, dof=3).project(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([1., 2., 3.])
         """
         self._check(target, self.rows, 0, self.rows)
         with torch.no_grad():
-            wanted = target.detach().double()
+            linear = target.detach().double()
             if (offset := self.offset()) is not None:
-                wanted = wanted - offset.to(wanted.device)
+                linear = linear - offset.to(linear.device)
             if self.diagonal_gram:
-                gram = self.gram_diagonal().to(wanted.device)
-                solution = self.adjoint(wanted) / gram.where(gram > 0, torch.ones_like(gram))
-            elif self.rows * self.dof <= SMALL:
-                dense = self.dense().numpy()
-                solution = torch.from_numpy(
-                    scipy.linalg.lstsq(dense, wanted.cpu().numpy(), cond=1e-12)[0]
-                )
+                gram = self.gram_diagonal().to(linear.device)
+                solution = self.adjoint(linear) / gram.where(gram > 0, torch.ones_like(gram))
             else:
-                answer = scipy.sparse.linalg.lsmr(
-                    self.operator(),
-                    wanted.cpu().numpy(),
-                    atol=1e-10,
-                    btol=1e-10,
-                    maxiter=4 * self.dof + 100,
-                )
-                solution = torch.from_numpy(answer[0])
+                solution = torch.from_numpy(self._least_squares(linear.cpu().numpy()))
             return solution.to(target)
 
-    def gram_diagonal(self, weights: Tensor | None = None) -> Tensor:
+    def _least_squares(self, target: np.ndarray) -> np.ndarray:
+        if self.rows * self.dof <= SMALL:
+            solution = scipy.linalg.lstsq(self.dense().numpy(), target, cond=1e-12)
+        else:
+            solution = scipy.sparse.linalg.lsmr(
+                self.operator(), target, atol=1e-10, btol=1e-10, maxiter=4 * self.dof + 100
+            )
+        free: np.ndarray = solution[0]
+        return free
+
+    def gram_diagonal(self, weights: Num[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         """diag(Gᵀ diag(weights) G): (dof,) float64; ``weights``: (rows,), ones by default.
 
         For one-nonzero generators the number of uses of each entry. The default goes through all of
@@ -307,9 +324,8 @@ class Generator(ABC):
         if self.rows * self.dof > COUNTED:
             raise LinconError(
                 f"{self.name}: the norms of its {self.dof} columns would be added up from "
-                f"{self.rows} entries each, "
-                "which takes too long: leave out scale='isometric', gradient='gram' or 'mean' (or "
-                "write gram_diagonal)."
+                f"{self.rows} entries each, which takes too long: leave out scale='isometric', "
+                "gradient='gram' or 'mean' (or write gram_diagonal)."
             )
         if self.grain >= self.dof:
             return torch.stack([self._square_sum(column, weights) for column in range(self.dof)])
@@ -321,8 +337,7 @@ class Generator(ABC):
         return total
 
     def energy(self, start: int, stop: int) -> float:
-        """Mean over rows [start, stop) of the squared norm of a row of G, in expectation over
-        seeds.
+        """The squared norm of a row of G, its mean over rows [start, stop), expected over seeds.
 
         The variance of a generated weight is this times that of W. The default counts, by
         `gram_diagonal`.

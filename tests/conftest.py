@@ -1,3 +1,4 @@
+from tests import shapes  # noqa: F401, I001  # before lincon is imported
 import gc
 import os
 
@@ -9,6 +10,11 @@ settings.register_profile("dev", max_examples=20, deadline=None)
 settings.register_profile("ci", max_examples=40, deadline=None, derandomize=True)
 settings.register_profile("night", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_configure(config):
+    """A warning of lincon's that no test expects fails it. (In pyproject.toml this would import lincon too early.)"""
+    config.addinivalue_line("filterwarnings", "error::lincon.LinconWarning")
 
 
 MANY_PROCESSES = "test_distributed", "test_strategies", "test_interruption", "test_parallel"

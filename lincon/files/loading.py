@@ -19,14 +19,27 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
     """Constrain ``model`` as the file says and fill it, bit for bit.
 
     Args:
-        model: of the architecture that was saved; fresh, or constrained the same way already. With
-            an offset, it must hold the same W₀. Values come in the model's own dtypes. Of a model
-            that is sharded over ranks, every rank must call `load`, with the file before it.
+        model: of the architecture that was saved; fresh, or constrained in the same way already.
+            With an offset, it must hold the same W₀. Values come in the model's own dtypes. If it is
+            sharded over ranks, every rank must call `load`, with the file before it.
         path: what `save` wrote.
 
     Returns:
-        The constraints. Raises FileError or TargetError, naming what differs, and leaves the model
-        as it was; FileNotFoundError.
+        The constraints.
+
+    Raises:
+        FileError, TargetError: the file is damaged or does not fit, naming what differs; the model is
+            as it was.
+        FileNotFoundError: there is no such file.
+
+    >>> import lincon, tempfile, torch
+    >>> model, fresh = nn.Linear(8, 4), nn.Linear(8, 4)
+    >>> constraint = lincon.constrain(model, "hash", dof=16)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     size = lincon.save(model, f"{folder}/model.safetensors")
+    ...     constraints = lincon.load(fresh, f"{folder}/model.safetensors")
+    >>> torch.equal(model.weight, fresh.weight)
+    True
     """
     model = unwrapped(model)
     sharded = any(is_shard(tensor) for tensor in model.state_dict().values())

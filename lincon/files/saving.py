@@ -28,22 +28,34 @@ from lincon.processes.shards import is_shard, on_first, on_first_rank
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -> int:
-    """Write a model: free vectors, unconstrained tensors, spec and ledger (a plain or merged one:
-    all its tensors).
+    """Write a model: free vectors, unconstrained tensors, spec and ledger.
 
-    With ``code``, quantised free vectors and tables of small integers are entropy-coded, which
-    loses nothing.
+    The file is written whole or not at all: under a temporary name beside ``path``, synced, then
+    renamed. Of a plain or merged model it holds all tensors.
 
-    Returns the size in bytes. The file is written whole or not at all: a temporary name beside
-    ``path``, synced, then renamed.
+    Args:
+        model: constrained or plain. If it is wrapped by DDP or torch.compile, the module inside is
+            saved. If it is sharded over ranks it is gathered, so every rank must call `save`; the
+            first one writes.
+        path: of the file.
+        code: whether quantised free vectors and tables of small integers are entropy-coded, which
+            loses nothing.
 
-    A model that is wrapped by DDP or torch.compile is saved as the module inside. One that is
-    sharded over ranks is gathered, so every rank must call `save`; the first one writes.
+    Returns:
+        The size of the file in bytes.
 
-    Raises LinconError, naming it, for what could not be loaded again: a part of a constrained model
-    without its free vector, a module replaced after it was constrained, a generator that is not
-    registered, extra state that is no tensor, tensors on the meta device; or if the folder does not
-    exist.
+    Raises:
+        LinconError: something could not be loaded again, by name: a part of a constrained model
+            without its free vector, a module that was replaced after it was constrained, a generator
+            that is not registered, extra state that is no tensor, tensors on the meta device. Or the
+            folder does not exist.
+
+    >>> import lincon, tempfile
+    >>> model = nn.Linear(100, 10)
+    >>> constraint = lincon.constrain(model, "ring", dof=50)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lincon.save(model, f"{folder}/model.safetensors") < 1000
+    True
     """
     model = unwrapped(model)
     check_complete(model)
