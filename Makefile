@@ -14,7 +14,7 @@ SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.p
 	touch $@
 
 .stamps/lint: .stamps/install $(SOURCES)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python .ci/house.py
 	touch $@
 
 .stamps/types: .stamps/install $(SOURCES)

@@ -40,7 +40,7 @@ class Wrapper(Generator):
             )
         inner_tables = {name.removeprefix(_INNER): table for name, table in tables.items()}
         self.inner = inner if isinstance(inner, Generator) else build(inner, inner_tables)
-        self.disjoint = self.inner.disjoint  # type: ignore[misc]
+        self.disjoint = self.inner.disjoint
         self.grain = self.inner.grain
 
     @abstractmethod

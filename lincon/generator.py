@@ -69,7 +69,7 @@ class Generator(ABC):
     """Whether dof may exceed rows (entries are then left without a row)."""
     diagonal_gram: bool = False
     """Whether GᵀG is diagonal, so that `project` has a closed form."""
-    disjoint: ClassVar[bool] = False
+    disjoint: bool = False
     """Whether no row reads two entries, so that GᵀG is diagonal under any multipliers of the rows."""
     starts_from_weights: ClassVar[bool] = False
     """Whether a model constrained by it starts at the projection of its own weights, in their own

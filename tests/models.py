@@ -33,7 +33,8 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(torch.tanh(self.body(self.embed(tokens))))
+        scores: Tensor = self.head(torch.tanh(self.body(self.embed(tokens))))
+        return scores
 
 
 class Raw(nn.Module):
@@ -47,7 +48,8 @@ class Raw(nn.Module):
         self.second = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(x @ self.first * self.gain)
+        out: Tensor = self.second(x @ self.first * self.gain)
+        return out
 
 
 class Reads(nn.Module):

@@ -17,10 +17,10 @@ from lincon.tasks.experiments.training.record import reload
 from lincon.tasks.experiments.training.training import train
 from lincon.tasks.indoor import predict as predicting
 from lincon.tasks.indoor.baseline import baseline
-from lincon.tasks.indoor.data import DATA, sets
+from lincon.tasks.indoor.data import DATA
 from lincon.tasks.indoor.data.augment import Augment
+from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.rooms import Rooms
-from lincon.tasks.indoor.data.scenes import Batch
 from lincon.tasks.indoor.data.sets import RayCast
 from lincon.tasks.indoor.data.writing import write
 from lincon.tasks.indoor.learner import Regressor
@@ -43,7 +43,7 @@ def cell(scheme="rpg", model=TINY, dof=1.0, seed=0):
 def few():
     """A test set of 12 rooms is enough here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sets, "TEST", 12)
+        patch.setattr(RayCast, "test_count", 12)
         yield
 
 

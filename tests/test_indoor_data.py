@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from lincon import LinconError
 from lincon.tasks.indoor.data import stanford, writing
-from lincon.tasks.indoor.data.scenes import Batch
+from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.stanford import Frame, Frames
 from lincon.tasks.indoor.data.writing import write
 

@@ -20,13 +20,15 @@ from lincon.tasks.experiments.training.recipe import Cell, Recipe
 from lincon.tasks.experiments.training.record import reload
 from lincon.tasks.experiments.training.training import train
 from lincon.tasks.pose import predict as predicting
-from lincon.tasks.pose.data import DATA, sets
+from lincon.tasks.pose.data import DATA
 from lincon.tasks.pose.data.augment import Augment
-from lincon.tasks.pose.data.people import Batch, central
-from lincon.tasks.pose.data.sets import Drawn
+from lincon.tasks.pose.data.batch import Batch
+from lincon.tasks.pose.data.people import central
+from lincon.tasks.pose.data.sets import DrawnFigures
 from lincon.tasks.pose.heatmaps import targets
 from lincon.tasks.pose.learner import Pose, find
 from lincon.tasks.pose.models import architecture
+from lincon.tasks.pose.models.cascade import Cascade
 from lincon.tasks.pose.schemes import SCHEMES
 from lincon.tasks.pose.skeleton import BONES, JOINTS, MIRRORED
 from lincon.tasks.pose.tables import TABLES
@@ -51,7 +53,7 @@ def cell(scheme="rpg", stacks=2, model=TINY, dof=1.0, seed=0):
 def few():
     """A test set of 24 figures is enough here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sets, "TEST", 24)
+        patch.setattr(DrawnFigures, "test_count", 24)
         yield
 
 
@@ -123,7 +125,7 @@ def test_only_shared_has_one_sub_network():
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_trains_saves_and_loads(scheme, tmp_path):
     model, run = train(RECIPE, cell(scheme), tmp_path)
-    data = Drawn(size=32)
+    data = DrawnFigures(size=32)
     again = load(cell(scheme), data.shape, tmp_path / "model.safetensors")
     found = evaluate(Pose(again, data, RECIPE), data)
     assert found["pckh"] == pytest.approx(run.score, abs=1e-6)
@@ -141,13 +143,13 @@ def test_data_sets_are_known_by_their_names():
 
 
 def test_there_is_no_end_of_figures():
-    assert len(Drawn(limit=10**9).train_set) == 10**9
+    assert len(DrawnFigures(limit=10**9).train_set) == 10**9
     with pytest.raises(lincon.LinconError, match="images"):
-        Drawn(limit=0)
+        DrawnFigures(limit=0)
 
 
 def test_what_is_remembered_is_what_was_drawn():
-    figures = Drawn(limit=40, size=32).train_set.source
+    figures = DrawnFigures(limit=40, size=32).train_set.source
     kept = Cached(figures)
     for indices in ([3, 1], [1, 7, 7], [0], [7, 3, 0]):
         for seen, drawn in zip(kept[indices], figures[indices], strict=True):
@@ -219,7 +221,7 @@ def test_the_skeleton_is_its_own_mirror_image():
 
 
 def test_the_loss_is_that_of_every_output():
-    data = Drawn(size=32)
+    data = DrawnFigures(size=32)
     batch = data.prepared(data.test_set[[0, 1]], training=False)
     learner = Pose(build(cell("none", 2), SIZE), data, RECIPE)
     wanted = targets(batch.joints[:, :1], batch.known[:, :1], (8, 8), 4)
@@ -229,7 +231,7 @@ def test_the_loss_is_that_of_every_output():
 
 
 def test_the_first_stage_of_a_machine_looks_for_everybody():
-    data = Drawn(size=32, people=3)
+    data = DrawnFigures(size=32, people=3)
     batch = data.prepared(data.test_set[list(range(8))], training=False)
     model = partial(architecture("cpm:stages=2"), 32)(width=0.1).eval()
     learner = Pose(model, data, RECIPE)
@@ -248,10 +250,10 @@ def test_the_first_stage_of_a_machine_looks_for_everybody():
 
 
 def test_a_perfect_network_finds_every_joint_in_sight():
-    data = Drawn(size=64)
+    data = DrawnFigures(size=64)
     batch = data.test_set[list(range(24))]
 
-    class Perfect(torch.nn.Module):
+    class Perfect(Cascade):
         stride, parts, background, everybody = 2, tuple(range(16)), False, (False,)
 
         def forward(self, images):
@@ -267,7 +269,7 @@ def test_a_perfect_network_finds_every_joint_in_sight():
 
 
 def test_the_flip_test_is_the_mean_of_both():
-    data = Drawn(size=32)
+    data = DrawnFigures(size=32)
     images = data.prepared(data.test_set[[0, 1, 2]], training=False).images
     model = build(cell("none", 1), SIZE).eval()
     points, scores = find(model, images, flip=True)
@@ -361,7 +363,7 @@ def test_predicted_joints_are_in_pixels_of_the_picture(trained, tmp_path, monkey
 
 def test_the_model_sees_the_box(trained, tmp_path, monkeypatch):
     """The same pixels elsewhere in a larger picture, with a box around them, are the same to the model."""
-    small = Image.fromarray(Drawn(size=32).test_set[[0]].images[0].permute(1, 2, 0).numpy())
+    small = Image.fromarray(DrawnFigures(size=32).test_set[[0]].images[0].permute(1, 2, 0).numpy())
     large = Image.new("RGB", (100, 80))
     large.paste(small, (40, 20))
     seen = []

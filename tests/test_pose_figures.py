@@ -5,7 +5,8 @@ import torch
 
 from lincon import LinconError
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
-from lincon.tasks.pose.data.anatomy import LENGTHS, VARIATION, bodies, compose, rotation
+from lincon.tasks.experiments.data.rotations import compose, rotation
+from lincon.tasks.pose.data.anatomy import LENGTHS, VARIATION, bodies
 from lincon.tasks.pose.data.clothing import NAMES
 from lincon.tasks.pose.data.drawing import Boxes, Capsules, paint, paint_boxes
 from lincon.tasks.pose.data.figures import Figures, person

@@ -34,8 +34,8 @@ class Classifier(Learner):
         logits = self.model(images)
         if logits.shape != (len(labels), self.classes):
             raise LinconError(
-                f"The model made {tuple(logits.shape)} of {len(labels)} images of {self.classes} classes; it must make "
-                f"logits of shape ({len(labels)}, {self.classes})."
+                f"The model made {tuple(logits.shape)} of {len(labels)} images of {self.classes} "
+                f"classes; it must make logits of shape ({len(labels)}, {self.classes})."
             )
         return cross_entropy(logits, labels)
 
@@ -51,11 +51,14 @@ def accuracy(
     train: bool = False,
     shift: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
-    """Of all images of a part, as they are or as ``shift`` makes them (floats in [0, 1]); a fraction."""
+    """The accuracy on all images of one part, a fraction.
+
+    ``shift`` changes images, floats in [0, 1], first.
+    """
 
     def shifted(batch: Batch) -> Batch:
-        return batch[0] if shift is None else shift(floats(batch[0])), batch[1]
+        images, labels = batch
+        return Batch(images if shift is None else shift(floats(images)), labels)
 
-    return evaluate(Classifier(model, data, Recipe()), data, train=train, change=shifted)[
-        "accuracy"
-    ]
+    classifier = Classifier(model, data, Recipe())
+    return evaluate(classifier, data, train=train, change=shifted)["accuracy"]

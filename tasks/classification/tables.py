@@ -1,11 +1,12 @@
 """The paper's tables of classification.
 
-The paper's setting is `--data cifar100 --model resnet18,resnet34 --preset cifar`; anything smaller is the same table in
-shares: the ring of 11.16M is 52.5 % of ResNet-34's block weights, and so on.
+The paper's setting is `--data cifar100 --model resnet18,resnet34 --preset cifar`. Smaller models
+have the same table in shares: the ring of 11.16M is 52.5 % of ResNet-34's block weights, and so on.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from lincon.exporting import merged_copy
@@ -36,33 +37,45 @@ RING_11M, RING_2M = 11_160_576, 2_359_296
 """The authors' ring (their code's default), and one 512 x 512 x 3 x 3 convolution."""
 PAPERS = "resnet18", "resnet34"
 BLOCKS = {"resnet18": 11_157_504, "resnet34": 21_258_240}
+"""Weights of the block convolutions."""
+HALF_OF_R18 = BLOCKS["resnet18"] // 2
+PRUNED_SHARES = {share: round(share * BLOCKS["resnet18"]) for share in (0.05, 0.1, 0.2)}
+"""Free numbers of ResNet-18 that pruning leaves, by their share of the blocks' weights."""
 
 
 def row(label: str, model: int, scheme: str, ring: int | None, *paper: float | None) -> Row:
-    """``model``: `SMALLER` or `LARGER`; ``ring``: free numbers, of the paper's own models; of others in shares."""
+    """A row of a table.
+
+    Args:
+        model: `SMALLER` or `LARGER`.
+        ring: free numbers of the paper's own model; another model gets the same share.
+        paper: the paper's numbers.
+    """
 
     def cell(models: Sequence[str], seed: int) -> Cell:
-        name, papers = models[model], PAPERS[model]
-        exact = name.removesuffix("-imagenet") == papers
-        dof = None if ring is None else ring if exact else round(ring / BLOCKS[papers], 3)
+        name, papers_model = models[model], PAPERS[model]
+        dof: int | float | None = ring
+        if ring is not None and name.removesuffix("-imagenet") != papers_model:
+            dof = round(ring / BLOCKS[papers_model], 3)
         return Cell(name, scheme, dof, seed)
 
     return Row(label, cell, paper)
 
 
 def shifted(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
-    """Train, and say the gap and the accuracy on shifted images: mean over all shifts and strengths.
+    """Train, and report the gap and the accuracy on shifted images.
 
-    Of ObjectNet, protocol A, which the paper's figures look like.
+    The latter is the mean over all shifts and strengths; for ObjectNet it is that of protocol A,
+    which the paper's figures resemble.
     """
     result = generalization.generalization(sweep, objectnet)
-    found = dict(zip(map(_key, sweep.cells), result.numbers["shifted"], strict=True))
+    accuracies = dict(zip(map(_key, sweep.cells), result.numbers["shifted"], strict=True))
 
     def mean(runs: Sequence[Run]) -> str:
         means = []
         for run in runs:
-            of = found[run.model, run.scheme, run.asked, run.seed]
-            values = of.get("ObjectNet A") or [value for values in of.values() for value in values]
+            by_shift = accuracies[run.model, run.scheme, run.asked, run.seed]
+            values = by_shift.get("ObjectNet A") or list(chain(*by_shift.values()))
             means.append(100 * sum(values) / len(values))
         return with_spread(*mean_and_spread(means))
 
@@ -70,18 +83,24 @@ def shifted(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
 
 
 def pruned(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
-    """Train and prune, and say the accuracy before the first pruning and after the last, and what a forward takes."""
+    """Train and prune; report accuracy before and after pruning, and the cost of a forward."""
     result, images = compare.compare(sweep), images_of(sweep.data, BATCH)
-    cells = {(c.scheme, c.dof): c for c in sweep.cells if c.seed == sweep.cells[0].seed}
-    plain = {key: merged_copy(sweep.load(c)) for key, c in cells.items()}
-    work = {key: macs(model, images) for key, model in plain.items()}
-    seconds = {key: latency(model, images) for key, model in plain.items()}
+    first_seed = sweep.cells[0].seed
+    work: dict[tuple[str, int | float | None], int] = {}
+    seconds: dict[tuple[str, int | float | None], float] = {}
+    for cell in sweep.cells:
+        if cell.seed == first_seed:
+            model = merged_copy(sweep.load(cell))
+            work[cell.scheme, cell.dof] = macs(model, images)
+            seconds[cell.scheme, cell.dof] = latency(model, images)
 
     def before(run: Run) -> float:
-        return 100 * run.curve[SCHEMES[run.scheme].epochs(sweep.recipe.epochs)[0] - 1]
+        first_training = SCHEMES[run.scheme].epochs(sweep.recipe.epochs)[0]
+        return 100 * run.curve[first_training - 1]
 
     numbers = [
-        {"scheme": s, "asked": d, "macs": work[s, d], "seconds": seconds[s, d]} for s, d in cells
+        {"scheme": scheme, "asked": dof, "macs": work[scheme, dof], "seconds": each}
+        for (scheme, dof), each in seconds.items()
     ]
     return replace(result, numbers={**result.numbers, "forward": numbers}), {
         "before %": mean_of(before),
@@ -114,8 +133,9 @@ TABLES: dict[str, PaperTable] = {
             row("R34-vanilla", LARGER, "vanilla", None, 79.1),
         ),
         (
-            "How the paper counted Deep Compression's DoF is not known; here weights that are not zero are counted, "
-            "and half of them pruned usually costs less than the paper's row lost.",
+            "How the paper counted Deep Compression's DoF is not known; here weights that are not "
+            "zero are counted, and half of them pruned usually costs less than the paper's row "
+            "lost.",
         ),
     ),
     "dof-accuracy": PaperTable(
@@ -130,8 +150,9 @@ TABLES: dict[str, PaperTable] = {
             row("R34-vanilla", LARGER, "vanilla", None, 73.4, 79.1),
         ),
         (
-            "A summary of the paper prints 45K DoF over the RPG columns; by the abstracts these figures belong to "
-            "about 2M (a ring of one convolution of 512 x 512 x 3 x 3), which is what is trained here.",
+            "A summary of the paper prints 45K DoF over the RPG columns; by the abstracts these "
+            "figures belong to about 2M (a ring of one convolution of 512 x 512 x 3 x 3), which "
+            "is what is trained here.",
         ),
     ),
     "generalization": PaperTable(
@@ -146,54 +167,42 @@ TABLES: dict[str, PaperTable] = {
             row("R34-RPG", LARGER, "rpg", RING_11M, -2.3, 16.5),
         ),
         (
-            "The paper's gaps compare training images with augmentation against plain validation images, which makes "
-            "them smaller, even negative; ours compare plain images with plain images.",
+            "The paper's gaps compare training images with augmentation against plain validation "
+            "images, which makes them smaller, even negative; ours compare plain images with "
+            "plain images.",
             "Which DoF the paper's RPG rows of the gap have is not stated.",
         ),
         ours=shifted,
     ),
     "pruning": PaperTable(
         "classification",
-        "Pruning, with the DoF after it (paper: fine-grained on CIFAR-10 as far as is known, channels on ImageNet)",
+        "Pruning, with the DoF after it (paper: fine-grained on CIFAR-10 as far as is known, "
+        "channels on ImageNet)",
         ("paper: before %", "paper: after %", "paper: drop"),
         ("resnet-small",),
         (
             row("R18-IMP", SMALLER, "imp", PRUNED_274K, 92.3, 90.5, 1.8),
             row("R18-RPG", SMALLER, "rpg-imp", PRUNED_274K, 95.0, 93.0, 2.0),
             *(
-                row(
-                    f"{label}, {share:.0%} left",
-                    SMALLER,
-                    scheme,
-                    round(share * BLOCKS["resnet18"]),
-                    None,
-                    None,
-                    None,
-                )
-                for share in (0.05, 0.1, 0.2)
+                row(f"{label}, {share:.0%} left", SMALLER, scheme, ring, None, None, None)
+                for share, ring in PRUNED_SHARES.items()
                 for label, scheme in PRUNINGS.items()
             ),
             row("R18-Knapsack, channels", SMALLER, "knapsack", None, None, 69.35, None),
-            row(
-                "Pruned R18-RPG, channels",
-                SMALLER,
-                "rpg-knapsack",
-                BLOCKS["resnet18"] // 2,
-                None,
-                69.1,
-                None,
-            ),
+            row("Pruned R18-RPG, channels", SMALLER, "rpg-knapsack", HALF_OF_R18, None, 69.1, None),
         ),
         (
-            "Before: after the first training. IMP begins with all weights, RPG with a ring of half as many; both are "
-            "pruned in three rounds with rewinding to the start, or once and trained on. Each training has an equal "
-            "share of the epochs. The paper's IMP row is, by its DoF, a network of 274k weights (a CIFAR ResNet-20) "
-            "and not an 11M ResNet-18; how much it pruned, and on which level, is not stated.",
-            "Deep Compression prunes once and clusters what is left: its file, which is entropy-coded, holds numbers "
-            "of clusters, those of the others float32.",
-            "Channels: pruned to at most 60 % of the multiply-adds (the paper's 1.09e9 of 1.81e9) by an exact knapsack "
-            "of Taylor importance, then trained on with inner distillation, half of the epochs each. Its DoF in the "
-            "paper, 11.2M and 5.6M, are those before. Milliseconds are of the merged model on one thread, one seed.",
+            "Before: after the first training. IMP begins with all weights, RPG with a ring of "
+            "half as many; both are pruned in three rounds with rewinding to the start, or once "
+            "and trained on. Each training has an equal share of the epochs. The paper's IMP row "
+            "is, by its DoF, a network of 274k weights (a CIFAR ResNet-20) and not an 11M "
+            "ResNet-18; how much it pruned, and on which level, is not stated.",
+            "Deep Compression prunes once and clusters what is left: its file, which is "
+            "entropy-coded, holds numbers of clusters, those of the others float32.",
+            "Channels: pruned to at most 60 % of the multiply-adds (the paper's 1.09e9 of 1.81e9) "
+            "by an exact knapsack of Taylor importance, then trained on with inner distillation, "
+            "half of the epochs each. Its DoF in the paper, 11.2M and 5.6M, are those before. "
+            "Milliseconds are of the merged model on one thread, one seed.",
         ),
         ours=pruned,
     ),
@@ -204,13 +213,14 @@ TABLES: dict[str, PaperTable] = {
         ("resnet-small",),
         (
             row("R18-vanilla", SMALLER, "vanilla", None, 69.8, 69.5, 0.3),
-            row("R18-RPG", SMALLER, "rpg", BLOCKS["resnet18"] // 2, 70.2, 70.1, 0.1),
+            row("R18-RPG", SMALLER, "rpg", HALF_OF_R18, 70.2, 70.1, 0.1),
         ),
         (
-            "int8: the merged model executed in eight bits by torchao, calibrated on 32 batches of training images; "
-            "its bytes are those of its tensors, and both latencies are of compiled models on one thread. W in 8 and "
-            "4 bits: the free vector (of vanilla: all weights of the body), with a step for every 64 integers or more, "
-            "entropy-coded in the file. The paper's vanilla row equals torchvision's int8 ResNet-18.",
+            "int8: the merged model executed in eight bits by torchao, calibrated on 32 batches "
+            "of training images; its bytes are those of its tensors, and both latencies are of "
+            "compiled models on one thread. W in 8 and 4 bits: the free vector (of vanilla: all "
+            "weights of the body), with a step for every 64 integers or more, entropy-coded in "
+            "the file. The paper's vanilla row equals torchvision's int8 ResNet-18.",
         ),
         ours=with_quantisation,
     ),

@@ -31,12 +31,12 @@ PRESETS: dict[str, Mapping[str, Any]] = {
     },
     "vit": {"optimiser": "adam", "learning_rate": 1e-3, "weight_decay": 1e-4},
 }
-"""Recipes by name, as what they change.
+"""Recipes by name: the options that they change.
 
-`quick`: two cores and minutes, the default. `cifar`: the public CIFAR-100 recipe nearest to the paper's (0.1 divided by
-5 at epochs 60, 120 and 160 of 200, Nesterov). `imagenet`: the authors' released code (0.1 x 0.1^(epoch / 45)).
-`imagenet-paper`: what the paper is remembered to say, unverified (0.3, a tenth every 75 epochs). `vit`: transformers,
-for which SGD's rate is far too high.
+`quick`: two cores and minutes, the default. `cifar`: the public CIFAR-100 recipe nearest to the
+paper's (0.1 divided by 5 at epochs 60, 120 and 160 of 200, Nesterov). `imagenet`: the authors'
+released code (0.1 x 0.1^(epoch / 45)). `imagenet-paper`: the paper's recipe from memory, unverified
+(0.3, a tenth every 75 epochs). `vit`: transformers, for which SGD's rate is far too high.
 """
 
 TASK = Task(

@@ -1,1 +1,1 @@
-"""Indoor scenes: depth and surface normals, regressed by cascades of sub-networks whose weights are shared."""
+"""Indoor scenes: depth and normals from cascades of sub-networks whose weights are shared."""

@@ -6,7 +6,7 @@ from torch import Tensor
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.learner import Learner
-from lincon.tasks.indoor.data.scenes import Batch
+from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.errors import Errors
 from lincon.tasks.indoor.losses import berhu, cosine
 
@@ -24,19 +24,20 @@ MEASURES = (
 
 
 class Regressor(Learner):
-    """Reverse Huber loss of depth plus cosine loss of normals, added up over the sub-networks; errors of the last one.
+    """Reverse Huber loss of depth plus cosine loss of normals, summed over the sub-networks.
 
-    ``model``: (n, 3, height, width) -> depth (n, copies, height, width) and normals (n, copies, 3, height, width).
+    The errors are those of the last sub-network. ``model``: (n, 3, height, width) -> depth (n,
+    copies, height, width) and normals (n, copies, 3, height, width).
     """
 
     def make_metric(self, data: Data) -> Errors:
         return Errors()
 
     def loss(self, batch: Batch) -> Tensor:
-        outputs = zip(*(of.unbind(1) for of in self.model(batch.images)), strict=True)
+        depths, directions = self.model(batch.images)
         losses = [
             berhu(depth, batch.depth) + NORMALS * cosine(normals, batch.normals)
-            for depth, normals in outputs
+            for depth, normals in zip(depths.unbind(1), directions.unbind(1), strict=True)
         ]
         return torch.stack(losses).sum()
 

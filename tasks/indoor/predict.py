@@ -1,10 +1,12 @@
-"""Depth and normals of pictures of one's own, found by a trained model."""
+"""Depth and normals of one's own pictures, predicted by a trained model."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
@@ -20,18 +22,21 @@ from lincon.tasks.indoor.showing import coloured, painted
 
 
 def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]:
-    """Find depth and normals of each picture; the files written for each, of the picture's own height and width.
+    """Predict depth and normals of each picture; return the paths of the files written for each.
 
-    A model sees the picture reduced so that its shorter side is what it was trained on.
+    The files have the picture's own height and width. A model sees the picture reduced so that its
+    shorter side is as long as in training.
 
     Args:
         images: files that PIL reads.
         folder: of a training, with its model.
-        out: folder for `<name>_depth.png` (16 bits, 1/512 m, as in 2D-3D-S), `<name>_depth_view.png` (near is light)
-            and `<name>_normals.png` (8 bits, value / 127.5 - 1).
+        out: folder for `<name>_depth.png` (16 bits, 1/512 m, as in 2D-3D-S),
+            `<name>_depth_view.png` (near is light) and `<name>_normals.png` (8 bits, value / 127.5
+            - 1).
 
     Raises:
-        LinconError: a picture that cannot be read, two of one name, or a folder without a trained model of scenes.
+        LinconError: a picture that cannot be read, two of one name, or a folder without a trained
+            model of scenes.
     """
     model, size = load_trained(folder, Cascade, "indoor", images)
     pictures = [_read(path) for path in images]
@@ -50,20 +55,21 @@ def _read(path: Path) -> Image.Image:
 
 
 @torch.inference_mode()
-def seen(model: Cascade, picture: Image.Image, size: int) -> tuple[Tensor, Tensor]:
-    """Depth (height, width), metres, and normals (3, height, width) of a picture."""
+def seen(
+    model: Cascade, picture: Image.Image, size: int
+) -> tuple[Float[Tensor, "height width"], Float[Tensor, "3 height width"]]:
+    """Depth, metres, and normals of a picture."""
     scale = size / min(picture.size)
     width, height = (
         max(1, round(side * scale / model.multiple)) * model.multiple for side in picture.size
     )
     reduced = np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
-    images = torch.from_numpy(reduced).permute(2, 0, 1).unsqueeze(0).float() / 255
-    depth, normals = (of[:, -1:].flatten(0, 1) for of in model(standardised(images)))
+    pixels = rearrange(torch.from_numpy(reduced), "height width rgb -> 1 rgb height width")
+    depths, directions = model(standardised(pixels.float() / 255))
     full = (picture.height, picture.width)
-    depth = interpolate(depth.unsqueeze(1), full, mode="bilinear", align_corners=False)[0, 0]
-    return depth, normalize(
-        interpolate(normals, full, mode="bilinear", align_corners=False)[0], dim=0
-    )
+    depth = interpolate(depths[:, -1:], full, mode="bilinear", align_corners=False)
+    normals = interpolate(directions[:, -1], full, mode="bilinear", align_corners=False)
+    return depth[0, 0], normalize(normals[0], dim=0)
 
 
 def _write(name: str, out: Path, depth: Tensor, normals: Tensor) -> list[Path]:

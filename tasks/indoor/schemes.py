@@ -13,24 +13,28 @@ def alone(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     return architecture(copies=1)
 
 
-def reusing(what: str) -> Make:
-    """A cascade of copies that have ``what`` of one sub-network in common: "weights", or "all", norms and all."""
+def reusing(common: str) -> Make:
+    """A cascade whose copies share "weights", or "all": norms as well."""
 
     def make(architecture: Architecture, dof: int, seed: int) -> nn.Module:
-        return architecture(reuse=what)
+        return architecture(reuse=common)
 
     return make
 
 
 def by_layer(architecture: Architecture, dof: int, seed: int) -> nn.Module:
-    """A ring for each layer, of which all copies of the layer are made: rings of building blocks, as in the paper."""
+    """A ring for each layer, shared by all copies of the layer: rings of building blocks."""
     model = architecture()
     lincon.constrain(model, "ring", dof=dof, seed=seed, where=body_weights(model), scope=layer)
     return model
 
 
 def layer(name: str) -> str:
-    """The name of a weight within its sub-network: "encoder.0.weight" of "body.1.encoder.0.weight"."""
+    """The name of a weight within its sub-network.
+
+    >>> layer("body.1.encoder.0.weight")
+    'encoder.0.weight'
+    """
     return name.split(".", 2)[2]
 
 
@@ -43,4 +47,7 @@ SCHEMES: dict[str, Scheme] = {
     "none": Scheme(vanilla, takes_dof=False),
     **SHARING,
 }
-"""Schemes by name. The generators make the weights of all sub-networks; norms and biases stay free."""
+"""Schemes by name.
+
+The generators make the weights of all sub-networks; norms and biases stay free.
+"""

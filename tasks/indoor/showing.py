@@ -1,54 +1,58 @@
-"""Pictures of depth and normals, and of what trained models make of them."""
+"""Pictures of depth and normals, the true ones and those that trained models predict."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lincon.tasks.experiments.sweeps.curves import png
-from lincon.tasks.indoor.data.scenes import Batch, Scenes
+from lincon.tasks.indoor.data.batch import Batch
+from lincon.tasks.indoor.data.scenes import Scenes
 from lincon.tasks.indoor.data.writing import colours
 
 ROOMS = 6
 
 
-def coloured(depth: Tensor, near: float, far: float) -> np.ndarray:
-    """Depth (height, width) in metres as colours (height, width, 3), uint8: near is light; black where not known."""
+def coloured(
+    depth: Float[Tensor, "height width"], near: float, far: float
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Depth in metres as colours: near is light; black where not known."""
     share = ((depth - near) / max(far - near, 1e-6)).clamp(0, 1).nan_to_num(1).cpu().numpy()
     light = (255 * colormaps["magma_r"](share)[..., :3]).round().astype(np.uint8)
     return np.where(depth.isnan().cpu().numpy()[..., None], 0, light)
 
 
-def painted(normals: Tensor) -> np.ndarray:
-    """Normals (3, height, width) as colours (height, width, 3), uint8, as 2D-3D-S stores them; grey where not known."""
-    return colours(normals.numpy(force=True)).transpose(1, 2, 0)
+def painted(
+    normals: Float[Tensor, "3 height width"],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Normals as colours, as 2D-3D-S stores them; grey where not known."""
+    return rearrange(colours(normals.numpy(force=True)), "xyz height width -> height width xyz")
 
 
 @torch.inference_mode()
 def show(models: Mapping[str, Any], data: Scenes) -> bytes:
-    """The first rooms of the test set as a PNG: image, true depth and normals, and those of each model."""
+    """The first rooms of the test set as a PNG: images, true and predicted depth and normals."""
     batch: Batch = data.test_set[list(range(min(ROOMS, len(data.test_set))))]
-    seen = data.prepared(batch, training=False).images
-    found = {name: [of[:, -1] for of in model.eval()(seen)] for name, model in models.items()}
+    inputs = data.prepared(batch, training=False).images
+    depths, normals = {"true depth": batch.depth}, {"true normals": batch.normals}
+    for name, model in models.items():
+        model_depths, model_normals = model.eval()(inputs)
+        depths[f"{name}\ndepth"] = model_depths[:, -1]
+        normals[f"{name}\nnormals"] = model_normals[:, -1]
     known = batch.depth[~batch.depth.isnan()]
     near, far = float(known.min()), float(known.quantile(0.99))
-    rows: dict[str, list[np.ndarray]] = {
-        "image": [image.permute(1, 2, 0).numpy() for image in batch.images],
-        "true depth": [coloured(depth, near, far) for depth in batch.depth],
-    }
-    rows |= {
-        f"{name}\ndepth": [coloured(each, near, far) for each in depth]
-        for name, (depth, _) in found.items()
-    }
-    rows["true normals"] = [painted(each) for each in batch.normals]
-    rows |= {
-        f"{name}\nnormals": [painted(each) for each in normals]
-        for name, (_, normals) in found.items()
-    }
+    images = rearrange(batch.images, "n rgb height width -> n height width rgb")
+    rows = {"image": list(images.numpy())}
+    for name, views in depths.items():
+        rows[name] = [coloured(view, near, far) for view in views]
+    for name, views in normals.items():
+        rows[name] = [painted(view) for view in views]
     return _grid(rows, f"depth from {near:.1f} m (light) to {far:.1f} m (dark)")
 
 

@@ -1,4 +1,4 @@
-"""The paper's table of multi-task regression: one sub-network, and three ways for a second to reuse its weights."""
+"""The paper's table of multi-task regression: one sub-network, or two that share weights."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from lincon.tasks.experiments.training.recipe import Cell
 
 
 def row(label: str, scheme: str, *paper: float) -> Row:
-    """Of a cascade of two, or of one where the scheme is vanilla."""
+    """A row of a cascade of two sub-networks; of one if the scheme is vanilla."""
 
     def cell(models: Sequence[str], seed: int) -> Cell:
         return Cell(models[0], scheme, 1.0, seed, "indoor")
@@ -28,9 +28,11 @@ TABLES: dict[str, PaperTable] = {
             row("Reuse & new BN & perm. and reflect.", "rpg", 22.8, 39.1),
         ),
         (
-            "dof: weights of one sub-network in all rows; norms and biases are free and counted apart.",
-            "How the paper's percentages are defined is not known. Here the normals' is 100 x the square root of the "
-            "mean squared distance between unit vectors; depth is in metres (x 100 would be its percent).",
+            "dof: weights of one sub-network in all rows; norms and biases are free and counted "
+            "apart.",
+            "How the paper's percentages are defined is not known. Here the normals' is 100 x the "
+            "square root of the mean squared distance between unit vectors; depth is in metres (x "
+            "100 would be its percent).",
         ),
     ),
 }

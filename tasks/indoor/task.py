@@ -32,9 +32,12 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "weight_decay": 1e-4,
     },
 }
-"""Recipes by name, as what they change. `quick`: ray-cast rooms, two cores and about an hour for a table. `2d-3d-s`:
-a recipe of our own for Stanford 2D-3D-S, not tried there; the paper's is not known, and SharpNet's (SGD at 1e-5) starts
-from an encoder trained on ImageNet."""
+"""Recipes by name: the options that they change.
+
+`quick`: ray-cast rooms, two cores and about an hour for a table. `2d-3d-s`: our own recipe for
+Stanford 2D-3D-S, which has not been tried; the paper's is not known, and SharpNet's (SGD at 1e-5)
+starts from an encoder trained on ImageNet.
+"""
 
 TASK = Task(
     name="indoor",

@@ -1,1 +1,1 @@
-"""Human pose estimation by cascades of sub-networks whose weights are shared: models, data, metric, schemes."""
+"""Human pose estimation by cascades of sub-networks whose weights are shared."""

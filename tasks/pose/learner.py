@@ -1,13 +1,14 @@
-"""The LightningModule that trains a pose network, and where it sees joints."""
+"""The LightningModule that trains a pose network, and the joints that such a network finds."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.learner import Learner
-from lincon.tasks.pose.data.people import Batch
+from lincon.tasks.pose.data.batch import Batch
 from lincon.tasks.pose.heatmaps import decode, targets, unmirrored, with_background
 from lincon.tasks.pose.models.cascade import Cascade
 from lincon.tasks.pose.pckh import GROUPS, PCKh
@@ -21,10 +22,11 @@ MEASURES = (
 
 
 class Pose(Learner):
-    """The mean squared error of the heat-maps, added up over the outputs of all sub-networks; PCKh of the last one.
+    """The mean squared error of the heat-maps, summed over all outputs; PCKh of the last output.
 
-    ``model``: (n, 3, size, size) -> (n, outputs, maps, height, width), with what `Hourglass` and `PoseMachine` say of
-    their maps. An output that is to find everybody is compared with the maps of all people in the picture.
+    ``model``: (n, 3, size, size) -> (n, outputs, maps, height, width), with the attributes of
+    `Cascade`. An output that should find everybody is compared with the maps of all people in the
+    picture.
     """
 
     model: Cascade
@@ -34,15 +36,17 @@ class Pose(Learner):
         return PCKh()
 
     def loss(self, batch: Batch) -> Tensor:
-        outputs = self.model(batch.images)
-        pairs = zip(outputs.unbind(1), self.model.everybody, strict=True)
+        outputs: Tensor = self.model(batch.images)
         losses = [
-            mse_loss(output, self.wanted(batch, everybody, outputs)) for output, everybody in pairs
+            mse_loss(output, self.wanted(batch, everybody, outputs))
+            for output, everybody in zip(outputs.unbind(1), self.model.everybody, strict=True)
         ]
         return torch.stack(losses).sum()
 
-    def wanted(self, batch: Batch, everybody: bool, outputs: Tensor) -> Tensor:
-        """What an output should be: (n, maps, height, width)."""
+    def wanted(
+        self, batch: Batch, everybody: bool, outputs: Float[Tensor, "n outputs maps height width"]
+    ) -> Float[Tensor, "n maps height width"]:
+        """The targets of an output."""
         people, parts = (slice(None) if everybody else slice(1)), list(self.model.parts)
         joints, known = batch.joints[:, people, parts], batch.known[:, people, parts]
         maps = targets(joints, known, (outputs.shape[-2], outputs.shape[-1]), self.model.stride)
@@ -53,18 +57,26 @@ class Pose(Learner):
         self.metric.update(points, batch.joints[:, 0], batch.known[:, 0], batch.head)
 
 
-def find(model: Cascade, images: Tensor, *, flip: bool = False) -> tuple[Tensor, Tensor]:
-    """Joints of the person in each picture: points (n, 16, 2), pixels of the picture, and scores (n, 16).
+def find(
+    model: Cascade, images: Float[Tensor, "n 3 height width"], *, flip: bool = False
+) -> tuple[Float[Tensor, "n 16 2"], Float[Tensor, "n 16"]]:
+    """Joints of the person in each picture.
 
-    NaN and 0 for joints that the model does not look for. ``images``: as a model is given them. ``flip``: average with
-    what is seen in the mirror image (the flip test, which doubles the time).
+    Args:
+        images: standardised, as the model is trained on them.
+        flip: average with the prediction for the mirror image (the flip test, which doubles the
+            time).
+
+    Returns:
+        points, (x, y) in pixels of the picture, and scores. Joints that the model does not look for
+        have points of NaN and scores of 0.
     """
     maps = model(images)[:, -1]
     if flip:
         maps = (maps + unmirrored(model(images.flip(-1))[:, -1], model.parts)) / 2
     parts = list(model.parts)
-    found, peaks = decode(maps[:, : len(parts)], model.stride)
-    points = torch.full((len(images), len(JOINTS), 2), torch.nan, device=found.device)
-    scores = torch.zeros(len(images), len(JOINTS), device=found.device)
-    points[:, parts], scores[:, parts] = found, peaks
+    peaks, heights = decode(maps[:, : len(parts)], model.stride)
+    points = torch.full((len(images), len(JOINTS), 2), torch.nan, device=peaks.device)
+    scores = torch.zeros(len(images), len(JOINTS), device=peaks.device)
+    points[:, parts], scores[:, parts] = peaks, heights
     return points, scores

@@ -1,4 +1,4 @@
-"""Joints of the people in pictures of one's own, found by a trained model."""
+"""The joints of people in one's own pictures, found by a trained model."""
 
 import json
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -29,19 +30,21 @@ Box = tuple[float, float, float]
 def predict(
     images: Sequence[Path], folder: Path, out: Path, box: Box | None = None, *, flip: bool = False
 ) -> list[tuple[Path, Path]]:
-    """Find the joints of the person in each picture; the drawing and the JSON file written for each.
+    """Find the joints of the person in each picture; return the paths of a drawing and a JSON file.
 
     Args:
         images: files that PIL reads.
         folder: of a training, with its model.
-        out: folder for `<name>.png`, the picture with the skeleton on it, and `<name>.json`: for every joint that the
-            model looks for x and y in pixels, (0, 0) the centre of the top left one, and the height of its peak (about
-            1 where sure).
+        out: folder for `<name>.png`, the picture with the skeleton on it, and `<name>.json`. The
+            latter holds, for every joint that the model looks for, x and y in pixels, (0, 0) the
+            centre of the top left one, and the height of its peak (about 1 where the model is
+            sure).
         box: where the person is; by default the middle of the picture, as large as its longer side.
-        flip: average with what is seen in the mirror image.
+        flip: average with the prediction for the mirror image.
 
     Raises:
-        LinconError: a picture that cannot be read, two of one name, or a folder without a trained model of poses.
+        LinconError: a picture that cannot be read, two of one name, or a folder without a trained
+            model of poses.
     """
     model, size = load_trained(folder, Cascade, "pose", images)
     boxes = [around(path) if box is None else box for path in images]
@@ -49,16 +52,18 @@ def predict(
         [crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)]
     )
     points, scores = seen(model, pictures, flip)
-    written = []
+    files = []
     for path, (x, y, side), joints, peaks in zip(images, boxes, points, scores, strict=True):
-        placed = (joints - (size - 1) / 2) * (side / size) + torch.tensor([x, y])
-        written.append(_write(path, out, placed, peaks, (x, y, side)))
-    return written
+        in_picture = (joints - (size - 1) / 2) * (side / size) + torch.tensor([x, y])
+        files.append(_write(path, out, in_picture, peaks, (x, y, side)))
+    return files
 
 
 @torch.inference_mode()
-def seen(model: Cascade, pictures: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
-    """Points (n, 16, 2), pixels, and scores (n, 16), of pictures (n, 3, size, size), uint8."""
+def seen(
+    model: Cascade, pictures: UInt8[Tensor, "n 3 size size"], flip: bool
+) -> tuple[Float[Tensor, "n 16 2"], Float[Tensor, "n 16"]]:
+    """Points, pixels, and scores of the joints in pictures."""
     return find(model, standardised(pictures.float() / 255), flip=flip)
 
 

@@ -8,7 +8,7 @@ from lincon.tasks.experiments.schemes.sharing import SHARING
 
 
 def shared(architecture: Architecture, dof: int, seed: int) -> nn.Module:
-    """One sub-network at every position, norms and all: the way of convolutional pose machines with shared stages."""
+    """One sub-network at every position, norms and all, as in pose machines with shared stages."""
     return architecture(reuse=True)
 
 
@@ -17,4 +17,7 @@ SCHEMES: dict[str, Scheme] = {
     "shared": Scheme(shared, takes_dof=False, bare=shared),
     **SHARING,
 }
-"""Schemes by name. The generators make the weights of all sub-networks; norms, biases, stem and links stay free."""
+"""Schemes by name.
+
+The generators make the weights of all sub-networks; norms, biases, stem and links stay free.
+"""

@@ -1,11 +1,14 @@
-"""Pictures of what trained models see: a row a model, a column a person."""
+"""Pictures of the joints that trained models find: a row a model, a column a person."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from lincon.tasks.experiments.sweeps.curves import png
 from lincon.tasks.pose.data.people import People
@@ -18,13 +21,13 @@ TILE = 256  # pixels that a picture is enlarged to
 
 @torch.inference_mode()
 def show(models: Mapping[str, Any], data: People) -> bytes:
-    """The first people of the test set as a PNG: with their true joints, and with those that each model finds."""
+    """The first people of the test set as a PNG: with true joints, and with each model's."""
     batch = data.test_set[list(range(min(COLUMNS, len(data.test_set))))]
-    seen = data.prepared(batch, training=False)
-    truth = seen.joints[:, 0].masked_fill(~seen.known[:, 0].unsqueeze(-1), torch.nan)
-    rows = {"true": truth} | {
-        name: find(model.eval(), seen.images)[0] for name, model in models.items()
-    }
+    people = data.prepared(batch, training=False)
+    truth = people.joints[:, 0].masked_fill(~people.known[:, 0].unsqueeze(-1), torch.nan)
+    rows = {"true": truth}
+    for name, model in models.items():
+        rows[name], _ = find(model.eval(), people.images)
     figure = Figure(figsize=(1.6 * len(batch.images) + 1.2, 1.6 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(batch.images), squeeze=False)
     for line, (name, points) in zip(grid, rows.items(), strict=True):
@@ -35,9 +38,10 @@ def show(models: Mapping[str, Any], data: People) -> bytes:
     return png(figure)
 
 
-def _drawn(image: torch.Tensor, joints: torch.Tensor, size: int) -> Image.Image:
-    """A picture of (3, size, size), uint8, enlarged, with a skeleton (16, 2) on it."""
-    large = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
-        (TILE, TILE), Image.Resampling.NEAREST
-    )
+def _drawn(
+    image: UInt8[Tensor, "3 height width"], joints: Float[Tensor, "16 2"], size: int
+) -> Image.Image:
+    """A picture, enlarged, with a skeleton on it."""
+    pixels = rearrange(image, "rgb height width -> height width rgb").numpy()
+    large = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.NEAREST)
     return skeleton_on(large, (joints + 0.5) * (TILE / size) - 0.5)

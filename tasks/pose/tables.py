@@ -8,13 +8,12 @@ from lincon.tasks.experiments.training.recipe import Cell
 
 
 def row(label: str, stacks: int, scheme: str, *paper: float | None) -> Row:
-    """A cascade of so many sub-networks, of an hourglass by name."""
+    """A row of an hourglass with ``stacks`` sub-networks."""
 
     def cell(models: Sequence[str], seed: int) -> Cell:
         name = models[0]
-        return Cell(
-            f"{name}{',' if ':' in name else ':'}stacks={stacks}", scheme, 1.0, seed, "pose"
-        )
+        separator = "," if ":" in name else ":"  # of further options, or of the first
+        return Cell(f"{name}{separator}stacks={stacks}", scheme, 1.0, seed, "pose")
 
     return Row(label, cell, paper)
 
@@ -35,11 +34,11 @@ TABLES: dict[str, PaperTable] = {
             row("4x, no shared weights", 4, "none", 88.0, 1.98),
         ),
         (
-            "dof: weights of the sub-networks; stem, links, norms and biases are free in all and counted apart. The "
-            "paper's backbone and recipe are not stated in what we could read: its parameter counts fit stacked "
-            "hourglasses with one residual at every position.",
-            "That the paper's gaps are those of 2 and of 4 sub-networks is inferred: a summary prints them beside "
-            "the names of two ResNets.",
+            "dof: weights of the sub-networks; stem, links, norms and biases are free in all and "
+            "counted apart. The paper's backbone and recipe are not stated in what we could read: "
+            "its parameter counts fit stacked hourglasses with one residual at every position.",
+            "That the paper's gaps are those of 2 and of 4 sub-networks is inferred: a summary "
+            "prints them beside the names of two ResNets.",
         ),
         ours=with_gap,
     ),

@@ -32,8 +32,11 @@ PRESETS: dict[str, Mapping[str, Any]] = {
         "weight_decay": 0.0,
     },
 }
-"""Recipes by name, as what they change. `quick`: drawn figures, two cores and minutes. `mpii`: the public recipe of
-pytorch-pose for stacked hourglasses; the paper's own is not known."""
+"""Recipes by name: the options that they change.
+
+`quick`: drawn figures, two cores and minutes. `mpii`: the public recipe of pytorch-pose for stacked
+hourglasses; the paper's own is not known.
+"""
 
 TASK = Task(
     name="pose",

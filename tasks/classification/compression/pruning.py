@@ -1,10 +1,11 @@
-"""Pruning as schemes: lottery tickets (Frankle and Carbin 2019) of all weights or of a ring, and fewer channels.
+"""Pruning as schemes: lottery tickets of all weights or of a ring, and fewer channels.
 
-Iterative magnitude pruning trains, removes the least important, puts what is left back to where it began (rewinding),
-and trains again, `ROUNDS` times over; each training has its share of the epochs and a learning-rate cycle of its own.
-The "-once" schemes train, prune to the end at once, and train on without rewinding. What is pruned away of a model
-that nothing constrains is chosen by torch's own pruning utilities. The "knapsack" schemes train, take channels away
-until a share of the multiply-adds is left, and train on with inner distillation.
+Iterative magnitude pruning (Frankle and Carbin 2019) trains, removes the least important numbers,
+sets the others back to their initial values (rewinding), and trains again, `ROUNDS` times over.
+Each training has its share of the epochs and a learning-rate cycle of its own. The "-once" schemes
+train, prune to the end at once, and continue training without rewinding. In an unconstrained model,
+torch's own pruning utilities choose the weights. The "knapsack" schemes train, remove channels
+until a share of the multiply-adds is left, and continue with inner distillation.
 """
 
 from collections.abc import Callable
@@ -32,10 +33,10 @@ from lincon.tasks.experiments.schemes.scheme import Begin, Make, Phase, Scheme, 
 from lincon.tasks.experiments.schemes.sharing import SHARING, pruned_places
 
 ROUNDS = 3
-"""How often is pruned, by the same share of what is left each time."""
+"""Prunings; each leaves the same share of the numbers before it."""
 
 RING = 0.5
-"""The ring before it is pruned, as a share of the body's weights; no less than what shall be left."""
+"""The ring before pruning, as a share of the body's weights; it has at least the final DoF."""
 
 _early: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
 
@@ -45,24 +46,27 @@ Cut = Callable[[nn.Module, int], None]
 def halved(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     """A ring of half the body's weights, to be pruned to ``dof``."""
     model = blueprint(architecture)
-    return constrained("ring").make(
-        architecture, max(dof, round(RING * count_parameters(model, body_weights(model)))), seed
-    )
+    half = round(RING * count_parameters(model, body_weights(model)))
+    return constrained("ring").make(architecture, max(dof, half), seed)
 
 
 def remember(model: nn.Module, dof: int, data: Data) -> None:
-    """Keep where the model begins, to rewind to."""
+    """Store the model's initial state, for rewinding."""
     _early[model] = deepcopy(model.state_dict())
 
 
 def round_of(
     number: int, rounds: int, size: Callable[[nn.Module], int], cut: Cut, rewind: bool
 ) -> Begin:
-    """Before training ``number``: prune to what it is to have left of ``size`` numbers, and rewind."""
+    """Before training ``number``: prune, and rewind.
+
+    ``size`` counts the numbers of a model, and ``cut`` prunes it to a number of them.
+    """
 
     def begin(model: nn.Module, dof: int, data: Data) -> None:
-        whole = size(model)
-        cut(model, max(dof, round(whole * (dof / whole) ** (1 / (rounds - number + 1)))))
+        whole, rounds_left = size(model), rounds - number + 1
+        share = (dof / whole) ** (1 / rounds_left)
+        cut(model, max(dof, round(whole * share)))
         if rewind:
             _rewind(model)
 
@@ -70,26 +74,27 @@ def round_of(
 
 
 def _rewind(model: nn.Module) -> None:
-    """Put everything that is left back to where it began."""
-    now = model.state_dict()
+    """Set all numbers that are left back to their initial values."""
+    state = model.state_dict()
     for name, value in _early[model].items():
-        now.get(f"{name}_orig", now.get(name)).copy_(value)  # type: ignore[union-attr]
+        pruned = f"{name}_orig"  # torch's pruning renames a parameter
+        state[pruned if pruned in state else name].copy_(value)
 
 
 def weights_left(model: nn.Module) -> int:
     """Weights of the body that are not pruned."""
-    kept = [
+    masks = [
         getattr(module, f"{name}_mask", getattr(module, name))
         for module, name in pruned_places(model)
     ]
-    return sum(int(mask.count_nonzero()) for mask in kept)
+    return sum(int(mask.count_nonzero()) for mask in masks)
 
 
 def cut_weights(model: nn.Module, keep: int) -> None:
     """Keep the weights of the body that are largest in magnitude, by torch's utilities."""
-    away = weights_left(model) - keep
+    excess = weights_left(model) - keep
     prune.global_unstructured(
-        pruned_places(model), pruning_method=prune.L1Unstructured, amount=away
+        pruned_places(model), pruning_method=prune.L1Unstructured, amount=excess
     )
 
 
@@ -99,7 +104,7 @@ def dof_left(model: nn.Module) -> int:
 
 
 def cut_free(model: nn.Module, keep: int) -> None:
-    """Keep the free numbers that move the weights most; what is remembered of the others is forgotten."""
+    """Keep the free numbers that move the weights most, and only their initial values."""
     for name, mask in lincon.prune(model, keep).items():
         early = _early.get(model)
         if early is not None:
@@ -107,9 +112,10 @@ def cut_free(model: nn.Module, keep: int) -> None:
 
 
 def settle(model: nn.Module, dof: int, data: Data) -> None:
-    """Make pruned weights a pruned `identity`, whose file is what is left and a mask."""
+    """Turn pruned weights into a pruned `identity`; its file holds the weights left and a mask."""
+    remove: Any = prune.remove  # torch does not type it
     for module, name in pruned_places(model):
-        prune.remove(module, name)
+        remove(module, name)
     lincon.constrain(model, "identity", where=body_weights(model))
     lincon.prune(model, dof)
 
@@ -117,7 +123,7 @@ def settle(model: nn.Module, dof: int, data: Data) -> None:
 def tickets(
     size: Callable[[nn.Module], int], cut: Cut, *after: Phase, **scheme: Any
 ) -> dict[str, Scheme]:
-    """The iterative scheme and the one that prunes once, with phases ``after`` the last training."""
+    """The iterative scheme, and the one that prunes once; ``after`` follows the last training."""
     share = 1 / (ROUNDS + 1)
     rounds = (
         Phase(share, round_of(n, ROUNDS, size, cut, rewind=True)) for n in range(1, ROUNDS + 1)
@@ -132,7 +138,7 @@ def tickets(
 
 
 def residual(make: Make) -> Make:
-    """The same models, refused before any training where their channels cannot be pruned."""
+    """The same models; one whose channels cannot be pruned is refused before any training."""
 
     def checked(architecture: Architecture, dof: int, seed: int) -> nn.Module:
         model = make(architecture, dof, seed)
@@ -143,25 +149,23 @@ def residual(make: Make) -> Make:
 
 
 def narrow(model: nn.Module, dof: int, data: Data) -> None:
-    """Take away the channels that do not fit the budget, and hold what is left near what there was."""
+    """Remove the channels that do not fit the budget, and add the distillation."""
     assert isinstance(model, ResNet)
     teacher, masks = merged_copy(model), knapsack.fit(model, data)
     slim(model, masks)
-    model.add_module(
-        _DISTILLATION,
-        knapsack.Distillation(model, teacher, masks).to(next(model.parameters()).device),
-    )
+    distillation = knapsack.Distillation(model, teacher, masks)
+    model.add_module(_DISTILLATION, distillation.to(next(model.parameters()).device))
 
 
 def distil(model: nn.Module) -> Tensor:
-    """What the training after `narrow` adds to the loss."""
+    """The penalty that the training after `narrow` adds to the loss."""
     distillation = model.get_submodule(_DISTILLATION)
     assert isinstance(distillation, knapsack.Distillation)
     return distillation.penalty()
 
 
 def undo(model: nn.Module, dof: int, data: Data) -> None:
-    """Take the distillation away again."""
+    """Remove the distillation again."""
     distillation = model.get_submodule(_DISTILLATION)
     assert isinstance(distillation, knapsack.Distillation)
     distillation.remove()
@@ -169,20 +173,19 @@ def undo(model: nn.Module, dof: int, data: Data) -> None:
 
 
 def as_in(model: nn.Module, file: Path) -> None:
-    """Give a bare model the shapes that a file of a slim one has."""
+    """Give a bare model the shapes in a slim one's file."""
     reshape(model, shapes_in(lincon.inspect(file)))
 
 
 _DISTILLATION = "distillation"
 _NARROWED = Phase(0.5), Phase(0.5, narrow, distil), Phase(0, undo)
+_OF_WEIGHTS = tickets(weights_left, cut_weights, Phase(0, settle), make=vanilla)
+_OF_RINGS = tickets(dof_left, cut_free, make=halved)
 
 PRUNED: dict[str, Scheme] = {
-    **{
-        f"imp{name}": s
-        for name, s in tickets(weights_left, cut_weights, Phase(0, settle), make=vanilla).items()
-    },
-    **{f"rpg-imp{name}": s for name, s in tickets(dof_left, cut_free, make=halved).items()},
+    **{f"imp{suffix}": scheme for suffix, scheme in _OF_WEIGHTS.items()},
+    **{f"rpg-imp{suffix}": scheme for suffix, scheme in _OF_RINGS.items()},
     "knapsack": Scheme(residual(vanilla), _NARROWED, takes_dof=False, shape=as_in, min_epochs=2),
     "rpg-knapsack": Scheme(residual(SHARING["rpg"].make), _NARROWED, shape=as_in, min_epochs=2),
 }
-"""Schemes by name. DoF are what is left; a table says what the model had before."""
+"""Schemes by name. Their DoF are those after pruning; a table shows those before."""

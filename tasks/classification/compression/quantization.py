@@ -1,4 +1,4 @@
-"""What quantisation costs: trained models in eight-bit execution, and with free vectors of 8 and 4 bits."""
+"""The cost of quantisation: eight-bit execution, and free vectors of 8 and 4 bits."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -40,9 +40,12 @@ BATCH = 64
 class Quantised:
     """One trained model, quantised in every way.
 
-    `int8`: the score of the merged model in eight-bit execution, and `int8_bytes` its tensors. `free`, `bytes`: by
-    bits, the score with the free vector quantised to so many, and the size of the file. `milliseconds`: of a batch of
-    `BATCH` images, as float32 and as int8, both compiled; for the first seed alone.
+    int8, int8_bytes: the score of the merged model in eight-bit execution, and the bytes of its
+        tensors.
+    free, bytes: by bits, the score with the free vector quantised to so many, and the size of the
+        file.
+    milliseconds: latency of a batch of `BATCH` images, as float32 and as int8, both compiled; for
+        the first seed only.
     """
 
     int8: float
@@ -53,7 +56,7 @@ class Quantised:
 
 
 def quantised(sweep: Sweep, cell: Cell, timed: bool) -> Quantised:
-    """Quantise the trained model of a cell; ``timed``: whether its latency is measured."""
+    """Quantise the trained model of a cell. ``timed``: whether to measure its latency."""
     model = sweep.load(cell).eval()
     score = sweep.measures[0].name
     program = to_int8(model, calibration(sweep.data))
@@ -65,14 +68,9 @@ def quantised(sweep: Sweep, cell: Cell, timed: bool) -> Quantised:
         free[bits] = measure(narrow, sweep.recipe, sweep.data)[score]
         with TemporaryDirectory() as folder:
             sizes[bits] = lincon.save(narrow, Path(folder) / SAVED)
-    found = measure_program(program, sweep.recipe, sweep.data)[score]
-    return Quantised(
-        found,
-        stored_bytes(program),
-        free,
-        sizes,
-        _milliseconds(model, program, sweep) if timed else None,
-    )
+    int8 = measure_program(program, sweep.recipe, sweep.data)[score]
+    milliseconds = _milliseconds(model, program, sweep) if timed else None
+    return Quantised(int8, stored_bytes(program), free, sizes, milliseconds)
 
 
 def _milliseconds(model: nn.Module, program: nn.Module, sweep: Sweep) -> tuple[float, float]:
@@ -83,23 +81,25 @@ def _milliseconds(model: nn.Module, program: nn.Module, sweep: Sweep) -> tuple[f
 
 
 def with_quantisation(sweep: Sweep, objectnet: Path | None = None) -> tuple[Result, Columns]:
-    """Train, quantise, and say what every way costs."""
+    """Train, quantise, and report the cost of every way."""
     result = compare.compare(sweep)
-    first = sweep.cells[0].seed
-    found = {_key(cell): quantised(sweep, cell, cell.seed == first) for cell in sweep.cells}
+    first_seed = sweep.cells[0].seed
+    models = {_key(cell): quantised(sweep, cell, cell.seed == first_seed) for cell in sweep.cells}
 
     def column(value: Callable[[Run, Quantised], float]) -> Callable[[Sequence[Run]], str]:
-        return mean_of(lambda run: value(run, found[_of(run)]))
+        return mean_of(lambda run: value(run, models[_key_of(run)]))
 
-    def sizes(of: Callable[[Run, Quantised], int]) -> Callable[[Sequence[Run]], str]:
-        return lambda runs: f"{mean(of(run, found[_of(run)]) for run in runs):,.0f}"
+    def sizes(bytes_of: Callable[[Run, Quantised], int]) -> Callable[[Sequence[Run]], str]:
+        return lambda runs: f"{mean(bytes_of(run, models[_key_of(run)]) for run in runs):,.0f}"
 
     def milliseconds(number: int) -> Callable[[Sequence[Run]], str]:
-        return lambda runs: next(
-            f"{q.milliseconds[number]:.2f}" for r in runs if (q := found[_of(r)]).milliseconds
-        )
+        def text(runs: Sequence[Run]) -> str:
+            timings = [models[_key_of(run)].milliseconds for run in runs]
+            return next(f"{timing[number]:.2f}" for timing in timings if timing)
 
-    numbers = [{"cell": list(key), **each.__dict__} for key, each in found.items()]
+        return text
+
+    numbers = [{"cell": list(key), **vars(each)} for key, each in models.items()]
     return replace(result, numbers={**result.numbers, "quantised": numbers}), {
         "before %": column(lambda run, q: 100 * run.score),
         "int8 %": column(lambda run, q: 100 * q.int8),
@@ -119,5 +119,5 @@ def _key(cell: Cell) -> tuple[Any, ...]:
     return cell.model, cell.scheme, cell.dof, cell.seed
 
 
-def _of(run: Run) -> tuple[Any, ...]:
+def _key_of(run: Run) -> tuple[Any, ...]:
     return run.model, run.scheme, run.asked, run.seed

@@ -1,4 +1,4 @@
-"""Data sets by name, each a LightningDataModule that says what its images are."""
+"""Data sets by name, each a LightningDataModule that describes its images."""
 
 from lincon.tasks.classification.data.cifar import Cifar10, Cifar100
 from lincon.tasks.classification.data.digits import Digits

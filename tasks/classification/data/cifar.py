@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from lincon import LinconError
@@ -28,28 +29,26 @@ class Release:
 
     def find(self, root: Path) -> Path | None:
         """The folder in ``root``, or ``root`` itself, that holds at least one of the files."""
-        folders = (root / self.folder, root)
-        return next(
-            (
-                folder
-                for folder in folders
-                if any((folder / n).is_file() for n in self.train + self.test)
-            ),
-            None,
-        )
+        for folder in (root / self.folder, root):
+            if any((folder / name).is_file() for name in self.train + self.test):
+                return folder
+        return None
 
 
 class Cifar(Images):
-    """Images of (3, 32, 32) from ``root``; the binary release is preferred. Subclasses say which files and labels."""
+    """Images of (3, 32, 32) from ``root``; the binary release is preferred.
+
+    Subclasses define files and labels.
+    """
 
     channels = 3
     size = 32
     binary: ClassVar[Release]
     python: ClassVar[Release]
-    label_bytes: ClassVar[
-        int
-    ]  # before the pixels of a binary record; the last of them is the label
-    label_entry: ClassVar[str]  # in a file of the python release
+    label_bytes: ClassVar[int]
+    """Bytes before the pixels of a binary record; the last of them is the label."""
+    label_entry: ClassVar[str]
+    """Name of the labels in a file of the python release."""
 
     def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         if root is not None and (folder := self.binary.find(root)):
@@ -59,8 +58,8 @@ class Cifar(Images):
         else:
             where = "" if root is None else f"in {root} there is neither: "
             raise LinconError(
-                f"{self.name} is read from {self.binary.folder} or {self.python.folder}: {where}pass "
-                f"--root FOLDER with one of them, from {SOURCE}."
+                f"{self.name} is read from {self.binary.folder} or {self.python.folder}: "
+                f"{where}pass --root FOLDER with one of them, from {SOURCE}."
             )
         _check_there(folder, release.train + release.test)
         train, test = ([folder / name for name in names] for names in (release.train, release.test))
@@ -71,7 +70,8 @@ class Cifar(Images):
         record = self.label_bytes + PIXELS
         if len(content) == 0 or len(content) % record:
             raise LinconError(
-                f"{path} has {len(content)} bytes, no multiple of a record's {record}: fetch it again."
+                f"{path} has {len(content)} bytes, no multiple of a record's {record}: fetch it "
+                "again."
             )
         records = content.view(-1, record)
         labels = records[:, self.label_bytes - 1].long()
@@ -80,13 +80,11 @@ class Cifar(Images):
     def _read_python(self, path: Path) -> Batch:
         entries = read_pickle(path)
         data, labels = entries.get("data"), entries.get(self.label_entry)
-        if (
-            not isinstance(data, Array)
-            or not isinstance(labels, list)
-            or {type(label) for label in labels} != {int}
-        ):
+        kinds = {type(label) for label in labels} if isinstance(labels, list) else set()
+        if not isinstance(data, Array) or not isinstance(labels, list) or kinds != {int}:
             raise LinconError(
-                f"{path} has no array 'data' or no list of numbers {self.label_entry!r}: fetch it again."
+                f"{path} has no array 'data' or no list of numbers {self.label_entry!r}: fetch it "
+                "again."
             )
         try:
             rows, numbers = data.tensor(), torch.tensor(labels)
@@ -103,9 +101,13 @@ class Cifar(Images):
         wrong = labels[(labels < 0) | (labels >= self.classes)]
         if len(wrong):
             raise LinconError(
-                f"{path} holds a label {wrong[0]}, outside of 0 to {self.classes - 1}: fetch it again."
+                f"{path} holds a label {wrong[0]}, outside of 0 to {self.classes - 1}: fetch it "
+                "again."
             )
-        return rows.reshape(-1, 3, 32, 32), labels
+        images = rearrange(
+            rows, "n (rgb height width) -> n rgb height width", rgb=3, height=32, width=32
+        )
+        return Batch(images, labels)
 
     def _augmentation(self) -> nn.Module:
         return crop_and_flip(self.size, padding=4)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from kornia.augmentation import RandomCrop
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -13,10 +14,11 @@ from lincon.tasks.classification.data.sets import InMemory, Labelled
 
 
 class Digits(Images):
-    """Handwritten digits (UCI, embedded in scikit-learn): 1,797 images of (1, 8, 8), floats in [0, 1].
+    """Handwritten digits (UCI, embedded in scikit-learn): 1,797 images of (1, 8, 8).
 
-    The split of 1,297 for training and 500 for the test is stratified and always the same. Training images
-    are shifted by up to one pixel each way. ``mean`` and ``std`` are those of all 1,297; ``root`` is not used.
+    Values are floats in [0, 1]. The split of 1,297 for training and 500 for the test is stratified
+    and always the same. Training images are shifted by up to one pixel each way. ``mean`` and
+    ``std`` are those of all 1,297; ``root`` is not used.
     """
 
     name = "digits"
@@ -30,11 +32,13 @@ class Digits(Images):
             images / 16, labels, test_size=500, stratify=labels, random_state=0
         )
         train, test, train_labels, test_labels = (torch.from_numpy(array) for array in split)
-        self.std, self.mean = (of.float().view(1) for of in torch.std_mean(train))
-        return (
-            InMemory(train.float().view(-1, 1, 8, 8), train_labels),
-            InMemory(test.float().view(-1, 1, 8, 8), test_labels),
+        self.std, self.mean = (number.float().view(1) for number in torch.std_mean(train))
+        train, test = (
+            rearrange(pixels.float(), "n (height width) -> n 1 height width", height=8)
+            for pixels in (train, test)
         )
+        return InMemory(train, train_labels), InMemory(test, test_labels)
 
     def _augmentation(self) -> nn.Module:
-        return RandomCrop((8, 8), padding=1, padding_mode="replicate")
+        augmentation: nn.Module = RandomCrop((8, 8), padding=1, padding_mode="replicate")
+        return augmentation

@@ -1,4 +1,4 @@
-"""Images in files, a folder a class, and ImageNet (Russakovsky et al. 2015), which is laid out like that."""
+"""Images in files, a folder for each class, as in ImageNet (Russakovsky et al. 2015)."""
 
 import os
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
+from jaxtyping import UInt8
 from kornia.augmentation import RandomHorizontalFlip, RandomResizedCrop
 from PIL import Image
 from torch import Tensor, nn
@@ -16,14 +18,16 @@ from lincon.tasks.classification.data.sets import Batch, Labelled
 from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 
 RESIZED = 256  # the shorter side, before any crop
-TINY = 1000  # images that are not worth starting processes for
+TINY = 1000  # below so many images, processes that load cost more than they save
 
 
 class ImageFiles(Labelled):
-    """Image files, decoded when they are asked for: (n, 3, crop, crop) uint8, by worker processes if there are many.
+    """Image files, decoded when they are asked for: (n, 3, crop, crop) uint8.
+
+    If there are many, worker processes decode them.
 
     Args:
-        paths: a file an image.
+        paths: a file for each image.
         labels: (n,) int64.
         crop: side of the square that is cut from the centre.
         border: pixels cut off every side before that.
@@ -35,9 +39,8 @@ class ImageFiles(Labelled):
         self.workers = min(8, os.cpu_count() or 1) if len(paths) >= TINY else 0
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        return torch.stack(
-            [decode(self.paths[i], self.crop, self.border) for i in indices]
-        ), self.labels[indices]
+        images = [decode(self.paths[i], self.crop, self.border) for i in indices]
+        return Batch(torch.stack(images), self.labels[indices])
 
     def subset(self, indices: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in indices.tolist()]
@@ -48,10 +51,10 @@ class ImageFiles(Labelled):
         return ImageFiles(self.paths, self.labels, crop, self.border)
 
 
-def decode(path: Path, crop: int, border: int = 0) -> Tensor:
-    """One image file as (3, crop, crop) uint8: RGB, shorter side resized to 256, the centre cut out.
+def decode(path: Path, crop: int, border: int = 0) -> UInt8[Tensor, "3 {crop} {crop}"]:
+    """One image file: RGB, the shorter side resized to 256, the centre cut out.
 
-    Unreadable names a file that is truncated or no image.
+    Raises Unreadable, with the path, if the file is truncated or no image.
     """
     try:
         with open_picture(path) as file:
@@ -64,14 +67,13 @@ def decode(path: Path, crop: int, border: int = 0) -> Tensor:
     shorter = min(image.size)
     width, height = (RESIZED * side // shorter for side in image.size)
     left, top = round((width - crop) / 2), round((height - crop) / 2)
-    image = image.resize((width, height), Image.Resampling.BILINEAR).crop(
-        (left, top, left + crop, top + crop)
-    )
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    square = np.array(resized.crop((left, top, left + crop, top + crop)))
+    return rearrange(torch.from_numpy(square), "height width rgb -> rgb height width")
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders in ``folder``, sorted: their places are the class indices."""
+    """Names of the folders in ``folder``, in the order of the class indices: sorted."""
     if not folder.is_dir():
         raise LinconError(
             f"{folder} is missing: pass --root FOLDER with train/<class>/ and val/<class>/ in it."
@@ -79,13 +81,14 @@ def class_folders(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not names:
         raise LinconError(
-            f"{folder} holds no class folders: pass --root FOLDER with train/<class>/ and val/<class>/."
+            f"{folder} holds no class folders: pass --root FOLDER with train/<class>/ and "
+            "val/<class>/."
         )
     return names
 
 
 def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
-    """The images in `folder/<class>/`, labelled by the place of the class in ``classes``.
+    """The images in `folder/<class>/`, labelled by the index of the class in ``classes``.
 
     Raises:
         LinconError: no folders, an empty one, or one that is not in ``classes``, by name.
@@ -96,7 +99,8 @@ def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
     for name in class_folders(folder):
         if name not in index:
             raise LinconError(
-                f"{folder / name} is a class that the training images do not have: remove or rename it."
+                f"{folder / name} is a class that the training images do not have: remove or "
+                "rename it."
             )
         files = image_files(folder / name)
         paths += files
@@ -105,7 +109,7 @@ def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files of one class, sorted, hidden ones left out; LinconError if there are none."""
+    """The files of one class, sorted, without hidden ones; LinconError if there are none."""
     with os.scandir(folder) as entries:
         names = sorted(
             entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()
@@ -116,12 +120,12 @@ def image_files(folder: Path) -> list[Path]:
 
 
 class ImageNet(Images):
-    """Images of (3, 224, 224) in `root/train/<class>/` and `root/val/<class>/`, as ImageNet's are laid out.
+    """Images of (3, 224, 224) in ImageNet's layout: `root/train/<class>/` and `root/val/<class>/`.
 
-    In the test the shorter side is 256 and the centre of 224 is cut out. For training the centre of 256 is cut out,
-    so that a batch is one tensor, and the device takes a random part of it, resized to 224, or its mirror image: what
-    lies outside of the central square is never seen, unlike in the usual recipe. ``classes`` is the number of
-    folders in train.
+    In the test the shorter side is 256 and the centre of 224 is cut out. For training the centre of
+    256 is cut out, so that a batch is one tensor. The device takes a random part of it, resized to
+    224 and sometimes mirrored. Unlike in the usual recipe, pixels outside the central square are
+    never seen. ``classes`` is the number of folders in train.
     """
 
     name = "imagenet"
@@ -139,9 +143,8 @@ class ImageNet(Images):
             )
         names = class_folders(root / "train")
         self.classes = len(names)
-        return read_folders(root / "train", names, RESIZED), read_folders(
-            root / "val", names, self.size
-        )
+        train = read_folders(root / "train", names, RESIZED)
+        return train, read_folders(root / "val", names, self.size)
 
     def _augmentation(self) -> nn.Module:
         return nn.Sequential(RandomResizedCrop((self.size, self.size)), RandomHorizontalFlip())

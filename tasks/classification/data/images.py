@@ -1,8 +1,10 @@
-"""What every data set of images is: augmented and standardised on the device."""
+"""The base of all data sets of labelled images, augmented and standardised on the device."""
 
 from abc import abstractmethod
 from pathlib import Path
 
+from einops import rearrange
+from jaxtyping import Float, Num
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 from torch import Tensor, nn
 
@@ -13,17 +15,17 @@ __all__ = ["Batch", "Images", "crop_and_flip", "floats"]
 
 
 class Images(Data):
-    """Labelled images in two parts, ``train_set`` and ``test_set``; batches of them are indexed by lists.
+    """Labelled images in two parts, ``train_set`` and ``test_set``, indexed by lists.
 
-    Items are as in the source: uint8, or float in [0, 1]. ``augment`` works on floats in [0, 1], ``mean`` and
-    ``std`` (channels,) standardise them. A limit keeps the shares of the classes.
+    Items are as in the source: uint8, or float in [0, 1]. ``augment`` works on floats in [0, 1];
+    ``mean`` and ``std`` standardise them. A limit keeps the shares of the classes.
     """
 
     channels: int
     classes: int
     size: int  # height and width
-    mean: Tensor
-    std: Tensor
+    mean: Float[Tensor, " channels"]
+    std: Float[Tensor, " channels"]
 
     def __init__(
         self, seed: int = 0, batch: int = 64, root: Path | None = None, limit: int | None = None
@@ -37,29 +39,40 @@ class Images(Data):
 
     @abstractmethod
     def _augmentation(self) -> nn.Module:
-        """A kornia module, (n, channels, height, width) -> (n, channels, size, size), floats in [0, 1]."""
+        """A kornia module; its output is (n, channels, size, size), floats in [0, 1]."""
 
     def _chosen(self, split: Labelled, limit: int) -> Tensor:
         return stratified(split.labels, limit)
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """What a model sees in the test: ``images`` (n, channels, height, width) as floats, standardised."""
+    def prepare(
+        self, images: Num[Tensor, "n channels height width"]
+    ) -> Float[Tensor, "n channels height width"]:
+        """The images as a model sees them in the test: floats, standardised."""
         return self._standardise(floats(images))
 
     def prepared(self, batch: Batch, training: bool) -> Batch:
-        images, labels = floats(batch[0]), batch[1]
-        return self._standardise(self.augment(images) if training else images), labels
+        images = floats(batch.images)
+        images = self.augment(images) if training else images
+        return Batch(self._standardise(images), batch.labels)
 
     def _standardise(self, images: Tensor) -> Tensor:
-        mean, std = (of.to(images.device).view(-1, 1, 1) for of in (self.mean, self.std))
+        mean, std = (
+            rearrange(numbers.to(images.device), "channels -> channels 1 1")
+            for numbers in (self.mean, self.std)
+        )
         return (images - mean) / std
 
 
-def floats(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]; floats as they are."""
+def floats(images: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """uint8 images as float32 in [0, 1]; floats as they are.
+
+    >>> import torch
+    >>> floats(torch.tensor([0, 255], dtype=torch.uint8)).tolist()
+    [0.0, 1.0]
+    """
     return images if images.is_floating_point() else images.float() / 255
 
 
 def crop_and_flip(size: int, padding: int) -> nn.Module:
-    """The usual augmentation: shifts by up to ``padding`` pixels, filled with black, and mirror images."""
+    """The usual augmentation: mirroring, and shifts by up to ``padding`` pixels, black outside."""
     return nn.Sequential(RandomCrop((size, size), padding=padding), RandomHorizontalFlip())

@@ -1,14 +1,17 @@
-"""ObjectNet (Barbu et al. 2019): everyday objects in odd places, a test for models trained on ImageNet.
+"""ObjectNet (Barbu et al. 2019): objects in odd places, a test for models of ImageNet.
 
-It may not be trained on. Of its 313 classes 113 overlap with ImageNet's; only these are read.
+Its licence forbids training on it. Only those 113 of its 313 classes are read that overlap with
+ImageNet's.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lincon import LinconError
@@ -31,58 +34,60 @@ Ids = Sequence[Sequence[int]]
 class ObjectNet(ImageFiles):
     """The images of the classes shared with ImageNet, (n, 3, 224, 224) uint8, without their frame.
 
-    ``names``: labels of the classes, sorted; a label is a place in it. ``mapping``: their ImageNet indices. Standardise
-    as ImageNet.
+    ``names`` are the names of the classes, sorted; a label is an index into them. ``mapping`` has
+    their ImageNet indices. Standardise the images as ImageNet's.
 
     Args:
         root: the folder `objectnet-1.0`, with images/ and mappings/, or the folder that holds it.
 
     Raises:
-        LinconError: a file is missing or damaged, or the mapping files do not fit together; names file and entry.
+        LinconError: a file is missing or damaged, or the mapping files contradict each other, with
+            file and entry.
     """
 
     def __init__(self, root: Path) -> None:
         inner = root / "objectnet-1.0"
         root = inner if inner.is_dir() else root
-        ids = read_mapping(root / "mappings")
-        self.names = sorted({label for label, _ in ids.values()})
-        self.mapping: Ids = [dict(ids.values())[name] for name in self.names]
+        classes = read_mapping(root / "mappings")
+        ids_by_name = dict(classes.values())
+        self.names = sorted(ids_by_name)
+        self.mapping: Ids = [ids_by_name[name] for name in self.names]
         paths: list[Path] = []
         labels: list[int] = []
-        for folder, (label, _) in sorted(ids.items()):
-            files = image_files(_there(root / "images" / folder))
+        for folder, (name, _) in sorted(classes.items()):
+            files = image_files(_existing(root / "images" / folder))
             paths += files
-            labels += [self.names.index(label)] * len(files)
+            labels += [self.names.index(name)] * len(files)
         super().__init__(paths, torch.tensor(labels), crop=224, border=BORDER)
 
 
 def read_mapping(folder: Path) -> dict[str, tuple[str, list[int]]]:
-    """Folder of images -> (ObjectNet label, ImageNet indices), for the classes shared with ImageNet.
+    """Folder of images -> (ObjectNet label, ImageNet indices), for the shared classes.
 
-    The chain of the four files: a folder has a label; a label has ImageNet labels, joined by "; "; an ImageNet label
-    is a line, counted from 0; a line has an index. (Source: abarbu/objectnet-template-pytorch.)
+    Four files form a chain: a folder has a label; a label has ImageNet labels, joined by "; "; an
+    ImageNet label has a line, counted from 0; a line has an index. (Source:
+    abarbu/objectnet-template-pytorch.)
     """
+    overlap = folder / OVERLAP
     folder_of = _inverted(folder / FOLDERS, _read_texts(folder / FOLDERS))
-    index_of, mapping = _index_of_label(folder), {}
-    for label, joined in _read_texts(folder / OVERLAP).items():
-        parts = joined.split("; ")
-        unknown = [part for part in parts if part not in index_of]
+    index_of = _index_of_label(folder)
+    mapping = {}
+    for label, joined in _read_texts(overlap).items():
+        imagenet_labels = joined.split("; ")
+        unknown = [each for each in imagenet_labels if each not in index_of]
         if label not in folder_of:
-            raise _misfit(folder / OVERLAP, label, f"is no label in {FOLDERS}")
+            raise _misfit(overlap, label, f"is no label in {FOLDERS}")
         if unknown:
-            raise _misfit(
-                folder / OVERLAP,
-                label,
-                f"-> {unknown[0]!r} has no line in {LINES}, or no index in {INDICES}",
-            )
-        mapping[folder_of[label]] = label, [index_of[part] for part in parts]
+            problem = f"-> {unknown[0]!r} has no line in {LINES}, or no index in {INDICES}"
+            raise _misfit(overlap, label, problem)
+        mapping[folder_of[label]] = label, [index_of[each] for each in imagenet_labels]
     return mapping
 
 
 def _index_of_label(folder: Path) -> dict[str, int]:
     line_of = _indices(folder / INDICES, _read_json(folder / INDICES))
     index_of_line = _inverted(folder / INDICES, line_of)
-    lines = _there(folder / LINES).read_text().splitlines()
+    lines = _existing(folder / LINES).read_text().splitlines()
     return {
         label.strip(): index_of_line[line]
         for line, label in enumerate(lines)
@@ -93,11 +98,8 @@ def _index_of_label(folder: Path) -> dict[str, int]:
 def _indices(path: Path, line_of: Mapping[str, Any]) -> dict[int, int]:
     for index, line in line_of.items():
         if not (index.isdecimal() and int(index) < 1000 and isinstance(line, int)):
-            raise _misfit(
-                path,
-                index,
-                f"-> {line!r} is not from an index of ImageNet's 1,000 to a line number",
-            )
+            problem = f"-> {line!r} is not from an index of ImageNet's 1,000 to a line number"
+            raise _misfit(path, index, problem)
     return {int(index): line for index, line in line_of.items()}
 
 
@@ -110,11 +112,11 @@ def _inverted(path: Path, entries: Mapping[K, V]) -> dict[V, K]:
     return inverted
 
 
-def _misfit(path: Path, entry: object, what: str) -> LinconError:
-    return LinconError(f"{path}: entry {entry!r} {what}; fetch the mappings again.")
+def _misfit(path: Path, entry: object, problem: str) -> LinconError:
+    return LinconError(f"{path}: entry {entry!r} {problem}; fetch the mappings again.")
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     if not path.exists():
         raise LinconError(
             f"{path} is missing: pass the folder objectnet-1.0, with images/ and mappings/ in it."
@@ -123,7 +125,7 @@ def _there(path: Path) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = _there(path).read_bytes()
+    content = _existing(path).read_bytes()
     try:
         return dict(json.loads(content).items())
     except (ValueError, AttributeError) as reason:
@@ -138,19 +140,27 @@ def _read_texts(path: Path) -> dict[str, str]:
     return entries
 
 
-def protocol(logits: Tensor, labels: Tensor, mapping: Ids, which: str) -> Tensor:
-    """Which predictions count as correct, (n,) bool.
+def protocol(
+    logits: Float[Tensor, "n imagenet"], labels: Int64[Tensor, " n"], mapping: Ids, which: str
+) -> Bool[Tensor, " n"]:
+    """Whether each prediction counts as correct.
 
     Args:
-        logits: (n, 1000) of a classifier of ImageNet.
-        labels: (n,) places in ``mapping``.
+        logits: of a classifier of ImageNet, 1,000 an image.
+        labels: indices into ``mapping``.
         mapping: the ImageNet indices of every ObjectNet class.
-        which: "A", the highest of all 1,000 logits must be one of the class's; "B", the highest of the logits that any
-            class has; "C", of the classes, each with the highest of its logits, the highest must be the true one.
-            B and C make it easier, by several points.
+        which: "A", the highest of all 1,000 logits must belong to the true class; "B", the highest
+            of the logits that belong to any class; "C", every class has the highest of its logits,
+            and the true class must have the highest of these. B and C make the task easier, by
+            several points.
 
     Raises:
         LinconError: another protocol.
+
+    >>> logits = torch.tensor([[0.0, 1.0, 3.0]])  # the highest belongs to no class
+    >>> mapping, labels = [[0], [1]], torch.tensor([1])
+    >>> [protocol(logits, labels, mapping, which).item() for which in "ABC"]
+    [False, True, True]
     """
     return choose("protocol", which, _PROTOCOLS)(logits, labels, mapping)
 
@@ -163,7 +173,7 @@ def _among_all(logits: Tensor, labels: Tensor, mapping: Ids) -> Tensor:
 
 
 def _among_shared(logits: Tensor, labels: Tensor, mapping: Ids) -> Tensor:
-    shared = sorted({i for ids in mapping for i in ids})
+    shared = sorted({*chain(*mapping)})
     only = torch.full_like(logits, -torch.inf)
     only[:, shared] = logits[:, shared]
     return _among_all(only, labels, mapping)

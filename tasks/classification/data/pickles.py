@@ -1,8 +1,8 @@
 """Reading the arrays of a pickle without running anything that a pickle can ask for.
 
-A pickle is a program: it names functions and calls them. This one may name the few that a pickled NumPy array is
-made with, and even for those it gets stand-ins, which keep bytes and do nothing. NumPy itself is never called:
-an array of objects, or a forged state of a dtype, has nothing to act upon.
+A pickle is a program: it names functions and calls them. This reader admits the few names that a
+pickled NumPy array needs, and resolves them to stand-ins that store bytes and do nothing else.
+NumPy itself is never called, so an array of objects, or a forged state of a dtype, can do no harm.
 """
 
 import pickle
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from lincon import LinconError
@@ -25,16 +26,12 @@ class Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, self.shape, self.dtype, self.fortran, self.content = state
 
-    def tensor(self) -> Tensor:
-        """The uint8 tensor of the array's shape; ValueError if its content is no bytes, or another number of them."""
+    def tensor(self) -> UInt8[Tensor, "..."]:
+        """The tensor of the array's shape; ValueError if its content is not as many bytes."""
         if not isinstance(self.dtype, Dtype) or not isinstance(self.content, bytes):
             raise ValueError("an array is not of bytes")
-        shape = self.shape
-        if (
-            not isinstance(shape, tuple)
-            or len(shape) > 4
-            or any(type(n) is not int or n < 0 for n in shape)
-        ):
+        is_tuple = isinstance(self.shape, tuple) and len(self.shape) <= 4
+        if not is_tuple or any(type(size) is not int or size < 0 for size in self.shape):
             raise ValueError("an array has no shape, or more than four dimensions")
         if prod(self.shape) != len(self.content):
             raise ValueError(f"an array of shape {self.shape} has {len(self.content)} bytes")
@@ -43,14 +40,13 @@ class Array:
 
 
 class Dtype:
-    """Stands in for `numpy.dtype`, of which there is one."""
+    """Stands in for `numpy.dtype`; uint8 is the only one."""
 
     def __init__(self, name: str | bytes, *_: object) -> None:
         if name not in ("u1", b"u1"):
-            what = (
-                repr(name[:20]) if isinstance(name, str | bytes) else f"of a {type(name).__name__}"
-            )
-            raise ValueError(f"an array has the dtype {what}, not uint8")
+            is_text = isinstance(name, str | bytes)
+            shown = repr(name[:20]) if is_text else f"of a {type(name).__name__}"
+            raise ValueError(f"an array has the dtype {shown}, not uint8")
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -67,31 +63,34 @@ ADMITTED = {
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # NumPy 2
 }
 ENCODE = "_codecs", "encode"
-"""How Python 3 writes bytes in the protocol of Python 2."""
+"""The function with which Python 3 writes bytes in the protocol of Python 2."""
 
 OPERATIONS = frozenset(
     (  # noqa: SIM905
-        "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 STRING BINSTRING SHORT_BINSTRING "
-        "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 LIST EMPTY_LIST APPEND "
-        "APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE "
-        "BUILD GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
+        "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 STRING "
+        "BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES "
+        "SHORT_BINBYTES BINBYTES8 LIST EMPTY_LIST APPEND APPENDS TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 "
+        "TUPLE3 DICT EMPTY_DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD GET BINGET "
+        "LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE"
     ).split()
 )
-"""What plain values and arrays are written with."""
+"""The operations that write plain values and arrays."""
 
 
 _Python: Any = pickle._Unpickler
 _NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
 
 
-class Unpickler(_Python):
-    """Reads plain values, and `Array` for arrays; LinconError names the file and whatever else it asks for.
+class Unpickler(pickle._Unpickler):
+    """Reads plain values, and `Array` for arrays; refuses all other names with a LinconError.
 
-    On top of Python's own written in Python: the one in C takes memory for every number under which a pickle claims to
-    remember something. Keys are text or bytes: a key of tuples within tuples takes for ever to hash.
+    It extends Python's unpickler written in Python: the one in C allocates memory up to any index
+    under which a pickle claims to memoize something. Keys must be text or bytes: a key of tuples
+    within tuples takes exponential time to hash.
     """
 
-    dispatch: ClassVar = {
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = {
         operation: method
         for operation, method in _Python.dispatch.items()
         if _NAMES[chr(operation)] in OPERATIONS
@@ -99,20 +98,21 @@ class Unpickler(_Python):
 
     def __init__(self, path: Path, content: bytes) -> None:
         super().__init__(BytesIO(content), encoding="bytes")
-        self.path, self.left = path, 2 * len(content)
+        self.path, self.encodable = path, 2 * len(content)
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ENCODE:
             return self._encode
         if (module, name) not in ADMITTED:
             raise LinconError(
-                f"{self.path} asks for {module}.{name}, which no array needs: do not trust this file."
+                f"{self.path} asks for {module}.{name}, which no array needs: do not trust this "
+                "file."
             )
         return ADMITTED[module, name]
 
     def _encode(self, text: str, _: str) -> bytes:
-        self.left -= len(text)
-        if self.left < 0:
+        self.encodable -= len(text)
+        if self.encodable < 0:
             raise ValueError("it encodes one text again and again")
         return text.encode("latin1")
 
@@ -123,15 +123,15 @@ class Unpickler(_Python):
 
     def load_setitem(self) -> None:
         self._keys(self.stack[-2:])
-        super().load_setitem()
+        _Python.load_setitem(self)
 
     def load_setitems(self) -> None:
         self._keys(self.stack)
-        super().load_setitems()
+        _Python.load_setitems(self)
 
     def load_dict(self) -> None:
         self._keys(self.stack)
-        super().load_dict()
+        _Python.load_dict(self)
 
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
@@ -142,7 +142,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle, whose keys may be bytes (Python 2) or text.
 
     Raises:
-        LinconError: damaged, no dictionary, or something but plain values and arrays of uint8.
+        LinconError: the file is damaged, is no dictionary, or holds anything but plain values and
+            arrays of uint8.
     """
     content = path.read_bytes()
     try:

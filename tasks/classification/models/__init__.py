@@ -1,8 +1,9 @@
 """Models by name: a registry, options after a colon, or any importable function that makes a model.
 
-What a model of the registry has of its own that may be constrained is its submodule `body`; stem, norms, biases,
-embeddings and head stay free. All take a `width` factor, so that a narrower dense network of the same family can stand
-beside a constrained one. To add a model, add a line to `MODELS`.
+In a model of the registry, the weights that may be constrained are those of the submodule `body`;
+stem, norms, biases, embeddings and head stay free. All models take a `width` factor, so that a
+narrower dense network of the same family can stand beside a constrained one. To add a model, add a
+line to `MODELS`.
 """
 
 from functools import partial
@@ -33,17 +34,20 @@ MODELS: dict[str, Architecture] = {
     "vit-tiny": partial(ViT, dim=192, depth=12, heads=3),
     "vit-small": partial(ViT, dim=384, depth=12, heads=6),
 }
-"""Models by name: called with (channels, classes, size), and `width=` where another is wanted.
+"""Models by name: called with (channels, classes, size), and with `width=` for another width.
 
-`resnet-small` is so small that a dense G at a tenth of its weights stays within that generator's cache; `resnet20` has
-1x1 convolutions for shortcuts, where He et al. 2016 pad; `vit-tiny` and `vit-small` are DeiT's (Touvron et al. 2021).
+`resnet-small` is so small that a dense G at a tenth of its weights stays within that generator's
+cache; `resnet20` has 1x1 convolutions for shortcuts, where He et al. 2016 pad; `vit-tiny` and
+`vit-small` are DeiT's (Touvron et al. 2021).
 """
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture called ``name``: "resnet18", "vit-tiny:patch=2,depth=6" or "package.module:function".
+    """The architecture called ``name``.
 
-    Raises LinconError for an unknown model or option, and for a module or function that is not there.
+    A name is "resnet18", "vit-tiny:patch=2,depth=6" or "package.module:function".
+
+    Raises LinconError for an unknown model or option, and for a missing module or function.
     """
     model, colon, rest = name.partition(":")
     if colon and model not in MODELS:

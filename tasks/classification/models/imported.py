@@ -1,10 +1,10 @@
-"""Models from elsewhere: any importable function (or class) that makes one, named "package.module:function"."""
+"""Models from elsewhere: any importable function or class, named "package.module:function"."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
@@ -14,14 +14,14 @@ from lincon.tasks.experiments.schemes.body import Architecture
 
 
 def imported(module: str, name: str, models: Iterable[str] = ()) -> Architecture:
-    """The architecture made of the function ``name`` of ``module``.
+    """The architecture that the function ``name`` of ``module`` makes.
 
-    It gets those of `channels`, `classes` and `size` that it has arguments for: by these names or, if it uses none of
-    them, in this order, as many as it has positional arguments without a default. `width=` is passed on when asked for.
-    Raises LinconError if it cannot be imported; ``models`` are the names that could have been meant instead.
+    The function gets those of `channels`, `classes` and `size` for which it has arguments of that
+    name. If it has none of them, it gets them in this order, as many as it has positional arguments
+    without a default. `width=` is passed on if given. Raises LinconError if the function cannot be
+    imported; ``models`` are the names that the message offers instead.
     """
-    found = _find(module, name, models)
-    return partial(_make, f"{module}:{name}", found)
+    return partial(_make, f"{module}:{name}", _find(module, name, models))
 
 
 def _find(module: str, name: str, models: Iterable[str]) -> Callable[..., Any]:
@@ -29,22 +29,23 @@ def _find(module: str, name: str, models: Iterable[str]) -> Callable[..., Any]:
         home = import_module(module)
     except Exception as error:  # whatever the module itself does when it is imported
         raise LinconError(
-            f"Cannot import {module!r}: {error}. Is its folder on PYTHONPATH? Models are: {', '.join(models)}."
+            f"Cannot import {module!r}: {error}. Is its folder on PYTHONPATH? Models are: "
+            f"{', '.join(models)}."
         ) from error
-    found = getattr(home, name, None)
-    if not callable(found) or isinstance(found, nn.Module):
-        what = (
-            f"has no {name!r}" if found is None else f"has a {type(found).__name__} called {name!r}"
-        )
-        own = [
-            n
-            for n, thing in vars(home).items()
-            if callable(thing) and getattr(thing, "__module__", "") == module
-        ]
-        raise LinconError(
-            f"Module {module!r} {what}; a function that makes a model is needed. It has: {', '.join(own) or 'none'}."
-        )
-    return found
+    function: Any = getattr(home, name, None)
+    if callable(function) and not isinstance(function, nn.Module):
+        return cast(Callable[..., Any], function)
+    kind = type(function).__name__
+    problem = f"has no {name!r}" if function is None else f"has a {kind} called {name!r}"
+    own = [
+        key
+        for key, value in vars(home).items()
+        if callable(value) and getattr(value, "__module__", "") == module
+    ]
+    raise LinconError(
+        f"Module {module!r} {problem}; a function that makes a model is needed. It has: "
+        f"{', '.join(own) or 'none'}."
+    )
 
 
 def _make(
@@ -57,14 +58,14 @@ def _make(
     width: float | None = None,
 ) -> nn.Module:
     own = signature(function)
-    args, kwargs = _arguments(
-        own.parameters.values(), {"channels": channels, "classes": classes, "size": size}
-    )
+    values = {"channels": channels, "classes": classes, "size": size}
+    args, kwargs = _arguments(own.parameters.values(), values)
     if "width" in own.parameters and width is not None:
         kwargs["width"] = width
     elif width not in (None, 1.0):
         raise LinconError(
-            f"{path} takes no argument `width`; the scheme small needs it, to make narrower networks."
+            f"{path} takes no argument `width`; the scheme small needs it, to make narrower "
+            "networks."
         )
     try:
         own.bind(*args, **kwargs)
@@ -85,15 +86,13 @@ def _make(
 def _arguments(
     parameters: Iterable[Parameter], values: dict[str, int]
 ) -> tuple[tuple[int, ...], dict[str, float]]:
-    """(positional, by name): what a function with these parameters is given of ``values``."""
+    """Those of ``values`` that a function with these parameters gets: positional, and by name."""
     parameters = [p for p in parameters if p.name != "width"]
-    keywords = {
-        p.name
-        for p in parameters
-        if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    }
-    if named := {name: value for name, value in values.items() if name in keywords}:
-        return (), {**named}
+    by_name = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
+    keywords = {p.name for p in parameters if p.kind in by_name}
+    named: dict[str, float] = {name: values[name] for name in values if name in keywords}
+    if named:
+        return (), named
     if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters):
         return tuple(values.values()), {}
     positional = Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD

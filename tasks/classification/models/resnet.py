@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lincon import LinconError
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (a 1x1 convolution where the shape changes).
-
-    (batch, inputs, height, width) -> (batch, outputs, height / stride, width / stride).
-    """
+    """Two 3x3 convolutions beside a shortcut, a 1x1 convolution where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -22,9 +20,13 @@ class BasicBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = _shortcut(inputs, outputs, stride)
 
-    def forward(self, images: Tensor) -> Tensor:
-        hidden = self.norm1(self.conv1(images)).relu()
-        return (self.norm2(self.conv2(hidden)) + self.shortcut(images)).relu()
+    def forward(
+        self, features: Float[Tensor, "batch inputs height width"]
+    ) -> Float[Tensor, "batch outputs rows columns"]:
+        hidden = self.norm1(self.conv1(features)).relu()
+        residual: Tensor = self.norm2(self.conv2(hidden))
+        shortcut: Tensor = self.shortcut(features)
+        return (residual + shortcut).relu()
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -34,19 +36,26 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """(batch, channels, height, width) -> (batch, classes) logits; stages after the first halve the image.
+    """Images -> logits of the classes; stages after the first halve the image.
 
     Args:
         channels: of the images.
         classes: number of logits.
-        size: height and width of the images in pixels, where known; any is taken that can be halved often enough.
+        size: height and width of the images in pixels, if known; it must be large enough to be
+            halved for every stage.
         widths: channels of each stage.
         blocks: basic blocks in each stage.
         width: factor on all widths (each at least 1 channel).
-        form: "cifar" begins with a 3x3 convolution; "imagenet" with a 7x7 and a maximum, which halve the image twice.
+        form: "cifar" begins with a 3x3 convolution; "imagenet" with a 7x7 and a maximum, which
+            halve the image twice.
 
     Raises:
         LinconError: images of ``size`` are too small to be halved that often, or an unknown form.
+
+    >>> import torch
+    >>> model = ResNet(3, 10, size=32, widths=(8, 16), blocks=(1, 1))
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(
@@ -64,15 +73,19 @@ class ResNet(nn.Module):
         if form not in ("cifar", "imagenet"):
             raise LinconError(f"Unknown form {form!r}; there are: cifar, imagenet.")
         _check_size(size, len(widths) - 1 + 2 * (form == "imagenet"), form)
-        widths = [max(1, round(width * w)) for w in widths]
+        widths = [max(1, round(width * each)) for each in widths]
         strides = [1] + [2] * (len(widths) - 1)
         self.stem = _stem(channels, widths[0], form)
         stages = map(_stage, [widths[0], *widths], widths, strides, blocks)
         self.body = nn.Sequential(*stages)
         self.head = nn.Linear(widths[-1], classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(self.stem(images)).mean(dim=(2, 3)))
+    def forward(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        features = self.body(self.stem(images)).mean(dim=(2, 3))
+        logits: Tensor = self.head(features)
+        return logits
 
 
 def _check_size(size: int | None, halvings: int, form: str) -> None:

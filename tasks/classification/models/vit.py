@@ -1,6 +1,8 @@
-"""Vision transformers (Dosovitskiy et al. 2021), of torch's own layers, in DeiT's sizes and initialisation."""
+"""Vision transformers (Dosovitskiy et al. 2021) of torch's own layers, initialised as DeiT."""
 
 import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lincon import LinconError
@@ -11,8 +13,8 @@ _STD = 0.02
 class ViT(nn.Module):
     """(batch, channels, size, size) -> (batch, classes) logits, read off a class token.
 
-    The body is a stack of pre-norm encoder layers: attention and two linear layers with GELU, no dropout. Patch and
-    position embeddings, class token, last norm and head stand outside of it.
+    The body is a stack of pre-norm encoder layers: attention and two linear layers with GELU, no
+    dropout. Patch and position embeddings, class token, last norm and head stand outside of it.
 
     Args:
         channels: of the images.
@@ -22,12 +24,16 @@ class ViT(nn.Module):
         depth: encoder layers.
         heads: of attention.
         mlp_ratio: hidden units of a layer's linear part, as a multiple of ``dim``.
-        patch: height and width of a patch, in pixels; by default 2 up to a size of 8, 4 up to 32, 16 from 128 on,
-            8 between.
+        patch: height and width of a patch, in pixels; by default 2 up to a size of 8, 4 up to 32,
+            16 from 128 on, 8 between.
         width: factor on ``dim``, to the nearest multiple of ``heads``.
 
     Raises:
         LinconError: ``size`` is not a multiple of ``patch``, or ``dim`` not of ``heads``.
+
+    >>> model = ViT(3, 10, size=32, dim=16, depth=1, heads=2)
+    >>> model(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(
@@ -71,19 +77,27 @@ class ViT(nn.Module):
         self.head = nn.Linear(dim, classes)
         _initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        patches = self.stem(images).flatten(2).transpose(1, 2)
-        token = self.class_token.expand(len(patches), -1, -1)
-        hidden = self.body(torch.cat([token, patches], dim=1) + self.position_embedding)
-        return self.head(self.norm(hidden[:, 0]))
+    def forward(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        patches = rearrange(self.stem(images), "batch dim rows columns -> batch (rows columns) dim")
+        class_token = repeat(self.class_token, "1 1 dim -> batch 1 dim", batch=len(images))
+        tokens = torch.cat([class_token, patches], dim=1) + self.position_embedding
+        hidden = self.body(tokens)
+        logits: Tensor = self.head(self.norm(hidden[:, 0]))
+        return logits
 
 
 def _patch(size: int) -> int:
-    return 2 if size <= 8 else 4 if size <= 32 else 8 if size < 128 else 16
+    if size <= 8:
+        return 2
+    if size <= 32:
+        return 4
+    return 8 if size < 128 else 16
 
 
 def _initialise(model: ViT) -> None:
-    """As DeiT does. The encoder's layers, which torch makes as copies of one, become different here."""
+    """Draw weights as DeiT does; the encoder's layers, which torch copies from one, then differ."""
     nn.init.trunc_normal_(model.class_token, std=_STD)
     nn.init.trunc_normal_(model.position_embedding, std=_STD)
     for module in model.modules():

@@ -1,6 +1,7 @@
-"""Convergence: constrained against vanilla on the same schedule, in steps to reach a share of an accuracy."""
+"""Convergence: steps to reach a share of an accuracy, constrained and vanilla, on one schedule."""
 
 from collections.abc import Sequence
+from math import inf
 from statistics import mean, median
 from typing import Any
 
@@ -16,14 +17,14 @@ from lincon.tasks.experiments.training.run import Run
 
 SHARES = 0.9, 0.95, 0.99
 NOTE = (
-    "Steps (median over the seeds, counted in whole epochs) until the test accuracy first reaches a share of its own "
-    "final value, and of vanilla's; – where it never does. Mean loss: of the training loss over all epochs, "
-    "lower where a scheme fits sooner."
+    "Steps (median over the seeds, counted in whole epochs) until the test accuracy first reaches "
+    "a share of its own final value, and of vanilla's; – where it never does. Mean loss: of the "
+    "training loss over all epochs, lower where a scheme fits sooner."
 )
 
 
 def convergence(sweep: Sweep) -> Result:
-    """Train every cell, vanilla among them, and write the table, numbers and curves.
+    """Train every cell, vanilla's included, and write the table, numbers and curves.
 
     Raises LinconError if vanilla is not among the schemes.
     """
@@ -39,12 +40,12 @@ def convergence(sweep: Sweep) -> Result:
 def summarise(runs: Sequence[Run], title: str, steps: int) -> Result:
     """``steps``: in an epoch."""
     groups = group_by_label(runs)
-    reference = {
-        run.model: mean(r.score for r in runs if r.model == run.model and r.scheme == "vanilla")
-        for run in runs
-    }
+    vanilla: dict[str, list[float]] = {}
+    for run in runs:
+        if run.scheme == "vanilla":
+            vanilla.setdefault(run.model, []).append(run.score)
     table = [
-        _line(label, group, steps, reference[group[0].model]) for label, group in groups.items()
+        _line(label, group, steps, mean(vanilla[group[0].model])) for label, group in groups.items()
     ]
     header = [
         "scheme",
@@ -65,46 +66,39 @@ def summarise(runs: Sequence[Run], title: str, steps: int) -> Result:
         )
         for entry in table
     ]
-    return Result(
-        title,
-        header,
-        rows,
-        {"table": table, "steps_per_epoch": steps},
-        picture(groups, title),
-        [NOTE],
-    )
+    numbers = {"table": table, "steps_per_epoch": steps}
+    return Result(title, header, rows, numbers, picture(groups, title), [NOTE])
 
 
 def _line(label: str, runs: Sequence[Run], steps: int, reference: float) -> dict[str, Any]:
     accuracy, spread = mean_and_spread([100 * run.score for run in runs])
+    own, vanilla = {}, {}
+    for share in SHARES:
+        own[share] = _median([reached(run, share * run.score, steps) for run in runs])
+        vanilla[share] = _median([reached(run, share * reference, steps) for run in runs])
     return {
         "scheme": label,
         "dof": runs[0].dof,
         "accuracy": accuracy,
         "spread": spread,
-        "own": {
-            share: _median([reached(run, share * run.score, steps) for run in runs])
-            for share in SHARES
-        },
-        "vanilla": {
-            share: _median([reached(run, share * reference, steps) for run in runs])
-            for share in SHARES
-        },
+        "own": own,
+        "vanilla": vanilla,
         "loss": mean(mean(run.train_loss) for run in runs),
     }
 
 
 def reached(run: Run, accuracy: float, steps: int) -> int | None:
-    """Steps after which a run's test accuracy is first at least ``accuracy``; None if it never is."""
-    epochs = (number for number, value in enumerate(run.curve, 1) if value >= accuracy)
-    epoch = next(epochs, None)
-    return None if epoch is None else epoch * steps
+    """Steps until a run's test accuracy is first at least ``accuracy``; None if it never is."""
+    for epoch, value in enumerate(run.curve, 1):
+        if value >= accuracy:
+            return epoch * steps
+    return None
 
 
 def _median(values: Sequence[int | None]) -> int | None:
-    """None if more than half of the runs never got there."""
-    value = median(float("inf") if v is None else v for v in values)
-    return None if value == float("inf") else round(value)
+    """The median, with None for runs that never got there; None if it is one of these."""
+    value = median(inf if each is None else each for each in values)
+    return None if value == inf else round(value)
 
 
 def _text(steps: int | None) -> str:
@@ -112,7 +106,7 @@ def _text(steps: int | None) -> str:
 
 
 def picture(groups: dict[str, list[Run]], title: str) -> bytes:
-    """Training loss and test accuracy by epoch, side by side, a line a scheme."""
+    """Training loss and test accuracy by epoch, side by side, a line for each scheme."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     style = cycle("-", "--", ":", "-.")

@@ -1,4 +1,4 @@
-"""Generalization: the gap between training and test accuracy, and accuracy on shifted images, without more training."""
+"""Generalization: the gap between training and test accuracy, and accuracy on shifted images."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,19 +26,23 @@ from lincon.tasks.experiments.training.recipe import Cell
 from lincon.tasks.experiments.training.run import Run
 
 Shifted = dict[str, list[float]]
-"""Accuracy, a fraction, by shift and strength; of ObjectNet by protocol, a list of one."""
+"""Accuracies, fractions, by shift: one a strength; on ObjectNet by protocol, a list of one."""
 
 NOTE = (
-    "Gap: training minus test accuracy, in points, both of the trained model on images without augmentation. Shifted: "
-    "mean over the strengths 1 to 5 of each shift of the test images; the models have not seen any of them in training."
+    "Gap: training minus test accuracy, in points, both of the trained model on images without "
+    "augmentation. Shifted: mean over the strengths 1 to 5 of each shift of the test images; the "
+    "models have not seen any of them in training."
 )
 
 
 def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
     """Train every cell, evaluate the trained models, and write table, numbers and picture.
 
-    ``objectnet``: the folder of ObjectNet, for models of ImageNet; the shifts of the test set otherwise. Evaluations
-    are kept beside the runs, so called again it continues.
+    Evaluations are stored beside the runs, so another call continues where one was interrupted.
+
+    Args:
+        objectnet: the folder of ObjectNet, for models of ImageNet. By default the models are
+            evaluated on shifts of the test set.
     """
     data = sweep.data
     assert isinstance(data, Images)
@@ -59,8 +63,8 @@ def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -
     place = sweep.store.place(cell) / ("objectnet.json" if objectnet else "shifted.json")
     if not place.exists():
         model = sweep.load(cell)
-        found = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
-        write_output(place, json.dumps(found))
+        accuracies = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
+        write_output(place, json.dumps(accuracies))
     try:
         return dict(json.loads(place.read_text()))
     except ValueError:
@@ -68,14 +72,15 @@ def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -
 
 
 def on_shifts(model: nn.Module, data: Images) -> Shifted:
-    """Accuracy on the shifted test set; equal shifts for every model."""
-    found: Shifted = {}
+    """Accuracy on the shifted test set. The shifts are the same for every model."""
+    accuracies: Shifted = {}
     for number, (name, shift) in enumerate(SHIFTS.items()):
-        found[name] = []
+        accuracies[name] = []
         for strength in range(1, len(STRENGTHS[name]) + 1):
             generator = torch.Generator().manual_seed(key(number, strength))
-            found[name].append(accuracy(model, data, shift=_at(shift, strength, generator)))
-    return found
+            shifted = _at(shift, strength, generator)
+            accuracies[name].append(accuracy(model, data, shift=shifted))
+    return accuracies
 
 
 def _at(shift: Shift, strength: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
@@ -87,47 +92,41 @@ def on_objectnet(model: nn.Module, data: Images, root: Path) -> Shifted:
     """Accuracy on ObjectNet by its three protocols."""
     model.eval()
     images = ObjectNet(root)
-    right: dict[str, list[torch.Tensor]] = {which: [] for which in "ABC"}
+    correct: dict[str, list[Tensor]] = {which: [] for which in "ABC"}
     for start in range(0, len(images), 64):
         batch, labels = images[list(range(start, min(start + 64, len(images))))]
         logits = model(data.prepare(batch))
-        for which, found in right.items():
-            found.append(protocol(logits, labels, images.mapping, which))
+        for which, batches in correct.items():
+            batches.append(protocol(logits, labels, images.mapping, which))
     return {
-        f"ObjectNet {which}": [float(torch.cat(found).double().mean())]
-        for which, found in right.items()
+        f"ObjectNet {which}": [float(torch.cat(batches).double().mean())]
+        for which, batches in correct.items()
     }
 
 
 def summarise(runs: Sequence[Run], shifted: Sequence[Shifted], title: str) -> Result:
-    """``shifted``: of each run."""
-    of = {id(run): found for run, found in zip(runs, shifted, strict=True)}
-    more = {
-        name: {run: 100 * mean(found[name]) for run, found in of.items()} for name in shifted[0]
+    """The result of runs and their accuracies on shifted images, ``shifted``."""
+    by_run = {id(run): accuracies for run, accuracies in zip(runs, shifted, strict=True)}
+    columns = {
+        name: {run: 100 * mean(accuracies[name]) for run, accuracies in by_run.items()}
+        for name in shifted[0]
     }
-    header, rows, table = gap.tabulate(runs, MEASURES[0], more)
+    header, rows, table = gap.tabulate(runs, MEASURES[0], columns)
     numbers: dict[str, Any] = {"table": table, "shifted": list(shifted), "strengths": STRENGTHS}
-    return Result(title, header, rows, numbers, picture(runs, of, title), [NOTE])
+    return Result(title, header, rows, numbers, picture(runs, by_run, title), [NOTE])
 
 
-def picture(runs: Sequence[Run], of: dict[int, Shifted], title: str) -> bytes:
-    """Accuracy against the strength of each shift (0: none), a line a scheme."""
-    names = list(next(iter(of.values())))
+def picture(runs: Sequence[Run], by_run: dict[int, Shifted], title: str) -> bytes:
+    """Accuracy against the strength of each shift (0: none), a line for each scheme."""
+    names = list(next(iter(by_run.values())))
     figure = Figure(figsize=(3.2 * len(names) + 2.5, 4), layout="constrained")
     style = cycle("-", "--", ":", "-.")
-    for axes, name in zip(
-        figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True
-    ):
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
         for number, (label, group) in enumerate(group_by_label(runs).items()):
-            values = 100 * np.mean([[run.score, *of[id(run)][name]] for run in group], 0)
-            first = name == names[0]
-            axes.plot(
-                range(len(values)),
-                values,
-                style(number // 10),
-                marker=".",
-                label=label if first else None,
-            )
+            values = 100 * np.mean([[run.score, *by_run[id(run)][name]] for run in group], 0)
+            legend = label if name == names[0] else None
+            axes.plot(range(len(values)), values, style(number // 10), marker=".", label=legend)
         axes.set(title=name, xlabel="strength")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("accuracy (%)")

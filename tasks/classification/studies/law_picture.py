@@ -1,6 +1,7 @@
-"""The picture of the laws: test error against degrees of freedom, both logarithmic, points and fitted curves."""
+"""The picture of the laws: test error against degrees of freedom, with fitted curves."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,17 +12,18 @@ from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator
 from lincon.tasks.classification.studies.laws import Fit
 from lincon.tasks.experiments.sweeps.curves import png
 
-_SMALLEST = 0.01  # percent: drawn where no run made any error
+_SMALLEST = 0.01  # percent: stands for zero if no run made any error
 
 
 def picture(
     points: Mapping[str, tuple[np.ndarray, np.ndarray]], fits: Mapping[str, Fit], title: str
 ) -> bytes:
-    """Test error (%) against DoF as a PNG, a colour per name.
+    """Test error (%) against DoF as a PNG, both axes logarithmic, a colour for each name.
 
-    ``points`` are DoF (n,) and accuracies (n,), fractions, a run each: drawn as mean and one standard deviation each
-    way. ``fits`` add the fitted curve and its 95 % bootstrap band, and the exponent with its interval to the legend.
-    Half the smallest error of any run stands for zero, which a logarithmic axis does not have; curves end there.
+    ``points`` are the DoF (n,) and accuracies (n,), fractions, of n runs. The picture shows their
+    mean and one standard deviation each way. ``fits`` add the fitted curve and its 95 % bootstrap
+    band, and the exponent with its interval to the legend. Half the smallest error of any run
+    stands for zero, which a logarithmic axis does not have; curves end there.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
@@ -31,9 +33,8 @@ def picture(
     for index, (name, (dof, accuracy)) in enumerate(points.items()):
         color = f"C{index}"
         label = name if name not in fits else f"{name}: {_label(fits[name])}"
-        _draw_points(
-            axes, np.asarray(dof), 100 * (1 - np.asarray(accuracy)), smallest, color, label
-        )
+        error = 100 * (1 - np.asarray(accuracy))
+        _draw_points(axes, np.asarray(dof), error, smallest, color, label)
         if name in fits:
             _draw_fit(axes, fits[name], smallest, color)
     _tick(axes.xaxis, EngFormatter(sep=""))
@@ -51,29 +52,22 @@ def _smallest(points: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
 def _draw_points(
     axes: Axes, dof: np.ndarray, error: np.ndarray, smallest: float, color: str, label: str
 ) -> None:
-    at = np.unique(dof)
-    runs = [error[dof == each] for each in at]
-    mean = np.maximum([each.mean() for each in runs], smallest)
-    spread = np.array([each.std(ddof=1) if len(each) > 1 else 0 for each in runs])
-    low = np.maximum(mean - spread, smallest)
-    bars = [mean - low, spread]
-    axes.errorbar(
-        at, mean, bars, color=color, label=label, fmt="o", markersize=5, capsize=3, linewidth=1
-    )
+    distinct = np.unique(dof)
+    groups = [error[dof == each] for each in distinct]
+    mean = np.maximum([group.mean() for group in groups], smallest)
+    deviation = np.array([group.std(ddof=1) if len(group) > 1 else 0 for group in groups])
+    low = np.maximum(mean - deviation, smallest)
+    bars = [mean - low, deviation]
+    style: dict[str, Any] = {"fmt": "o", "markersize": 5, "capsize": 3, "linewidth": 1}
+    axes.errorbar(distinct, mean, bars, color=color, label=label, **style)
 
 
 def _draw_fit(axes: Axes, fit: Fit, smallest: float, color: str) -> None:
     dof = np.clip(np.geomspace(fit.low, fit.high, 200), fit.low, fit.high)
     best, high, low = 100 * (1 - fit.curve(dof))
     axes.plot(dof, np.where(best < smallest, np.nan, best), color=color, linewidth=1.5)
-    axes.fill_between(
-        dof,
-        np.maximum(low, smallest),
-        np.maximum(high, smallest),
-        color=color,
-        alpha=0.15,
-        linewidth=0,
-    )
+    low, high = np.maximum(low, smallest), np.maximum(high, smallest)
+    axes.fill_between(dof, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def _label(fit: Fit) -> str:
@@ -84,9 +78,13 @@ def _label(fit: Fit) -> str:
 
 
 def _tick(axis: Axis, formatter: Formatter) -> None:
-    """Labels at 1, 2 and 5; within a decade at every digit, over more than four at 1 alone."""
+    """Labels at 1, 2 and 5; within a decade at every digit, over more than four decades at 1."""
     low, high = axis.get_view_interval()
-    digits = range(1, 10) if high < 8 * low else (1, 2, 5) if high < 1e4 * low else (1,)
+    digits: tuple[int, ...] = (1,)
+    if high < 8 * low:
+        digits = tuple(range(1, 10))
+    elif high < 1e4 * low:
+        digits = 1, 2, 5
     axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter(formatter)
     axis.set_minor_formatter(NullFormatter())

@@ -1,13 +1,15 @@
-"""Laws of accuracy against degrees of freedom (DoF): fitted by least squares, with bootstrap intervals.
+"""Laws of accuracy against degrees of freedom (DoF): least squares with bootstrap intervals.
 
-The power law of the error is that of Recurrent Parameter Generators, Wang et al. 2023; the saturating law adds the
-error that no number of DoF takes away. Laws are compared by Akaike's criterion and never used for extrapolation.
+The power law of the error is that of Recurrent Parameter Generators, Wang et al. 2023. The
+saturating law adds an error that remains at any number of DoF. Laws are compared by Akaike's
+criterion and never used for extrapolation.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float, Num
 from scipy.linalg import lstsq
 from scipy.optimize import least_squares
 from scipy.stats import norm
@@ -17,9 +19,8 @@ from lincon import LinconError
 from lincon.tasks.experiments.names import choose
 
 _SIDES = (0.025, 0.975)
-_STEEPEST = (
-    8.0  # bounds the saturating law's k, which is undetermined where one step falls to the floor
-)
+# Bounds the saturating law's k, which is undetermined if one step of DoF reaches the floor.
+_STEEPEST = 8.0
 _STARTS = (0.1, 0.9)  # of e_inf, as shares of the smallest error
 
 
@@ -27,8 +28,13 @@ _STARTS = (0.1, 0.9)  # of e_inf, as shares of the smallest error
 class Law:
     """A family of curves.
 
-    `response` names what the least squares are taken in: the accuracy, or the logarithm of the error. ``value`` maps
-    parameters (p, ...) and DoF (n,) to responses; ``solve`` fits responses (b, n) at DoF (n,), giving (b, p).
+    formula: in words.
+    names: of the parameters.
+    distinct: number of distinct DoF that a fit needs.
+    logarithmic: whether the response, whose squares are minimised, is the logarithm of the error;
+        otherwise it is the accuracy.
+    value: parameters (p, ...) and DoF (n,) -> responses (..., n).
+    solve: DoF (n,) and responses (b, n) -> fitted parameters (b, p).
     """
 
     formula: str
@@ -38,8 +44,10 @@ class Law:
     value: Callable[[np.ndarray, np.ndarray], np.ndarray]
     solve: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-    def accuracy(self, parameters: np.ndarray, dof: np.ndarray) -> np.ndarray:
-        """Accuracies (..., n), fractions, of parameters (..., p) at DoF (n,)."""
+    def accuracy(
+        self, parameters: Float[np.ndarray, "*fits p"], dof: Num[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "*fits n"]:
+        """Accuracies, fractions, at some DoF."""
         value = self.value(np.moveaxis(parameters, -1, 0)[..., None], dof)
         return 1 - np.exp(value) if self.logarithmic else value
 
@@ -48,9 +56,11 @@ class Law:
 class Fit:
     """A fitted law.
 
-    `intervals` are 95 % bootstrap intervals of the `parameters`; `residual` is the root mean square of the accuracy
-    residuals, a fraction; `aic` compares laws fitted to the same points (smaller is better); `low` and `high` are the
-    range of DoF that was fitted; `samples` (bootstrap, parameters) are the bootstrap fits.
+    intervals: 95 % bootstrap intervals of the `parameters`.
+    residual: root mean square of the accuracy residuals, a fraction.
+    aic: compares laws fitted to the same points; smaller is better.
+    low, high: the fitted range of DoF.
+    samples: the bootstrap fits, (bootstrap, parameters).
     """
 
     law: str
@@ -63,21 +73,22 @@ class Fit:
     samples: np.ndarray = field(repr=False, compare=False)
 
     def predict(self, dof: float) -> tuple[float, float, float]:
-        """The law's accuracy at ``dof`` and its 95 % bootstrap interval, fractions: (accuracy, low, high).
+        """The law's accuracy at ``dof`` with its 95 % bootstrap interval: (accuracy, low, high).
 
-        The interval is that of the curve, not of one more run. A log-linear law may leave [0, 1]: it has no bounds.
-        LinconError outside the fitted range: no extrapolation.
+        All are fractions. The interval is that of the curve, not of one more run. A log-linear law
+        has no bounds, so its accuracy may leave [0, 1]. Raises LinconError outside the fitted
+        range.
         """
         accuracy, low, high = self.curve(np.array([dof], dtype=float))[:, 0].tolist()
         return accuracy, low, high
 
-    def curve(self, dof: np.ndarray) -> np.ndarray:
-        """`predict` at every DoF of an array (n,): rows accuracy, low, high (3, n)."""
+    def curve(self, dof: Num[np.ndarray, " n"]) -> Float[np.ndarray, "3 n"]:
+        """`predict` at every DoF: rows of accuracy, low and high."""
         outside = dof[~((self.low <= dof) & (dof <= self.high))]
         if outside.size:
             raise LinconError(
-                f"The law was fitted from {self.low:,.0f} to {self.high:,.0f} DoF; {outside[0]:,.0f} is outside, "
-                "and extrapolation is refused."
+                f"The law was fitted from {self.low:,.0f} to {self.high:,.0f} DoF; "
+                f"{outside[0]:,.0f} is outside, and extrapolation is refused."
             )
         law = LAWS[self.law]
         best = law.accuracy(np.array(list(self.parameters.values())), dof)
@@ -86,7 +97,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two exponents with its 95 % interval; `equal` says that zero is inside."""
+    """A difference of two exponents with its 95 % interval; `equal`: whether zero is inside."""
 
     difference: float
     low: float
@@ -96,26 +107,40 @@ class Difference:
 
 def fit(
     law: str,
-    dof: np.ndarray,
-    accuracy: np.ndarray,
+    dof: Num[np.ndarray, "..."],
+    accuracy: Num[np.ndarray, "..."],
     images: int,
     *,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Fit:
-    """Fit ``law`` to points ``dof`` (n,), ``accuracy`` (n,), fractions of ``images`` test images; a point per run.
+    """Fit a law to the accuracies of some runs.
 
-    Where the law is one of the error, least squares are taken in the log error, and errors are at least half an image.
+    Laws of the error are fitted to its logarithm; errors count as at least half an image.
 
-    The bootstrap keeps the DoF and draws responses anew, ``bootstrap`` times, the same for the same ``seed``. A DoF
-    with m >= 2 runs draws from its own runs, their deviations from their mean times √(m / (m - 1)), which makes the
-    variance unbiased. A DoF with one run draws the fitted response plus one of all residuals, times √(n / (n - p)) for
-    p parameters. Both are widened from the normal to Student's t, as runs are few. Intervals speak of the spread over
-    runs, not of the choice of test images, and take the law for true. On synthetic laws with six DoF and one to three
-    runs they hold the truth 90 to 94 times in 100.
+    The bootstrap keeps the DoF and draws new responses. If a DoF has m >= 2 runs, their responses
+    are drawn from these runs: the mean plus deviations from it times √(m / (m - 1)), which makes
+    the variance unbiased. A DoF with one run draws the fitted response plus one of all n residuals,
+    times √(n / (n - p)) for p parameters. Both are widened from the normal to Student's t, as runs
+    are few. Intervals cover the spread over runs, not the choice of test images, and assume that
+    the law is true. On synthetic laws with six DoF and one to three runs they held the truth 90 to
+    94 times in 100.
 
-    Raises LinconError for unknown laws, too few distinct DoF (3; 4 for the saturating law) and points that are not
-    numbers, with accuracies outside [0, 1] or DoF that are not positive.
+    Args:
+        law: a name in `LAWS`.
+        dof, accuracy: (n,), of n runs; accuracies are fractions.
+        images: number of test images.
+        bootstrap: number of samples.
+        seed: of the samples.
+
+    Raises:
+        LinconError: an unknown law, too few distinct DoF (3; 4 for the saturating law), accuracies
+            outside [0, 1], or DoF that are not positive and finite.
+
+    >>> dof = np.array([100.0, 400.0, 1600.0, 6400.0])
+    >>> fitted = fit("power", dof, 1 - 2 * dof**-0.5, images=10_000)
+    >>> {name: round(value, 3) for name, value in fitted.parameters.items()}
+    {'c': 2.0, 'k': 0.5}
     """
     chosen = choose("law", law, LAWS)
     dof, accuracy = _checked(chosen, dof, accuracy, images)
@@ -124,8 +149,9 @@ def fit(
     response = _response(chosen, accuracy, images)
     parameters = _solved(chosen, dof, response[None])[0]
     fitted = chosen.value(parameters[:, None], dof)
-    drawn = _drawn(dof, response, fitted, len(parameters), bootstrap, np.random.default_rng(seed))
-    samples = _solved(chosen, dof, drawn)
+    random = np.random.default_rng(seed)
+    responses = _bootstrap(dof, response, fitted, len(parameters), bootstrap, random)
+    samples = _solved(chosen, dof, responses)
     return Fit(
         law=law,
         parameters=dict(zip(chosen.names, parameters.tolist(), strict=True)),
@@ -146,7 +172,8 @@ def best(fits: Iterable[Fit]) -> Fit:
 def compare_exponents(a: Fit, b: Fit) -> Difference:
     """The exponent k of ``a`` minus that of ``b``: two fits of the same law, to independent runs.
 
-    Every bootstrap sample of one is set against every one of the other. LinconError if there are no two k to compare.
+    The interval is that of all differences between bootstrap samples of the two. Raises LinconError
+    unless both are fits of the same law with a k.
     """
     if a.law != b.law or "k" not in a.parameters:
         raise LinconError(
@@ -158,20 +185,23 @@ def compare_exponents(a: Fit, b: Fit) -> Difference:
 
 
 def held_out(
-    law: str, dof: np.ndarray, accuracy: np.ndarray, images: int
+    law: str, dof: Num[np.ndarray, "..."], accuracy: Num[np.ndarray, "..."], images: int
 ) -> list[tuple[float, float, float]]:
-    """Leave out each DoF but the smallest and the largest: (dof, accuracy predicted by the rest, mean observed).
+    """Leave out each DoF in turn but the smallest and the largest, and predict it from the rest.
 
-    Raises LinconError as `fit` does, also if the rest is too little to fit.
+    The result has (DoF, predicted accuracy, mean observed accuracy) of each. Raises LinconError as
+    `fit` does, also if the rest is too little to fit.
     """
     chosen = choose("law", law, LAWS)
     dof, accuracy = _checked(chosen, dof, accuracy, images)
     rows = []
-    for left in np.unique(dof)[1:-1]:
-        rest, seen = _checked(chosen, dof[dof != left], accuracy[dof != left], images)
-        parameters = _solved(chosen, rest, _response(chosen, seen, images)[None])[0]
-        predicted = chosen.accuracy(parameters, np.array([left]))[0]
-        rows.append((float(left), float(predicted), float(accuracy[dof == left].mean())))
+    for left_out in np.unique(dof)[1:-1]:
+        is_rest = dof != left_out
+        rest, rest_accuracy = _checked(chosen, dof[is_rest], accuracy[is_rest], images)
+        parameters = _solved(chosen, rest, _response(chosen, rest_accuracy, images)[None])[0]
+        predicted = chosen.accuracy(parameters, np.array([left_out]))[0]
+        observed = accuracy[~is_rest].mean()
+        rows.append((float(left_out), float(predicted), float(observed)))
     return rows
 
 
@@ -195,7 +225,8 @@ def _checked(
     dof, accuracy = np.asarray(dof, dtype=float), np.asarray(accuracy, dtype=float)
     if dof.ndim != 1 or dof.shape != accuracy.shape:
         raise LinconError(
-            f"A DoF and an accuracy a point are needed; got shapes {dof.shape} and {accuracy.shape}."
+            f"A DoF and an accuracy a point are needed; got shapes {dof.shape} and "
+            f"{accuracy.shape}."
         )
     if not np.all(np.isfinite(dof) & (dof > 0)):
         raise LinconError("Degrees of freedom must be positive numbers.")
@@ -222,7 +253,7 @@ def _solved(law: Law, dof: np.ndarray, responses: np.ndarray) -> np.ndarray:
     return parameters
 
 
-def _drawn(
+def _bootstrap(
     dof: np.ndarray,
     response: np.ndarray,
     fitted: np.ndarray,
@@ -230,21 +261,21 @@ def _drawn(
     count: int,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Bootstrap responses (count, n)."""
+    """Bootstrap responses, (count, n)."""
     distinct = np.unique(dof)
     widening = _student(max(len(dof) - len(distinct), len(distinct) - parameters))
     residuals = (response - fitted) * np.sqrt(len(dof) / (len(dof) - parameters))
-    drawn = np.empty((count, len(dof)))
+    samples = np.empty((count, len(dof)))
     for each in distinct:
-        here = dof == each
-        runs = int(here.sum())
+        same_dof = dof == each
+        runs = int(same_dof.sum())
         if runs > 1:
-            centre = response[here].mean()
-            pool = (response[here] - centre) * np.sqrt(runs / (runs - 1))
+            centre = response[same_dof].mean()
+            pool = (response[same_dof] - centre) * np.sqrt(runs / (runs - 1))
         else:
-            centre, pool = fitted[here], residuals
-        drawn[:, here] = centre + widening * random.choice(pool, (count, runs))
-    return drawn
+            centre, pool = fitted[same_dof], residuals
+        samples[:, same_dof] = centre + widening * random.choice(pool, (count, runs))
+    return samples
 
 
 def _student(freedom: int) -> float:
@@ -253,15 +284,13 @@ def _student(freedom: int) -> float:
 
 
 def _aic(law: Law, response: np.ndarray, fitted: np.ndarray, images: int) -> float:
-    """Akaike's criterion of Gaussian residuals, as a density of the accuracy whatever the response."""
+    """Akaike's criterion for Gaussian residuals, always as a density of the accuracy."""
     variance = np.mean((response - fitted) ** 2)
     if law.logarithmic:
-        variance *= np.exp(
-            2 * response.mean()
-        )  # the Jacobian of the logarithm: the geometric mean of the errors
-    rounding = 1 / (
-        12 * images**2
-    )  # no law is known better than accuracies, which are counts of images
+        # The Jacobian of the logarithm is the geometric mean of the errors.
+        variance *= np.exp(2 * response.mean())
+    # Accuracies are counts of images, so no law is known better than by their rounding.
+    rounding = 1 / (12 * images**2)
     return float(len(response) * np.log(max(variance, rounding)) + 2 * len(law.names))
 
 
@@ -299,14 +328,14 @@ def _saturate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return smallest * share, np.exp(scale - k * x)
 
     def residual(at: np.ndarray) -> np.ndarray:
-        return np.log(np.add(*terms(at))) - y
+        residuals: np.ndarray = np.log(np.add(*terms(at))) - y
+        return residuals
 
     def slopes(at: np.ndarray) -> np.ndarray:
         floor, falling = terms(at)
-        return (
-            np.column_stack([np.full_like(x, smallest), falling, -x * falling])
-            / (floor + falling)[:, None]
-        )
+        columns = np.column_stack([np.full_like(x, smallest), falling, -x * falling])
+        ratios: np.ndarray = columns / (floor + falling)[:, None]
+        return ratios
 
     def start(share: float) -> list[float]:
         scale, slope = _line(x, np.log(np.exp(y) - share * smallest)[None])
@@ -320,17 +349,20 @@ def _saturate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _log_linear(parameters: np.ndarray, dof: np.ndarray) -> np.ndarray:
     a, b = parameters
-    return a + b * np.log(dof)
+    accuracy: np.ndarray = a + b * np.log(dof)
+    return accuracy
 
 
 def _power(parameters: np.ndarray, dof: np.ndarray) -> np.ndarray:
     c, k = parameters
-    return np.log(c) - k * np.log(dof)
+    log_error: np.ndarray = np.log(c) - k * np.log(dof)
+    return log_error
 
 
 def _saturating(parameters: np.ndarray, dof: np.ndarray) -> np.ndarray:
     floor, c, k = parameters
-    return np.log(floor + np.exp(np.log(c) - k * np.log(dof)))
+    log_error: np.ndarray = np.log(floor + np.exp(np.log(c) - k * np.log(dof)))
+    return log_error
 
 
 LAWS: dict[str, Law] = {

@@ -1,4 +1,4 @@
-"""Scaling: accuracy against DoF for several models, laws fitted to it, exponents compared, unseen DoF predicted."""
+"""Scaling: laws of accuracy against DoF, fitted to several models, and their predictions."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -29,99 +29,120 @@ Points = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def scaling(sweep: Sweep, predict: float | None = None) -> Result:
     """Train every cell, fit the laws to each model's runs, and write table, numbers and picture.
 
-    ``predict``: a DoF at which each model's accuracy is predicted; refused outside the fitted range.
+    ``predict`` is a DoF at which to predict each model's accuracy, within the fitted range.
 
     Raises:
-        LinconError: fewer DoF than a law needs, or a prediction outside of what was fitted.
+        LinconError: fewer DoF than a law needs, or a prediction outside the fitted range.
     """
-    data = sweep.data
-    for model in dict.fromkeys(
-        cell.model for cell in sweep.cells
-    ):  # before hours of training, not after
-        dofs = {dof_of(cell, data.shape) for cell in sweep.cells if cell.model == model}
-        if len(dofs) < 4:
-            raise LinconError(
-                f"scaling fits laws to at least 4 values of --dof; of {model}'s {len(dofs)} are distinct."
-            )
-        if predict is not None and not min(dofs) <= predict <= max(dofs):
-            raise LinconError(
-                f"--predict {predict:g} is outside of {model}'s {min(dofs):,} to {max(dofs):,} DoF."
-            )
+    _check(sweep, predict)  # before hours of training, not after
     runs = sweep.run()
     schemes = ", ".join(dict.fromkeys(cell.scheme for cell in sweep.cells))
-    result = summarise(runs, f"{schemes}: {sweep.title}", len(data.test_set), predict)
+    title = f"{schemes}: {sweep.title}"
+    result = summarise(runs, title, len(sweep.data.test_set), predict)
     result.write(sweep, runs)
     return result
 
 
+def _check(sweep: Sweep, predict: float | None) -> None:
+    dofs: dict[str, set[int]] = {}
+    for cell in sweep.cells:
+        dofs.setdefault(cell.model, set()).add(dof_of(cell, sweep.data.shape))
+    for model, distinct in dofs.items():
+        low, high = min(distinct), max(distinct)
+        if len(distinct) < 4:
+            raise LinconError(
+                f"scaling fits laws to at least 4 values of --dof; of {model}'s {len(distinct)} "
+                "are distinct."
+            )
+        if predict is not None and not low <= predict <= high:
+            raise LinconError(
+                f"--predict {predict:g} is outside of {model}'s {low:,} to {high:,} DoF."
+            )
+
+
 def summarise(runs: Sequence[Run], title: str, images: int, predict: float | None = None) -> Result:
-    """``images``: in the test set, which bounds how small an error can be told from none."""
+    """The result of some runs.
+
+    ``images``: number of test images. Smaller errors than theirs cannot be told from none.
+    """
     points = by_model(runs)
-    fits = {
-        model: {law: fit(law, dof, acc, images) for law in LAWS}
-        for model, (dof, acc) in points.items()
-    }
+    fits: dict[str, dict[str, Fit]] = {}
+    unseen: dict[str, list[tuple[float, float, float]]] = {}
+    for model, (dof, accuracy) in points.items():
+        fits[model] = {law: fit(law, dof, accuracy, images) for law in LAWS}
+        unseen[model] = held_out("power", dof, accuracy, images)
     powers = {model: laws["power"] for model, laws in fits.items()}
-    table = lines(runs, MEASURES)
-    rows = [
-        (e.model, f"{e.dof:,}", f"{e.total:,}", with_spread(*e.measures["accuracy"])) for e in table
-    ]
-    numbers: dict[str, Any] = {
-        "fits": {
-            model: {law: as_json(one) for law, one in laws.items()} for model, laws in fits.items()
-        },
-        "best": {model: best(list(laws.values())).law for model, laws in fits.items()},
-        "held_out": {
-            model: held_out("power", dof, acc, images) for model, (dof, acc) in points.items()
-        },
-    }
+    rows = []
+    for line in lines(runs, MEASURES):
+        accuracy_text = with_spread(*line.measures["accuracy"])
+        rows.append((line.model, f"{line.dof:,}", f"{line.total:,}", accuracy_text))
     notes = [_laws(model, laws) for model, laws in fits.items()]
-    notes += [_held_out(model, numbers["held_out"][model]) for model in fits]
+    notes += [_held_out(model, left) for model, left in unseen.items()]
     notes += [_difference(a, powers[a], b, powers[b]) for a, b in combinations(powers, 2)]
     if predict is not None:
-        notes += [_prediction(model, one, predict) for model, one in powers.items()]
+        notes += [_prediction(model, power, predict) for model, power in powers.items()]
     header = ("model", "dof", "total parameters", "accuracy %")
-    return Result(title, header, rows, numbers, picture(points, powers, title), notes)
+    picture_of_laws = picture(points, powers, title)
+    return Result(title, header, rows, _numbers(fits, unseen), picture_of_laws, notes)
+
+
+def _numbers(
+    fits: Mapping[str, Mapping[str, Fit]],
+    unseen: Mapping[str, list[tuple[float, float, float]]],
+) -> dict[str, Any]:
+    """Plain JSON: fits, best law and predictions of unseen DoF by model."""
+    numbers: dict[str, Any] = {"fits": {}, "best": {}, "held_out": dict(unseen)}
+    for model, laws in fits.items():
+        numbers["fits"][model] = {law: as_json(fitted) for law, fitted in laws.items()}
+        numbers["best"][model] = best(laws.values()).law
+    return numbers
 
 
 def by_model(runs: Sequence[Run]) -> Points:
     """The (dof, accuracy) of all runs of each model."""
-    models = dict.fromkeys(run.model for run in runs)
-    chosen = {model: [run for run in runs if run.model == model] for model in models}
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.model, []).append(run)
     return {
-        m: (np.array([r.dof for r in rs], float), np.array([r.score for r in rs]))
-        for m, rs in chosen.items()
+        model: (np.array([run.dof for run in group], float), np.array([run.score for run in group]))
+        for model, group in groups.items()
     }
 
 
 def _laws(model: str, laws: Mapping[str, Fit]) -> str:
-    said = []
-    for name, one in laws.items():
-        values = ", ".join(
-            f"{key} {value:.3g} [{one.intervals[key][0]:.3g}, {one.intervals[key][1]:.3g}]"
-            for key, value in one.parameters.items()
+    descriptions = []
+    for name, fitted in laws.items():
+        values = []
+        for parameter, value in fitted.parameters.items():
+            low, high = fitted.intervals[parameter]
+            values.append(f"{parameter} {value:.3g} [{low:.3g}, {high:.3g}]")
+        descriptions.append(
+            f"{name}: {', '.join(values)}, rms {100 * fitted.residual:.2f} points, "
+            f"AIC {fitted.aic:.1f}"
         )
-        said.append(f"{name}: {values}, rms {100 * one.residual:.2f} points, AIC {one.aic:.1f}")
-    return f"{model}, fitted (95 % bootstrap intervals): {'; '.join(said)}. Lowest AIC: {best(laws.values()).law}."
+    return (
+        f"{model}, fitted (95 % bootstrap intervals): {'; '.join(descriptions)}. "
+        f"Lowest AIC: {best(laws.values()).law}."
+    )
 
 
 def _held_out(model: str, left: Sequence[tuple[float, float, float]]) -> str:
-    said = ", ".join(
-        f"{dof:,.0f}: {100 * guess:.2f} for {100 * seen:.2f}" for dof, guess, seen in left
+    predictions = ", ".join(
+        f"{dof:,.0f}: {100 * predicted:.2f} for {100 * observed:.2f}"
+        for dof, predicted, observed in left
     )
-    return f"{model}, accuracy % at each DoF predicted by the power law fitted without it: {said}."
+    rule = "accuracy % at each DoF predicted by the power law fitted without it"
+    return f"{model}, {rule}: {predictions}."
 
 
 def _difference(a: str, first: Fit, b: str, second: Fit) -> str:
-    told = compare_exponents(first, second)
-    verdict = "not told apart" if told.equal else "different"
-    interval = f"[{told.low:.3f}, {told.high:.3f}]"
-    return (
-        f"Exponents of {a} and {b}: differ by {told.difference:.3f} {interval}, {verdict} at 95 %."
-    )
+    difference = compare_exponents(first, second)
+    verdict = "not told apart" if difference.equal else "different"
+    interval = f"{difference.difference:.3f} [{difference.low:.3f}, {difference.high:.3f}]"
+    return f"Exponents of {a} and {b}: differ by {interval}, {verdict} at 95 %."
 
 
-def _prediction(model: str, one: Fit, dof: float) -> str:
-    value, low, high = one.predict(dof)
+def _prediction(model: str, fitted: Fit, dof: float) -> str:
+    value, low, high = fitted.predict(dof)
     interval = f"[{100 * low:.2f}, {100 * high:.2f}]"
     return f"{model} at {dof:,.0f} DoF, predicted by its power law: {100 * value:.2f} % {interval}."

@@ -1,15 +1,15 @@
-"""Furniture and what hangs on walls: how large each kind is, and of which boxes it is made."""
+"""Furniture and things on walls: how large each kind is, and which boxes make it up."""
 
 from typing import NamedTuple
 
-# A box's end is at a share of its piece and so many metres on. Shares are -1 at the left and in front, 1 at the right
-# and behind; upwards they are 0 at the foot and 1 at the top.
+# The end of a box: a share of its piece, and metres to add. Shares are -1 at the left and in front,
+# 1 at the right and behind; upwards they are 0 at the foot and 1 at the top.
 End = tuple[float, float]
 Span = tuple[End, End]
 
 
 class Box(NamedTuple):
-    """From where to where it reaches in each axis, and of which of its piece's two materials it is."""
+    """A box's two ends in each axis, and the number of its material: a piece has two."""
 
     x: Span
     y: Span
@@ -18,7 +18,11 @@ class Box(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Width, depth, height and height above the floor, in metres, least and most; whether its back is to a wall."""
+    """A kind of piece.
+
+    least, most: width, depth, height and height above the floor, in metres.
+    at_wall: whether its back is to a wall.
+    """
 
     least: tuple[float, float, float, float]
     most: tuple[float, float, float, float]

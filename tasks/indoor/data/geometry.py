@@ -1,12 +1,14 @@
 """A pinhole camera in a room, boxes that stand there, and what rays meet.
 
-A room's axes are x and y along the floor, whose middle is the origin, and z upwards; lengths are in metres. Sums are
-written out, as a product of matrices is rounded differently in batches of different sizes.
+A room's axes are x and y along the floor, whose middle is the origin, and z upwards; lengths are in
+metres. Sums are written out, as the rounding of a product of matrices depends on the batch.
 """
 
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 _STEEPEST = 1e9
@@ -14,59 +16,59 @@ _CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).T
 
 
 class Hits(NamedTuple):
-    """What each of p rays in n rooms meets first.
+    """The first surface on each of p rays in n rooms.
 
-    depth: (n, p), along the optical axis.
-    normal: (3, n, p), of unit length, against the ray, in the room's axes.
-    across, along: (n, p): coordinates on the surface, in metres; on upright ones the second is upwards.
-    material: (n, p), int64.
+    depth: along the optical axis.
+    normal: of unit length, against the ray, in the room's axes.
+    across, along: coordinates on the surface, in metres; on upright surfaces the second is upwards.
     """
 
-    depth: Tensor
-    normal: Tensor
-    across: Tensor
-    along: Tensor
-    material: Tensor
+    depth: Float[Tensor, "n p"]
+    normal: Float[Tensor, "3 n p"]
+    across: Float[Tensor, "n p"]
+    along: Float[Tensor, "n p"]
+    material: Int64[Tensor, "n p"]
 
 
 class Camera(NamedTuple):
-    """A pinhole in each of n rooms, the optical axis through the middle of the picture.
+    """A pinhole in each of n rooms; the optical axis goes through the middle of the picture.
 
-    place: (n, 3).
-    frame: (n, 3, 3): its columns are the picture's right, down and forward in the room's axes.
-    focal: (n,), in pixels.
+    frame: its columns are the picture's right, down and forward in the room's axes.
+    focal: in pixels.
     """
 
-    place: Tensor
-    frame: Tensor
-    focal: Tensor
+    place: Float[Tensor, "n 3"]
+    frame: Float[Tensor, "n 3 3"]
+    focal: Float[Tensor, " n"]
 
     @property
-    def axes(self) -> Tensor:
-        """(3, 3, n, 1): right, down and forward."""
-        return self.frame.permute(2, 1, 0)[..., None]
+    def axes(self) -> Float[Tensor, "3 3 n 1"]:
+        """Right, down and forward."""
+        return rearrange(self.frame, "n xyz column -> column xyz n 1")
 
-    def rays(self, size: int) -> Tensor:
-        """(3, n, size²): through the pixels' centres, row by row, as long as makes their depth 1."""
+    def rays(self, size: int) -> Float[Tensor, "3 n {size}*{size}"]:
+        """Through the pixels' centres, row by row, so long that their depth is 1."""
         places = torch.arange(size) - (size - 1) / 2
-        x, y = (
-            of.reshape(1, -1) / self.focal[:, None]
-            for of in torch.meshgrid(places, places, indexing="xy")
-        )
+        columns, rows = torch.meshgrid(places, places, indexing="xy")
+        x = columns.reshape(1, -1) / self.focal[:, None]
+        y = rows.reshape(1, -1) / self.focal[:, None]
         right, down, forward = self.axes
-        return right * x + down * y + forward
+        rays: Tensor = right * x + down * y + forward
+        return rays
 
-    def points(self, rays: Tensor, depth: Tensor) -> Tensor:
-        """(3, n, p): where ``rays`` (3, n, p) are at ``depth`` (n, p)."""
+    def points(
+        self, rays: Float[Tensor, "3 n p"], depth: Float[Tensor, "n p"]
+    ) -> Float[Tensor, "3 n p"]:
+        """The points on ``rays`` at ``depth``."""
         return rays * depth + self.place.T[..., None]
 
-    def seen(self, vectors: Tensor) -> Tensor:
-        """(3, n, p) in the room's axes -> to the right of the picture, down, and towards the camera."""
+    def seen(self, vectors: Float[Tensor, "3 n p"]) -> Float[Tensor, "3 n p"]:
+        """From the room's axes to right of the picture, down, and towards the camera."""
         right, down, forward = self.axes
         return torch.stack((dot(right, vectors), dot(down, vectors), -dot(forward, vectors)))
 
-    def footprint(self, rays: Tensor, hits: Hits) -> Tensor:
-        """(n, p): the length of a pixel on the surface that is hit, in metres."""
+    def footprint(self, rays: Float[Tensor, "3 n p"], hits: Hits) -> Float[Tensor, "n p"]:
+        """The length of a pixel on the surface that is hit, in metres."""
         slant = dot(rays, hits.normal).abs_().clamp_(min=0.02)
         return dot(rays, rays).sqrt_().mul_(hits.depth).div_(slant * self.focal[:, None])
 
@@ -74,43 +76,47 @@ class Camera(NamedTuple):
 class Boxes(NamedTuple):
     """m upright boxes in n rooms.
 
-    room: (m,), int64: in which.
-    centre, half: (m, 3): the middle, and half of each side.
-    turn: (m, 2): cosine and sine of the angle by which they are turned about the upright axis.
-    material: (m,), int64.
+    room: the number of each box's room.
+    centre, half: the middle, and half of each side.
+    turn: cosine and sine of the angle by which a box is turned about the upright axis.
     """
 
-    room: Tensor
-    centre: Tensor
-    half: Tensor
-    turn: Tensor
-    material: Tensor
+    room: Int64[Tensor, " m"]
+    centre: Float[Tensor, "m 3"]
+    half: Float[Tensor, "m 3"]
+    turn: Float[Tensor, "m 2"]
+    material: Int64[Tensor, " m"]
 
-    def at(self, index: Tensor) -> "Boxes":
-        return Boxes(*(of[index] for of in self))
+    def at(self, index: Int64[Tensor, " k"]) -> "Boxes":
+        """The boxes at ``index`` alone."""
+        return Boxes(*(field[index] for field in self))
 
-    def inside(self, points: Tensor) -> Tensor:
-        """(3, m, ...) in the room's axes -> in those of each box, from its centre."""
+    def inside(self, points: Float[Tensor, "3 m *p"]) -> Float[Tensor, "3 m *p"]:
+        """From the room's axes to those of each box, from its centre."""
         shape = (-1, *[1] * (points.ndim - 2))
         x, y, z = (points[axis] - self.centre[:, axis].view(shape) for axis in range(3))
-        cosine, sine = (of.view(shape) for of in self.turn.unbind(1))
+        cosine, sine = (part.view(shape) for part in self.turn.unbind(1))
         return torch.stack((cosine * x + sine * y, cosine * y - sine * x, z))
 
-    def corners(self) -> Tensor:
-        """(3, m, 8), in the room's axes."""
+    def corners(self) -> Float[Tensor, "3 m 8"]:
+        """In the room's axes."""
         x, y, z = (self.half.T[..., None] * _CORNERS[:, None]).unbind(0)
         cosine, sine = self.turn.T[..., None]
-        return (
-            torch.stack((cosine * x - sine * y, cosine * y + sine * x, z))
-            + self.centre.T[..., None]
-        )
+        offsets = torch.stack((cosine * x - sine * y, cosine * y + sine * x, z))
+        return offsets + self.centre.T[..., None]
 
 
-def dot(one: Tensor, other: Tensor) -> Tensor:
-    """(3, ...) and (3, ...) -> (...)."""
+def dot(
+    one: Float[Tensor, "3 *#shape"], other: Float[Tensor, "3 *#shape"]
+) -> Float[Tensor, "*shape"]:
+    """Dot products over the first axis."""
     return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
 
 
-def inverse(of: Tensor) -> Tensor:
-    """1 / x, and for 0 a large number: 0/0 is 0."""
-    return of.reciprocal().clamp_(-_STEEPEST, _STEEPEST)
+def inverse(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """1 / x; for 0 a large number, so that 0 / 0 comes to 0.
+
+    >>> (torch.tensor([2.0, 0.0]).mul(0) * inverse(torch.tensor([2.0, 0.0]))).tolist()
+    [0.0, 0.0]
+    """
+    return x.reciprocal().clamp_(-_STEEPEST, _STEEPEST)

@@ -1,57 +1,65 @@
-"""Lamps in a room, the light that reaches its surfaces, and what a sensor makes of it."""
+"""Lamps in a room, the light that reaches its surfaces, and the picture that a sensor takes."""
 
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
+from lincon.tasks.experiments.data.noise import noise
 from lincon.tasks.indoor.data.casting import shaded
 from lincon.tasks.indoor.data.furnishing import Pieces
 from lincon.tasks.indoor.data.geometry import dot
-from lincon.tasks.indoor.data.noise import noise
 
-_CORNER = 0.5  # metres from a wall, floor or ceiling within which less light comes from everywhere
+_CORNER = 0.5  # metres: nearer to a wall, floor or ceiling less ambient light arrives
 
 
 class Lamps(NamedTuple):
-    """Two points of light in each of n rooms, and light from everywhere.
+    """Two points of light in each of n rooms, and ambient light.
 
-    place: (n, 2, 3).
-    power: (n, 2): of what falls on a surface, times the square of the distance in metres.
-    ambient: (n,).
+    power: light that falls on a surface, times the square of the distance in metres.
     """
 
-    place: Tensor
-    power: Tensor
-    ambient: Tensor
+    place: Float[Tensor, "n 2 3"]
+    power: Float[Tensor, "n 2"]
+    ambient: Float[Tensor, " n"]
 
 
-def lamps(draws: KeyedRandom, extent: Tensor) -> Lamps:
-    """Under the ceilings of rooms of sizes ``extent`` (n, 3); only one in half of them."""
+def lamps(draws: KeyedRandom, extent: Float[Tensor, "n 3"]) -> Lamps:
+    """Lamps under the ceilings of rooms of sizes ``extent``; half of the rooms have only one."""
     share = torch.cat((draws.uniform(-0.35, 0.35, 2, 2), draws.uniform(0.8, 0.96, 2, 1)), -1)
     second = torch.stack((torch.ones(len(extent)), draws.happens(0.5).float()), 1)
-    return Lamps(
-        share * extent[:, None], draws.uniform(1.5, 4, 2) * second, draws.uniform(0.12, 0.4)
-    )
+    power, ambient = draws.uniform(1.5, 4, 2) * second, draws.uniform(0.12, 0.4)
+    return Lamps(share * extent[:, None], power, ambient)
 
 
-def light(points: Tensor, normals: Tensor, extent: Tensor, lamps: Lamps, pieces: Pieces) -> Tensor:
-    """(n, p): what falls on surfaces, Lambert's law. The first lamp throws shadows.
-
-    points, normals: (3, n, p).
-    """
+def light(
+    points: Float[Tensor, "3 n p"],
+    normals: Float[Tensor, "3 n p"],
+    extent: Float[Tensor, "n 3"],
+    lamps: Lamps,
+    pieces: Pieces,
+) -> Float[Tensor, "n p"]:
+    """The light that falls on surfaces, by Lambert's law. The first lamp throws shadows."""
     total = (normals[2] * 0.2 + 0.8) * lamps.ambient[:, None]
     arriving = [_arriving(points, normals, lamps, each) for each in range(2)]
     arriving[0] *= ~shaded(points, lamps.place[:, 0], *pieces.casters())
     return (total + arriving[0] + arriving[1]) * _open(points, normals, extent)
 
 
-def exposed(reflected: Tensor, glow: Tensor, draws: KeyedRandom, keys: Tensor) -> Tensor:
-    """(n, 3, p), uint8: a picture of what is ``reflected`` (3, n, p), exposed for its middle brightness.
+def exposed(
+    reflected: Float[Tensor, "3 n p"],
+    glow: Float[Tensor, "n p"],
+    draws: KeyedRandom,
+    keys: Int64[Tensor, " n"],
+) -> UInt8[Tensor, "n 3 p"]:
+    """A picture of the ``reflected`` light, exposed for its median brightness.
 
-    glow: (n, p): how bright glass is, whatever the exposure; 0 for all else.
-    keys: (n,), int64, those of the noise.
+    Args:
+        glow: how bright glass is, whatever the exposure; 0 for all other surfaces.
+        keys: of the noise.
     """
     _, n, pixels = reflected.shape
     middle = reflected[1, :, ::13].median(1).values.clamp_(min=1e-3)
@@ -59,27 +67,15 @@ def exposed(reflected: Tensor, glow: Tensor, draws: KeyedRandom, keys: Tensor) -
     tint = draws.uniform(0.88, 1.12, 3).T[..., None]
     shown = reflected * torch.where(glow > 0, glow, gain) * tint
     grain = noise(keys, 3 * pixels).view(n, 3, pixels) * draws.uniform(0.01, 0.09, 1, 1)
-    return (
-        shown.clamp_(0, 1)
-        .sqrt_()
-        .mul_(255)
-        .transpose(0, 1)
-        .add(grain)
-        .clamp_(0, 255)
-        .round_()
-        .byte()
-    )
+    values = rearrange(shown.clamp_(0, 1).sqrt_().mul_(255), "rgb n p -> n rgb p")
+    return values.add(grain).clamp_(0, 255).round_().byte()
 
 
 def _arriving(points: Tensor, normals: Tensor, lamps: Lamps, which: int) -> Tensor:
     way = lamps.place[:, which].T[..., None] - points
     square = dot(way, way)
-    return (
-        dot(way, normals)
-        .clamp_(min=0)
-        .div_(square.sqrt().mul_(square + 0.3))
-        .mul_(lamps.power[:, which, None])
-    )
+    falloff = square.sqrt().mul_(square + 0.3)
+    return dot(way, normals).clamp_(min=0).div_(falloff).mul_(lamps.power[:, which, None])
 
 
 def _open(points: Tensor, normals: Tensor, extent: Tensor) -> Tensor:
@@ -90,5 +86,5 @@ def _open(points: Tensor, normals: Tensor, extent: Tensor) -> Tensor:
         (width / 2 - x.abs(), breadth / 2 - y.abs(), torch.minimum(z, height - z))
     )
     close = (1 - distance / _CORNER).clamp_(min=0).square_() * (1 - normals * normals)
-    first, second, third = 1 - 0.35 * close
-    return first * second * third
+    x_share, y_share, z_share = (1 - 0.35 * close).unbind(0)
+    return x_share * y_share * z_share

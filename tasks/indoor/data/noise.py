@@ -1,15 +1,9 @@
-"""Random numbers for pixels: a sensor's noise, and tables of what differs from place to place on a surface."""
+"""Tables of random numbers, for tones and clouds that differ from place to place on a surface."""
 
 import torch
 from torch import Tensor
 
-from lincon.counter import bits
-
-
-def noise(keys: Tensor, count: int) -> Tensor:
-    """(n, count), float, from -127.5 to 127.5, for ``keys`` (n,), int64: eight from each integer of the counter."""
-    counter = torch.arange(-(-count // 8)).expand(len(keys), -1)
-    return bits(keys[:, None], counter).view(torch.uint8)[:, :count].float() - 127.5
+from lincon.tasks.experiments.data.noise import noise
 
 
 def _table(key: int, count: int) -> Tensor:
@@ -17,7 +11,7 @@ def _table(key: int, count: int) -> Tensor:
 
 
 def _smooth(key: int, size: int, step: int) -> Tensor:
-    """(size, size), from 0 to 1, periodic: random numbers ``step`` apart, linear between them."""
+    """(size, size), from 0 to 1, periodic: random numbers ``step`` apart, interpolated between."""
     count = size // step
     coarse, place = _table(key, count * count).view(count, count), torch.arange(size)
     low, share = place // step, (place % step) / step

@@ -1,48 +1,24 @@
-"""The data sets as tasks train on them: where they come from, how they are divided, how large the images are."""
+"""The data sets of indoor scenes: rooms that are ray-cast, and views on disk."""
 
 from pathlib import Path
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.cached import Cached
+from lincon.tasks.experiments.data.picture_sets import SyntheticPictures
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.indoor.data import stanford
 from lincon.tasks.indoor.data.rooms import Rooms
 from lincon.tasks.indoor.data.scenes import Scenes
 
-TEST = 500
-"""Rooms of the test."""
-FEW = 10_000
-"""Rooms that are cast once and kept in memory; more are cast again in every epoch."""
 
-
-class RayCast(Scenes):
-    """Rooms ray-cast as they are asked for: the data set that needs no file.
-
-    Training has 4,096 of them, or as many as the limit says: there is no end. The test has others, `TEST` of them.
-    """
+class RayCast(SyntheticPictures, Scenes):
+    """Rooms that are ray-cast when they are asked for: the data set that needs no file."""
 
     name = "rooms"
+    test_count = 500
+    cached_count = 10_000
 
-    def __init__(
-        self,
-        seed: int = 0,
-        batch: int = 16,
-        root: Path | None = None,
-        limit: int | None = None,
-        *,
-        size: int = 64,
-    ) -> None:
-        self.count = 4096 if limit is None else limit
-        super().__init__(seed, batch, root, size=size)
-
-    def _read(self, root: Path | None) -> tuple[Split, Split]:
-        if self.count < 1:
-            raise LinconError(f"{self.count} training images asked for: choose 1 or more.")
-        training, test = (
-            Rooms(self.count, seed=0, size=self.size),
-            Rooms(TEST, seed=1, size=self.size),
-        )
-        return Cached(training) if self.count <= FEW else training, Cached(test)
+    def source(self, count: int, seed: int) -> Rooms:
+        return Rooms(count, seed, self.size)
 
 
 class Stanford(Scenes):

@@ -1,8 +1,10 @@
-"""How surfaces look close up: colours and patterns, of a size in metres."""
+"""How surfaces look close up: colours, and patterns whose size is in metres."""
 
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
@@ -11,8 +13,9 @@ from lincon.tasks.indoor.data.geometry import Hits
 from lincon.tasks.indoor.data.noise import CLOUDS, TONES
 
 _ENDLESS = 1000.0
-# A cell's width and height, in units of the pattern; the joints between cells, in metres; then shares: of the second
-# colour in every other cell, by which rows are shifted, of tones that differ from cell to cell, and of clouds.
+# A cell's width and height, in units of the pattern; the joints between cells, in metres; then
+# shares: of the second colour in every other cell, of a cell by which each row is shifted, of tones
+# that differ from cell to cell, and of clouds.
 _PATTERNS = {
     "plain": (_ENDLESS, _ENDLESS, 0, 0, 0, 0, 0.1),
     "clouds": (_ENDLESS, _ENDLESS, 0, 0, 0, 0, 0.6),
@@ -43,73 +46,70 @@ _FLOOR, _CEILING, _WALL, _THING = (
 
 
 class Materials(NamedTuple):
-    """Surfaces (...).
+    """Materials of surfaces, m in each of n rooms.
 
-    colour, other: (3, ...), from 0 to 1.
+    colour, other: from 0 to 1.
     width, height, joint: of the pattern's cells, in metres.
     alternate, shift, tone, cloud: shares, as those of a pattern.
-    salt: what tells its tones and clouds from those of others.
-    glow: how bright glass is; 0 for all else.
+    salt: makes tones and clouds differ between materials.
+    glow: how bright glass is; 0 for all other materials.
     """
 
-    colour: Tensor
-    other: Tensor
-    width: Tensor
-    height: Tensor
-    joint: Tensor
-    alternate: Tensor
-    shift: Tensor
-    tone: Tensor
-    cloud: Tensor
-    salt: Tensor
-    glow: Tensor
+    colour: Float[Tensor, "3 n m"]
+    other: Float[Tensor, "3 n m"]
+    width: Float[Tensor, "n m"]
+    height: Float[Tensor, "n m"]
+    joint: Float[Tensor, "n m"]
+    alternate: Float[Tensor, "n m"]
+    shift: Float[Tensor, "n m"]
+    tone: Float[Tensor, "n m"]
+    cloud: Float[Tensor, "n m"]
+    salt: Float[Tensor, "n m"]
+    glow: Float[Tensor, "n m"]
 
-    def at(self, index: Tensor) -> "Materials":
-        """Of materials (n, m) those at ``index`` (n, p) of each row."""
+    def at(self, index: Int64[Tensor, "n p"]) -> "Materials":
+        """The materials at ``index`` of each room."""
         n, m = self.width.shape
         place = (index + torch.arange(n)[:, None] * m).flatten()
         table = torch.cat((self.colour, self.other, torch.stack(self[2:]))).flatten(1)
-        rows = table.index_select(1, place).unflatten(1, index.shape)
+        rows = rearrange(table.index_select(1, place), "value (n p) -> value n p", p=index.shape[1])
         return Materials(rows[:3], rows[3:6], *rows[6:])
 
 
-def materials(draws: KeyedRandom, glazed: Tensor) -> Materials:
-    """Materials (n, 3 + 2k) of floor, ceiling and walls and of k pieces.
+def materials(draws: KeyedRandom, glazed: Bool[Tensor, "n k"]) -> Materials:
+    """Materials, 3 + 2k a room, of floor, ceiling and walls and of k pieces.
 
-    glazed: (n, k), bool: pieces whose second material is glass.
+    ``glazed``: pieces whose second material is glass.
     """
     things = 2 * glazed.shape[1]
     count = OWN + things
     glow = torch.zeros(len(glazed), count)
     glow[:, OWN + 1 :: 2] = glazed * draws.uniform(0.45, 1.3, 1)
     low, high, strong = torch.tensor([_FLOOR, _CEILING, _WALL, *[_THING] * things]).T[..., None]
-    grey, hue = (
-        low + (high - low) * draws.uniform(0, 1, count, 1),
-        draws.uniform(-0.5, 0.5, count, 3),
-    )
+    grey = low + (high - low) * draws.uniform(0, 1, count, 1)
+    hue = draws.uniform(-0.5, 0.5, count, 3)
     warm = hue + torch.tensor([0.12, 0, -0.12])
     colour = (grey * (1 + strong * draws.uniform(0, 1, count, 1) * warm)).clamp(0.02, 1)
-    other = (colour * draws.uniform(0.4, 1, count, 1) + draws.uniform(0, 0.3, count, 3)).clamp(
-        0.02, 1
-    )
+    other = colour * draws.uniform(0.4, 1, count, 1) + draws.uniform(0, 0.3, count, 3)
+    other = other.clamp(0.02, 1)
     colour = torch.where(glow[..., None] > 0, 0.75 + 0.25 * colour, colour)
-    kinds = [
-        of[draws.index(len(of), m)]
-        for of, m in ((_FLOORS, 1), (_CEILINGS, 1), (_WALLS, 1), (_THINGS, things))
-    ]
+    choices = (_FLOORS, 1), (_CEILINGS, 1), (_WALLS, 1), (_THINGS, things)
+    kinds = [patterns[draws.index(len(patterns), number)] for patterns, number in choices]
     pattern = _TABLE[torch.where(glow > 0, 0, torch.cat(kinds, 1))]
-    cell, rest = pattern.split((2, 5), -1)
+    cell, rest = pattern[..., :2], pattern[..., 2:]
     salt = draws.index(len(TONES), count)
-    numbers = torch.cat(
-        (cell * draws.uniform(0.12, 0.32, count, 1), rest, torch.stack((salt, glow), -1)), -1
-    )
-    return Materials(colour.movedim(-1, 0), other.movedim(-1, 0), *numbers.unbind(-1))
+    cell = cell * draws.uniform(0.12, 0.32, count, 1)
+    numbers = torch.cat((cell, rest, torch.stack((salt, glow), -1)), -1)
+    colour, other = (rearrange(part, "n m rgb -> rgb n m") for part in (colour, other))
+    return Materials(colour, other, *numbers.unbind(-1))
 
 
-def colours(hits: Hits, surface: Materials, footprint: Tensor) -> Tensor:
-    """(3, n, p): the share of light that the surfaces (n, p) give back.
+def colours(
+    hits: Hits, surface: Materials, footprint: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "3 n p"]:
+    """The share of light that the surfaces reflect.
 
-    footprint: (n, p): what a pixel covers, in metres; finer patterns blur.
+    ``footprint``: the length that a pixel covers, in metres; finer patterns blur.
     """
     width, height = surface.width, surface.height
     y = hits.along + height / 2
@@ -124,9 +124,8 @@ def colours(hits: Hits, surface: Materials, footprint: Tensor) -> Tensor:
     bright = 1 + surface.tone * sharp * (_tone(row, column, surface.salt) - 0.5)
     bright += surface.cloud * (_cloud(hits.across, hits.along, surface.salt) - 0.5)
     edge = torch.minimum(torch.minimum(x, width - x), torch.minimum(y, height - y))
-    joint = ((surface.joint / 2 - edge) / footprint + 0.5).clamp_(0, 1) * (
-        surface.joint / footprint
-    ).clamp_(max=1)
+    in_joint = ((surface.joint / 2 - edge) / footprint + 0.5).clamp_(0, 1)
+    joint = in_joint * (surface.joint / footprint).clamp_(max=1)
     bright *= 1 - 0.55 * joint
     return (surface.colour + (surface.other - surface.colour) * second).mul_(bright)
 
@@ -140,5 +139,5 @@ def _tone(row: Tensor, column: Tensor | int, salt: Tensor) -> Tensor:
 def _cloud(across: Tensor, along: Tensor, salt: Tensor) -> Tensor:
     """A random number from 0 to 1, which changes within half a metre."""
     period = len(CLOUDS)
-    x, y = (((of * 40 + salt).floor_().long()).remainder_(period) for of in (across, along))
+    x, y = ((metres * 40 + salt).floor_().long().remainder_(period) for metres in (across, along))
     return CLOUDS.take(y * period + x)

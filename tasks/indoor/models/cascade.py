@@ -1,10 +1,11 @@
-"""A cascade of equal sub-networks, each of which sees the image and what the one before it has made of it."""
+"""A cascade of equal sub-networks; each sees the image and the estimates of the one before."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lincon import LinconError
@@ -16,30 +17,37 @@ REUSE = "none", "weights", "all"
 
 
 class Cascade(nn.Module):
-    """(n, 3, size, size) standardised images -> depth and normals, as every sub-network estimates them.
+    """Standardised images -> depth and normals, as every sub-network estimates them.
 
-    Depth (n, copies, size, size), positive, metres; normals (n, copies, 3, size, size), unit vectors. Every sub-network
-    reads 7 channels, the image and the depth and normals of the one before it (zeros for the first), so that all are
-    equal. Gradients flow through what they hand on. At its defaults a sub-network is SharpNet with a ResNet-18.
+    Every sub-network reads 7 channels, the image and the depth and normals of the one before it
+    (zeros for the first), so that all have the same form. Gradients flow through these estimates.
+    With its defaults a sub-network is SharpNet with a ResNet-18.
 
     Attributes:
-        body: the sub-networks, one alone where it is used at every position; nothing that is trained is outside.
-        multiple: what height and width of an image must be multiples of.
+        body: the sub-networks, or a single one that is used at every position. It holds all trained
+            parameters.
+        multiple: height and width of an image must be multiples of it.
 
     Args:
         size: height and width of the images in pixels.
         copies: number of positions.
-        reuse: what the sub-networks have in common. "none": nothing; "weights": the weights of two and more dimensions,
-            while norms and biases are their own; "all": everything, the statistics of the norms too.
+        reuse: the common parts of the sub-networks. "none": nothing; "weights": the weights of two
+            and more dimensions, not norms and biases; "all": everything, the statistics of the
+            norms too.
         stride, widths, blocks: of the encoder, see `network.Encoder`.
-        levels: channels of the decoders at each resolution below that of the image, coarse to fine; of more than there
-            are resolutions the first count.
+        levels: channels of the decoders at each resolution below that of the image, coarse to fine;
+            levels beyond the last resolution are not used.
         convolutions: in each level of a decoder.
         width: factor on all channels (at least 4 are left).
 
     Raises:
-        LinconError: ``size`` cannot be halved that often, there are not enough levels, an unknown stride or reuse, or a
-            number that is not positive.
+        LinconError: ``size`` cannot be halved that often, there are not enough levels, an unknown
+            stride or reuse, or a number that is not positive.
+
+    >>> model = FORMS["small"](32, copies=2)
+    >>> depth, normals = model(torch.zeros(1, 3, 32, 32))
+    >>> depth.shape, normals.shape
+    (torch.Size([1, 2, 32, 32]), torch.Size([1, 2, 3, 32, 32]))
     """
 
     def __init__(
@@ -64,21 +72,26 @@ class Cascade(nn.Module):
         _check_size(size, self.multiple)
         if len(levels) < halvings:
             raise LinconError(
-                f"{len(levels)} levels for an image that is halved {halvings} times: give one for each."
+                f"{len(levels)} levels for an image that is halved {halvings} times: give one for "
+                "each."
             )
-        wide, decoder = _scaled(widths, width), _scaled(levels[:halvings], width)
+        encoder, decoder = _scaled(widths, width), _scaled(levels[:halvings], width)
         self.copies = copies
-        self.body = _sub_networks(
-            partial(SubNetwork, stride, wide, blocks, decoder, convolutions), copies, reuse
-        )
+        make = partial(SubNetwork, stride, encoder, blocks, decoder, convolutions)
+        self.body = _sub_networks(make, copies, reuse)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Float[Tensor, "n 3 height width"]
+    ) -> tuple[
+        Float[Tensor, "n copies height width"],
+        Float[Tensor, "n copies 3 height width"],
+    ]:
+        """Depth, positive, metres, and normals, unit vectors."""
         depth, normals = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
         depths, directions = [], []
         for position in range(self.copies):
-            depth, normals = self.body[position % len(self.body)](
-                torch.cat([images, depth, normals], dim=1)
-            )
+            network = self.body[position % len(self.body)]
+            depth, normals = network(torch.cat([images, depth, normals], dim=1))
             depths.append(depth.squeeze(1))
             directions.append(normals)
         return torch.stack(depths, dim=1), torch.stack(directions, dim=1)
@@ -90,7 +103,7 @@ FORMS: dict[str, Architecture] = {
         Cascade, stride=2, widths=(16, 32, 64), blocks=1, levels=(32, 16, 8), convolutions=1
     ),
 }
-"""Cascades by name: as published but for the encoder, and for images of 64 x 64 pixels on a CPU."""
+"""Cascades by name: `resnet18` is SharpNet but for the encoder, `small` is for 64 x 64 pixels."""
 
 
 def _sub_networks(make: Callable[[], SubNetwork], copies: int, reuse: str) -> nn.ModuleList:
@@ -123,6 +136,7 @@ def _halvings(stride: int, widths: Sequence[int]) -> int:
 def _check_size(size: int, factor: int) -> None:
     if size % factor:
         raise LinconError(
-            f"Images of {size} x {size} pixels do not divide by {factor}, by which this network makes them smaller: "
-            f"take a size that does, such as {-(-size // factor) * factor}, a smaller stride, or fewer widths."
+            f"Images of {size} x {size} pixels do not divide by {factor}, by which this network "
+            f"makes them smaller: take a size that does, such as {-(-size // factor) * factor}, a "
+            "smaller stride, or fewer widths."
         )

@@ -1,27 +1,28 @@
-"""A sub-network: an encoder of residual blocks and one decoder a task, after SharpNet (Ramamonjisoa and Lepetit 2019).
+"""A sub-network: an encoder of residual blocks, and a decoder for each of depth and normals.
 
-SharpNet's encoder is a ResNet-50 whose last stage is dilated; this one has basic blocks and halves as ResNet-18 does.
-Its decoders have more convolutions at the two coarsest resolutions, a batch norm after the last convolution, a ReLU for
-the depth and a tanh before the normals are brought to unit length.
+It follows SharpNet (Ramamonjisoa and Lepetit 2019), with differences. SharpNet's encoder is a
+ResNet-50 whose last stage is dilated; this one has basic blocks and halves as ResNet-18 does.
+SharpNet's decoders have more convolutions at the two coarsest resolutions, a batch norm after the
+last convolution, a ReLU for the depth, and a tanh before the normals are brought to unit length.
 """
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, softplus
 
 INPUTS = 7
-"""Channels that a sub-network reads: an image (3), and the depth (1) and the normals (3) that were estimated before."""
+"""Channels that a sub-network reads: an image (3), and earlier depth (1) and normals (3)."""
 
-_SHORTEST = 1e-6  # a vector that is shorter has no direction
+_SHORTEST = 1e-6  # a shorter vector has no direction
 
 
 class SubNetwork(nn.Module):
-    """(n, 7, height, width) -> depth (n, 1, height, width), metres, and normals (n, 3, height, width), unit vectors.
+    """An encoder and two decoders; see them for the arguments.
 
-    The encoder and one of the two decoders; see them for the arguments. Height and width can be halved as often as the
-    decoders have ``levels``.
+    Height and width must be divisible by two as often as the decoders have ``levels``.
     """
 
     def __init__(
@@ -37,17 +38,23 @@ class SubNetwork(nn.Module):
         self.depth = Decoder(self.encoder.channels, levels, convolutions, outputs=1)
         self.normals = Decoder(self.encoder.channels, levels, convolutions, outputs=3)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: Float[Tensor, "n 7 height width"]
+    ) -> tuple[Float[Tensor, "n 1 height width"], Float[Tensor, "n 3 height width"]]:
+        """Depth, metres, and normals, unit vectors."""
         features = self.encoder(inputs)
         return softplus(self.depth(features)), unit(self.normals(features))
 
 
 class Encoder(nn.Module):
-    """(n, 7, height, width) -> the last features at each resolution, coarse to fine, of ``channels`` channels.
+    """(n, 7, height, width) -> the last features at each resolution, coarse to fine.
+
+    ``channels`` are theirs.
 
     Args:
-        stride: pixels to one of the first stage's features. 4: a 7x7 convolution of stride 2 and a maximum, which halve
-            the image twice, as in ResNet-18; 2 and 1: a 3x3 convolution of that stride.
+        stride: pixels for one cell of the first stage's features. 4: a 7x7 convolution of stride 2
+            and a maximum, which halve the image twice, as in ResNet-18; 2 and 1: a 3x3 convolution
+            of that stride.
         widths: channels of the stages, each of which halves the features but the first.
         blocks: basic blocks in each stage.
     """
@@ -66,7 +73,7 @@ class Encoder(nn.Module):
         self.parts = nn.ModuleList([*parts, *later])
         self.channels = [*widths[::-1], *([widths[0]] if stride == 4 else [])]
 
-    def forward(self, inputs: Tensor) -> list[Tensor]:
+    def forward(self, inputs: Float[Tensor, "n 7 height width"]) -> list[Float[Tensor, "n _ _ _"]]:
         features = [inputs]
         for part in self.parts:
             features.append(part(features[-1]))
@@ -74,10 +81,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features, coarse to fine -> (n, outputs, height, width), at twice the resolution for each of the levels.
+    """Features, coarse to fine -> outputs, at twice the resolution for each of the levels.
 
-    A level: 3x3 convolutions, made twice as large and joined to the features that the encoder has at that resolution,
-    if any. A 3x3 convolution without a norm comes last.
+    A level has 3x3 convolutions. Its output is enlarged to twice the size and joined to the
+    encoder's features of that resolution, if there are any. A 3x3 convolution without a norm comes
+    last.
 
     Args:
         channels: of the features.
@@ -96,16 +104,21 @@ class Decoder(nn.Module):
         )
         self.out = nn.Conv2d(inputs[-1], outputs, 3, padding=1)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def forward(
+        self, features: list[Float[Tensor, "n _ _ _"]]
+    ) -> Float[Tensor, "n outputs height width"]:
         hidden = features[0]
         for i, level in enumerate(self.levels, start=1):
             hidden = interpolate(level(hidden), scale_factor=2.0, mode="bilinear")
             hidden = torch.cat([hidden, *features[i : i + 1]], dim=1)
-        return self.out(hidden)
+        output: Tensor = self.out(hidden)
+        return output
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, a 1x1 convolution where the shape changes (He et al. 2016).
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016).
+
+    The shortcut is a 1x1 convolution where the shape changes.
 
     (n, inputs, height, width) -> (n, outputs, height / stride, width / stride).
     """
@@ -119,15 +132,24 @@ class BasicBlock(nn.Module):
             nn.Identity() if same else _convolution(inputs, outputs, 1, stride, relu=False)
         )
 
-    def forward(self, features: Tensor) -> Tensor:
-        return (self.second(self.first(features)) + self.shortcut(features)).relu()
+    def forward(
+        self, features: Float[Tensor, "n inputs height width"]
+    ) -> Float[Tensor, "n outputs rows columns"]:
+        residual: Tensor = self.second(self.first(features))
+        shortcut: Tensor = self.shortcut(features)
+        return (residual + shortcut).relu()
 
 
-def unit(vectors: Tensor) -> Tensor:
-    """(n, 3, height, width) at length 1; a vector that has no direction becomes (0, 0, 1) and gets no gradient."""
+def unit(vectors: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
+    """The vectors at length 1; a vector without a direction becomes (0, 0, 1), without a gradient.
+
+    >>> unit(torch.tensor([0.0, 3.0, 4.0]).view(1, 3, 1, 1)).flatten().tolist()
+    [0.0, 0.6000000238418579, 0.800000011920929]
+    """
     lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    straight = pad(torch.ones_like(lengths), (0, 0, 0, 0, 2, 0))
-    return (vectors / lengths.clamp(min=_SHORTEST)).where(~(lengths < _SHORTEST), straight)
+    towards_camera = pad(torch.ones_like(lengths), (0, 0, 0, 0, 2, 0))
+    scaled: Tensor = vectors / lengths.clamp(min=_SHORTEST)
+    return scaled.where(~(lengths < _SHORTEST), towards_camera)
 
 
 def _convolution(

@@ -1,20 +1,18 @@
-"""A human body as a kinematic tree: sizes of bones, plausible angles of joints, and where that puts them in space.
+"""A human body as a kinematic tree: sizes of bones, plausible angles, and places of the joints.
 
-Lengths are in statures. Space is the camera's: x to the right of the picture, y down, z to the viewer; a body that
-faces the viewer has its left at +x. Numbers are added and multiplied one by one, which is rounded alike in a batch of
-any size; sines, which are not, are looked up.
+Lengths are in statures. Space is the camera's: x to the right of the picture, y down, z to the
+viewer; a body that faces the viewer has its left at +x.
 """
 
-from math import pi, sin
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
+from lincon.tasks.experiments.data.rotations import compose, rotation
 
-_STEPS = 4096  # angles in a full turn
-_SINES = torch.tensor([sin(2 * pi * step / _STEPS) for step in range(_STEPS)])
 _SIDES = torch.tensor([-1.0, 1.0])  # right, left
 
 # Ranges in degrees: outward, forward, turned inward, elbow bent.
@@ -55,36 +53,37 @@ _LEAN = torch.tensor(
 class Body(NamedTuple):
     """Bodies in space.
 
-    joints: (n, 16, 3), in the order of `skeleton.JOINTS`.
-    hands, toes: (n, 2, 3), the tips of right and left.
-    pelvis, chest, head: (n, 3, 3), frames whose columns are the body's left, down and front.
-    girth: (n,), how thick it is, around 1.
-    skull: (n,), radius of the head.
+    joints: in the order of `skeleton.JOINTS`.
+    hands, toes: the tips of right and left.
+    pelvis, chest, head: frames whose columns are the body's left, down and front.
+    girth: how thick the body is, around 1.
+    skull: radius of the head.
     """
 
-    joints: Tensor
-    hands: Tensor
-    toes: Tensor
-    pelvis: Tensor
-    chest: Tensor
-    head: Tensor
-    girth: Tensor
-    skull: Tensor
+    joints: Float[Tensor, "n 16 3"]
+    hands: Float[Tensor, "n 2 3"]
+    toes: Float[Tensor, "n 2 3"]
+    pelvis: Float[Tensor, "n 3 3"]
+    chest: Float[Tensor, "n 3 3"]
+    head: Float[Tensor, "n 3 3"]
+    girth: Float[Tensor, " n"]
+    skull: Float[Tensor, " n"]
 
 
 LENGTHS = {
-    **{
-        "thigh": 0.245,
-        "shin": 0.245,
-        "foot": 0.1,
-        "hip": 0.055,
-        "spine": 0.285,
-        "shoulder": 0.115,
-        "neck": 0.05,
-    },
-    **{"head": 0.15, "upper arm": 0.17, "forearm": 0.15, "hand": 0.06},
+    "thigh": 0.245,
+    "shin": 0.245,
+    "foot": 0.1,
+    "hip": 0.055,
+    "spine": 0.285,
+    "shoulder": 0.115,
+    "neck": 0.05,
+    "head": 0.15,
+    "upper arm": 0.17,
+    "forearm": 0.15,
+    "hand": 0.06,
 }
-"""Of an average body; hip and shoulder from the middle."""
+"""Lengths of an average body; hip and shoulder are measured from the middle."""
 
 VARIATION = 0.08
 """Lengths of a body differ from the average by up to this share."""
@@ -92,14 +91,8 @@ VARIATION = 0.08
 
 def bodies(draws: KeyedRandom) -> Body:
     """One body for each key, turned any way to the camera, its pelvis at the origin."""
-    lengths = dict(
-        zip(
-            LENGTHS,
-            draws.uniform(1 - VARIATION, 1 + VARIATION, len(LENGTHS)).unbind(1),
-            strict=True,
-        )
-    )
-    lengths = {name: LENGTHS[name] * factor for name, factor in lengths.items()}
+    factors = draws.uniform(1 - VARIATION, 1 + VARIATION, len(LENGTHS)).unbind(1)
+    lengths = {name: LENGTHS[name] * factor for name, factor in zip(LENGTHS, factors, strict=True)}
     kind, other = draws.index(len(_LEGS)), draws.index(len(_LEGS))
     kind = torch.where(draws.happens(0.3), kind % 3, other)  # upright more often than not
     pelvis = _turned(draws.uniform(0, 360), draws.uniform(-8, 18), draws.uniform(-10, 10))
@@ -119,13 +112,9 @@ def bodies(draws: KeyedRandom) -> Body:
     knees, ankles, toes = _legs(draws, kind, hips, pelvis, lengths)
 
     middle = torch.stack((origin, thorax, neck, top), 1)
-    right, left = (
-        torch.stack([pair[:, side] for pair in (ankles, knees, hips)], 1) for side in (0, 1)
-    )
-    arms = [
-        torch.stack([pair[:, side] for pair in (wrists, elbows, shoulders)], 1) for side in (0, 1)
-    ]
-    joints = torch.cat((right, left.flip(1), middle, arms[0], arms[1].flip(1)), 1)
+    right_leg, left_leg = torch.stack((ankles, knees, hips), 1).unbind(2)
+    right_arm, left_arm = torch.stack((wrists, elbows, shoulders), 1).unbind(2)
+    joints = torch.cat((right_leg, left_leg.flip(1), middle, right_arm, left_arm.flip(1)), 1)
     skull = draws.uniform(0.05, 0.06)
     return Body(joints, hands, toes, pelvis, chest, head, draws.uniform(0.8, 1.3), skull)
 
@@ -157,26 +146,6 @@ def _legs(
     ankles = _along(knees, lower, lengths["shin"][:, None])
     heels = _along(ankles, lower, 0.025)
     return knees, ankles, heels + lower[..., 2] * lengths["foot"][:, None, None]
-
-
-def rotation(axis: int, degrees: Tensor) -> Tensor:
-    """(...) -> (..., 3, 3). About 0 what is below comes to the front, about 1 the front to the left, about 2 what is
-    below to the left."""
-    step = (degrees * (_STEPS / 360)).round().long() & (_STEPS - 1)
-    sine, cosine = _SINES[step], _SINES[(step + _STEPS // 4) & (_STEPS - 1)]
-    matrix = torch.zeros(*degrees.shape, 3, 3)
-    source, target = ((1, 2), (2, 0), (1, 0))[axis]
-    matrix[..., axis, axis] = 1
-    matrix[..., source, source] = matrix[..., target, target] = cosine
-    matrix[..., target, source] = sine
-    matrix[..., source, target] = -sine
-    return matrix
-
-
-def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """The product of (..., 3, 3) and (..., 3, 3): no matmul, whose rounding depends on the batch."""
-    first, second, third = (outer[..., :, i, None] * inner[..., None, i, :] for i in range(3))
-    return first + second + third
 
 
 def _turned(about: Tensor, nod: Tensor, tilt: Tensor) -> Tensor:

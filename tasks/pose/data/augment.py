@@ -1,6 +1,4 @@
-"""Random changes of pictures, and of the joints in them alike."""
-
-from typing import TYPE_CHECKING
+"""Random changes of pictures, applied to the joints in them as well."""
 
 from kornia.augmentation import (
     AugmentationSequential,
@@ -10,17 +8,15 @@ from kornia.augmentation import (
 )
 from torch import nn
 
+from lincon.tasks.pose.data.batch import Batch
 from lincon.tasks.pose.skeleton import MIRRORED
-
-if TYPE_CHECKING:
-    from lincon.tasks.pose.data.people import Batch
 
 
 class Augment(nn.Module):
-    """Mirror images, turns of up to 30 degrees, scales of 0.75 to 1.25, and shifts of the colours, drawn by torch.
+    """Mirroring, turns of up to 30 degrees, scales of 0.75 to 1.25, and shifts of the colours.
 
-    The values are those of pytorch-pose (Wei Yang), there of clipped Gaussians, here uniform. A mirrored person's left
-    is its right: the joints change places.
+    The ranges are those of pytorch-pose (Wei Yang), which draws clipped Gaussians; these are
+    uniform. A mirrored person's left is its right, so the joints change places.
     """
 
     def __init__(self) -> None:
@@ -32,15 +28,16 @@ class Augment(nn.Module):
             data_keys=["input", "keypoints"],
         )
 
-    def forward(self, batch: "Batch") -> "Batch":
-        """``images``: float in [0, 1]."""
+    def forward(self, batch: Batch) -> Batch:
+        """``images``: floats in [0, 1]."""
         images, points = self.change(batch.images, batch.joints.flatten(1, 2))
-        matrix = self.change.transform_matrix
-        assert matrix is not None  # kornia's type: None before the first call
-        by = matrix[:, :2, :2].det()  # below 0 where mirrored
-        joints, mirrored = points.view_as(batch.joints), (by < 0).view(-1, 1, 1)
-        known = batch.known[:, :, list(MIRRORED)].where(mirrored, batch.known)
-        joints = joints[:, :, list(MIRRORED)].where(mirrored.unsqueeze(-1), joints)
-        return type(batch)(
-            images, joints * known.unsqueeze(-1), known, batch.head * by.abs().sqrt()
-        )
+        transform = self.change.transform_matrix
+        assert transform is not None  # kornia's type: None before the first call
+        area_factor = transform[:, :2, :2].det()  # below 0 where mirrored
+        mirrored = (area_factor < 0).view(-1, 1, 1)
+        swapped = list(MIRRORED)
+        known = batch.known[:, :, swapped].where(mirrored, batch.known)
+        joints = points.view_as(batch.joints)
+        joints = joints[:, :, swapped].where(mirrored.unsqueeze(-1), joints)
+        head = batch.head * area_factor.abs().sqrt()
+        return Batch(images, joints * known.unsqueeze(-1), known, head)

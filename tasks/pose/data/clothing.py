@@ -1,8 +1,9 @@
-"""Bodies dressed: the parts of which a person is drawn, with their thickness and colours."""
+"""Dressed bodies: the parts that make up the picture of a person, with thickness and colours."""
 
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
@@ -17,42 +18,38 @@ _HAIR = torch.tensor(
 
 
 class Parts(NamedTuple):
-    """k tapered capsules in space for each of n people: as `drawing.Capsules`, before they are seen by a camera.
+    """k tapered capsules in space for each of n people: `drawing.Capsules` before the camera.
 
-    start, end: (n, k, 3), in statures.
-    radii: (n, k, 2), in statures.
-    colours: (n, k, 2, 3), from 0 to 1.
-    change, rim: (n, k).
-    lift: (n, k), added to their depth.
+    start, end, radii: in statures.
+    colours: from 0 to 1.
+    change, rim: as in `drawing.Capsules`.
+    lift: is added to their depth.
     """
 
-    start: Tensor
-    end: Tensor
-    radii: Tensor
-    colours: Tensor
-    change: Tensor
-    rim: Tensor
-    lift: Tensor
+    start: Float[Tensor, "n k 3"]
+    end: Float[Tensor, "n k 3"]
+    radii: Float[Tensor, "n k 2"]
+    colours: Float[Tensor, "n k 2 3"]
+    change: Float[Tensor, "n k"]
+    rim: Float[Tensor, "n k"]
+    lift: Float[Tensor, "n k"]
 
 
 NAMES = (
     *("right shoe", "left shoe", "right shin", "left shin", "right thigh", "left thigh"),
     *("right flank", "left flank", "belly", "shoulders", "neck"),
-    *(
-        "right upper arm",
-        "left upper arm",
-        "right forearm",
-        "left forearm",
-        "right hand",
-        "left hand",
-    ),
+    *("right upper arm", "left upper arm", "right forearm", "left forearm"),
+    *("right hand", "left hand"),
     *("head", "hair", "fringe", "right eye", "left eye", "nose", "bag", "strap", "watch"),
 )
-"""What the parts of `dressed` are, in order."""
+"""Names of the parts of `dressed`, in order."""
 
 
 def dressed(body: Body, draws: KeyedRandom) -> Parts:
-    """Each body in shirt, trousers and shoes, with hair and face; on some a bag at the right or a watch at the left."""
+    """Each body in shirt, trousers and shoes, with hair and face.
+
+    Some have a bag at the right hip or a watch at the left wrist.
+    """
     skin = (_SKIN[draws.index(len(_SKIN))] / 255 * draws.uniform(0.92, 1.08, 1)).clamp(max=1)
     hair = _HAIR[draws.index(len(_HAIR))] / 255 * draws.uniform(0.8, 1.2, 1)
     shirt, trousers, shoes, bag, watch = draws.uniform(0.05, 0.95, 5, 3).unbind(1)
@@ -75,27 +72,29 @@ def _part(
     rim: float = 0.35,
     lift: float = 0,
 ) -> Parts:
-    """Parts of one colour (n, 3) from points ``start`` to points ``end``, (n, k, 3) or (n, 3), of radii (n,) each."""
+    """Parts of one colour.
+
+    Args:
+        start, end: (n, k, 3) or (n, 3).
+        radii: at start and end, (n,) each.
+        colour: (n, 3).
+    """
     start, end = (points if points.ndim == 3 else points[:, None] for points in (start, end))
     n, k, _ = start.shape
     colours = colour[:, None, None].expand(n, k, 2, 3)
     thickness = torch.stack(radii, 1)[:, None].expand(n, k, 2)
-    return Parts(
-        start,
-        end,
-        thickness,
-        colours,
-        torch.ones(n, k),
-        torch.full((n, k), rim),
-        torch.full((n, k), lift),
-    )
+    rims, lifts = torch.full((n, k), rim), torch.full((n, k), lift)
+    return Parts(start, end, thickness, colours, torch.ones(n, k), rims, lifts)
 
 
 def _sleeved(part: Parts, cloth: Tensor, length: Tensor) -> Parts:
-    """The part under cloth (n, 3) from its start over ``length`` (n,) of it: bare below 0, covered above 1."""
-    whole = (length >= 1)[:, None, None]
-    near = torch.where((length <= 0)[:, None, None], part.colours[:, :, 0], cloth[:, None])
-    far = torch.where(whole, cloth[:, None], part.colours[:, :, 1])
+    """The part under cloth of colour (n, 3), from its start over ``length`` (n,) of it.
+
+    It is bare at a length of 0 or less, and covered at 1 or more.
+    """
+    is_bare, is_covered = (length <= 0)[:, None, None], (length >= 1)[:, None, None]
+    near = torch.where(is_bare, part.colours[:, :, 0], cloth[:, None])
+    far = torch.where(is_covered, cloth[:, None], part.colours[:, :, 1])
     change = length.clamp(0, 1)[:, None].expand_as(part.change)
     return part._replace(colours=torch.stack((near, far), 2), change=change)
 
@@ -134,31 +133,29 @@ def _arms(body: Body, skin: Tensor, shirt: Tensor, length: Tensor) -> list[Parts
 
 
 def _head(body: Body, skin: Tensor, hair: Tensor) -> list[Parts]:
-    """A skull in a cap of hair that leaves the face free; what is on its far side is hidden by its depth."""
+    """A skull in a cap of hair that leaves the face free. Depth hides its far side."""
     neck, top, radius = body.joints[:, 8], body.joints[:, 9], body.skull
     left, down, front = body.head.unbind(-1)
     broad = radius[:, None]
     crown, jaw = top + down * broad, neck - down * (0.75 * broad)
-    eyes = (crown + down * 0.012 + front * (0.65 * broad))[:, None] + left[:, None] * torch.tensor(
-        [[-0.022], [0.022]]
-    )
+    between_eyes = crown + down * 0.012 + front * (0.65 * broad)
+    eyes = between_eyes[:, None] + left[:, None] * torch.tensor([[-0.022], [0.022]])
     nose = crown + down * 0.022 + front * (0.95 * broad)
     nape = crown + down * 0.045 - front * (0.4 * broad)
     fringe = crown - down * (0.62 * broad) + front * (0.5 * broad)
+    half_fringe, thick = left * 0.02, 0.35 * radius
     eye = torch.full_like(radius, 0.009)
     return [
         _part(crown + down * 0.006, jaw, (0.94 * radius, 0.78 * radius), skin, rim=0.2),
         _part(crown - front * (0.22 * broad), nape, (radius, 0.8 * radius), hair),
-        _part(
-            fringe - left * 0.02, fringe + left * 0.02, (0.35 * radius, 0.35 * radius), hair, rim=0
-        ),
+        _part(fringe - half_fringe, fringe + half_fringe, (thick, thick), hair, rim=0),
         _part(eyes, eyes, (eye, eye), hair * 0.3, rim=0, lift=-0.01),
         _part(nose, nose + down * 0.016, (0.8 * eye, 0.9 * eye), skin * 0.72, rim=0),
     ]
 
 
 def _bag(body: Body, colour: Tensor, worn: Tensor) -> list[Parts]:
-    """At the right hip, the strap over the left shoulder."""
+    """A bag at the right hip, its strap over the left shoulder."""
     hip, shoulder = body.joints[:, 2], body.joints[:, 13]
     outward = body.pelvis[..., 0] * -0.045
     lower, front = hip + outward, body.chest[..., 2] * (0.06 * body.girth[:, None])
@@ -173,11 +170,6 @@ def _bag(body: Body, colour: Tensor, worn: Tensor) -> list[Parts]:
 def _watch(body: Body, colour: Tensor, worn: Tensor) -> Parts:
     wrist, elbow = body.joints[:, 15], body.joints[:, 14]
     size = torch.where(worn, 0.03 * body.girth, 0.001)
-    return _part(
-        wrist + (elbow - wrist) * 0.22,
-        wrist + (elbow - wrist) * 0.3,
-        (size, size),
-        colour,
-        rim=0,
-        lift=0.004,
-    )
+    arm = elbow - wrist
+    radii = size, size
+    return _part(wrist + arm * 0.22, wrist + arm * 0.3, radii, colour, rim=0, lift=0.004)

@@ -1,8 +1,9 @@
 """MATLAB 5 files, whose structure is checked before scipy reads them.
 
-scipy trusts the sizes that such a file claims for its parts: damaged ones end the process, or ask for gigabytes. So
-every part is walked first, by the format's description (MathWorks, MAT-File Format, version 5): each lies within the
-one around it, and has as many numbers as its dimensions say.
+scipy trusts the sizes that such a file claims for its parts: a damaged file can end the process, or
+ask for gigabytes. So every part is walked first, as the format's description says (MathWorks,
+MAT-File Format, version 5): each part must lie within the one around it, and must hold as many
+numbers as its dimensions say.
 """
 
 import re
@@ -13,7 +14,7 @@ from io import BytesIO
 from math import prod
 from pathlib import Path
 from struct import Struct, iter_unpack
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
@@ -24,32 +25,33 @@ from lincon.errors import one_line
 HEADER = 128
 INT8, INT32, UINT32, MATRIX, COMPRESSED, UTF8 = 1, 5, 6, 14, 15, 16  # types of elements
 CELL, STRUCT, CHARACTERS, NUMERIC = 1, 2, 4, range(6, 16)  # classes of arrays
-COMPLEX = 8  # a flag of them
+COMPLEX = 8  # a flag of arrays
 NUMBERS = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 """Bytes of a number by the type of its element."""
 TEXT = {1: 1, 2: 1, 4: 2, 16: 1, 17: 2, 18: 4}
 """Bytes of a character, or of a part of one."""
-PLENTY, MOST = 1 << 20, 256
-"""A compressed variable has at most a mebibyte, and so many bytes for each of its own."""
-DIMENSIONS = 64  # as many as NumPy has
+SMALL, MAX_RATIO = 1 << 20, 256
+"""A compressed variable may inflate to a mebibyte, plus so many bytes for each of its own."""
+DIMENSIONS = 64  # NumPy's limit
 DEEPEST = 32
-"""Arrays within arrays: scipy descends by recursion."""
+"""Levels of arrays within arrays; scipy descends by recursion."""
 
 
 def load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named variables of a MATLAB 5 file, as far as it has them; nothing in it is executed.
+    """Those of the named variables that a MATLAB 5 file has; nothing in it is executed.
 
-    Raises LinconError for one that is damaged, of another version, or holds more than numbers, text, cells and structs.
+    Raises LinconError if the file is damaged or of another version, or if it holds anything but
+    numbers, text, cells and structs.
     """
     content = path.read_bytes()
     try:
         check(content)
         with warnings.catch_warnings():
-            warnings.simplefilter("error", MatReadWarning)  # of two variables of one name
-            found = loadmat(
+            warnings.simplefilter("error", MatReadWarning)  # two variables of one name
+            variables = loadmat(
                 BytesIO(content), variable_names=names, struct_as_record=False, squeeze_me=True
             )
-        return dict(found)
+        return dict(variables)
     except Exception as reason:  # scipy and NumPy raise whatever the bytes lead them to
         raise LinconError(
             f"{path} cannot be read as a MATLAB 5 file ({one_line(reason)}): fetch it again."
@@ -63,126 +65,171 @@ def check(content: bytes) -> None:
         raise ValueError("it does not begin as one")
     file, at = _Walk(content, order), HEADER
     while at < len(content):
-        kind, start, stop = file.element(at, len(content))
-        if kind == COMPRESSED:
-            inner = _inflated(content[start:stop])
-            _Walk(inner, order).array(0, len(inner))
+        variable = file.element(at, len(content))
+        if variable.kind == COMPRESSED:
+            inflated = _inflated(content[variable.start : variable.stop])
+            _Walk(inflated, order).array(0, len(inflated))
         else:
             file.array(at, len(content))
-        at = stop
+        at = variable.stop
 
 
 def _inflated(part: bytes) -> bytes:
     decoder = zlib.decompressobj()
-    inner = decoder.decompress(part, PLENTY + MOST * len(part))
+    inflated = decoder.decompress(part, SMALL + MAX_RATIO * len(part))
     if not decoder.eof:
-        raise ValueError(f"a compressed variable is cut, or holds more than {len(inner)} bytes")
-    return inner
+        raise ValueError(f"a compressed variable is cut, or holds more than {len(inflated)} bytes")
+    return inflated
+
+
+class _Element(NamedTuple):
+    """An element's type, where its data begin and end, and where the next element begins."""
+
+    kind: int
+    start: int
+    stop: int
+    next: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of data."""
+        return self.stop - self.start
 
 
 class _Walk:
-    """Over the elements in ``content``; ``order``: of bytes, as `struct` has it."""
+    """A walk over the elements in ``content``.
+
+    ``order``: of bytes, as `struct` writes it.
+    """
 
     def __init__(self, content: bytes, order: str) -> None:
         self.content, self.order, self.tag = content, order, Struct(f"{order}II")
-        self.seen: dict[bytes, int] = {}
+        self.checked_sizes: dict[bytes, int] = {}
 
-    def element(self, at: int, end: int) -> tuple[int, int, int]:
-        """Type of the element at ``at``, and where its data begin and end; not beyond ``end``."""
+    def element(self, at: int, end: int, kinds: Container[int] | None = None) -> _Element:
+        """The element at ``at``, of one of these types, which must end by ``end``."""
         if at + 8 > end:
             raise ValueError(f"it is cut at byte {at}")
         kind, size = self.tag.unpack_from(self.content, at)
-        start, most = at + 8, end - at - 8
-        if kind >> 16:  # a small one, whose four bytes of data are in the tag
-            kind, size, start, most = kind & 0xFFFF, kind >> 16, at + 4, 4
-        if size > most:
-            raise ValueError(f"{size} bytes are claimed at byte {at}, where there are {most}")
-        return kind, start, start + size
-
-    def data(self, at: int, end: int, kinds: Container[int]) -> tuple[int, int, int, int]:
-        """The same of an element of one of these types, and where the next one begins."""
-        kind, start, stop = self.element(at, end)
-        if kind not in kinds:
+        is_small = kind >> 16 != 0  # the four bytes of data are in the tag
+        if is_small:
+            kind, size, start, available = kind & 0xFFFF, kind >> 16, at + 4, 4
+        else:
+            start, available = at + 8, end - at - 8
+        if size > available:
+            raise ValueError(f"{size} bytes are claimed at byte {at}, where there are {available}")
+        if kinds is not None and kind not in kinds:
             raise ValueError(f"an element of type {kind} at byte {at}")
-        return kind, start, stop, at + 8 if start == at + 4 else start + -(-(stop - start) // 8) * 8
+        padded = at + 8 if is_small else start + -(-size // 8) * 8
+        return _Element(kind, start, start + size, padded)
 
     def array(self, at: int, end: int, depth: int = 0) -> int:
         """Check an array with all that is in it; where it ends."""
-        alike = self._alike(at)
-        if (size := self.seen.get(alike)) is not None and at + size <= end:
-            return at + size
+        head = self._head(at)
+        checked_size = self.checked_sizes.get(head)
+        if checked_size is not None and at + checked_size <= end:
+            return at + checked_size
         if depth > DEEPEST:
             raise ValueError(f"more than {DEEPEST} arrays within one another")
-        _, start, stop, _ = self.data(at, end, (MATRIX,))
-        if start == stop:
-            return stop
-        _, low, high, here = self.data(start, stop, (UINT32,))
-        if high - low != 8:
-            raise ValueError(f"flags of {high - low} bytes at byte {low}")
-        flags = int(self.tag.unpack_from(self.content, low)[0])
-        _, low, high, here = self.data(here, stop, (INT32,))
-        if (high - low) % 4 or not 2 <= (high - low) // 4 <= DIMENSIONS:
-            raise ValueError(f"dimensions of {high - low} bytes at byte {low}")
-        shape = [size for (size,) in iter_unpack(f"{self.order}i", self.content[low:high])]
-        if min(shape) < 0:
-            raise ValueError(f"dimensions {shape} at byte {low}")
-        _, _, _, here = self.data(here, stop, (INT8,))
-        leaf = here == at + 48
-        here = self._inside(flags, prod(shape), here, stop, depth)
-        if here != stop:
-            raise ValueError(f"{stop - here} bytes too many at byte {here}")
-        if leaf and flags & 255 in NUMERIC and not flags >> 8 & COMPLEX:
-            self.seen[alike] = stop - at
-        return stop
+        whole = self.element(at, end, (MATRIX,))
+        if whole.size == 0:
+            return whole.stop
+        flags = self.element(whole.start, whole.stop, (UINT32,))
+        kind, is_complex = self._class(flags)
+        dimensions = self.element(flags.next, whole.stop, (INT32,))
+        count = prod(self._shape(dimensions))
+        name = self.element(dimensions.next, whole.stop, (INT8,))
+        after = self._values(kind, is_complex, count, name.next, whole.stop, depth)
+        if after != whole.stop:
+            raise ValueError(f"{whole.stop - after} bytes too many at byte {after}")
+        head_is_all = name.next == at + 48  # two dimensions and no name come before the numbers
+        if head_is_all and kind in NUMERIC and not is_complex:
+            self.checked_sizes[head] = whole.stop - at
+        return whole.stop
 
-    def _inside(self, flags: int, count: int, at: int, stop: int, depth: int) -> int:
+    def _class(self, flags: _Element) -> tuple[int, bool]:
+        """Class of an array, and whether its numbers are complex."""
+        if flags.size != 8:
+            raise ValueError(f"flags of {flags.size} bytes at byte {flags.start}")
+        value = int(self.tag.unpack_from(self.content, flags.start)[0])
+        return value & 255, bool(value >> 8 & COMPLEX)
+
+    def _shape(self, dimensions: _Element) -> list[int]:
+        size, start = dimensions.size, dimensions.start
+        if size % 4 or not 2 <= size // 4 <= DIMENSIONS:
+            raise ValueError(f"dimensions of {size} bytes at byte {start}")
+        stored = self.content[start : dimensions.stop]
+        shape = [length for (length,) in iter_unpack(f"{self.order}i", stored)]
+        if min(shape) < 0:
+            raise ValueError(f"dimensions {shape} at byte {start}")
+        return shape
+
+    def _values(
+        self, kind: int, is_complex: bool, count: int, at: int, stop: int, depth: int
+    ) -> int:
         """Check what comes after the name of an array of ``count`` values, and where that ends."""
-        kind = flags & 255
         if kind in NUMERIC:
-            for _ in range(2 if flags >> 8 & COMPLEX else 1):
-                stored, low, high, at = self.data(at, stop, NUMBERS)
-                if high - low != count * NUMBERS[stored]:
-                    raise ValueError(f"{high - low} bytes for {count} numbers at byte {low}")
+            for _ in range(2 if is_complex else 1):
+                at = self._numbers(count, at, stop)
             return at
         if kind == CHARACTERS:
-            stored, low, high, at = self.data(at, stop, TEXT)
-            if (high - low) % TEXT[stored] or (
-                high - low < count if stored == UTF8 else high - low != count * TEXT[stored]
-            ):
-                raise ValueError(f"{high - low} bytes for {count} characters at byte {low}")
-            return at
+            return self._characters(count, at, stop)
         if kind == STRUCT:
-            _, low, high, at = self.data(at, stop, (INT32,))
-            width = int.from_bytes(
-                self.content[low:high], "little" if self.order == "<" else "big", signed=True
+            fields, at = self._fields(count, at, stop)
+            return self._arrays(count * fields, at, stop, depth + 1)
+        if kind == CELL:
+            return self._arrays(count, at, stop, depth + 1)
+        raise ValueError(f"an array of class {kind} at byte {at}")
+
+    def _numbers(self, count: int, at: int, stop: int) -> int:
+        numbers = self.element(at, stop, NUMBERS)
+        if numbers.size != count * NUMBERS[numbers.kind]:
+            raise ValueError(f"{numbers.size} bytes for {count} numbers at byte {numbers.start}")
+        return numbers.next
+
+    def _characters(self, count: int, at: int, stop: int) -> int:
+        text = self.element(at, stop, TEXT)
+        width = TEXT[text.kind]
+        # A character of UTF-8 takes one byte or more, all others as many as the type says.
+        fits = text.size >= count if text.kind == UTF8 else text.size == count * width
+        if text.size % width or not fits:
+            raise ValueError(f"{text.size} bytes for {count} characters at byte {text.start}")
+        return text.next
+
+    def _fields(self, count: int, at: int, stop: int) -> tuple[int, int]:
+        """How many fields ``count`` structs have each, and where the first one's value begins."""
+        length = self.element(at, stop, (INT32,))
+        order: Literal["little", "big"] = "little" if self.order == "<" else "big"
+        width = int.from_bytes(self.content[length.start : length.stop], order, signed=True)
+        names = self.element(length.next, stop, (INT8,))
+        if width < 1 or names.size % width:
+            raise ValueError(
+                f"field names of {names.size} bytes, {width} each, at byte {names.start}"
             )
-            _, low, high, at = self.data(at, stop, (INT8,))
-            if width < 1 or (high - low) % width:
-                raise ValueError(f"field names of {high - low} bytes, {width} each, at byte {low}")
-            names = [
-                self.content[start : start + width].rstrip(b"\0")
-                for start in range(low, high, width)
-            ]
-            if len({*names}) < len(names) or not all(
-                re.fullmatch(rb"[A-Za-z]\w*", name) for name in names
-            ):
-                raise ValueError(f"field names {names[:8]} at byte {low}")
-            if not names and count > 1:
-                raise ValueError(f"{count} structs without a field at byte {low}")
-            count *= len(names)
-        elif kind != CELL:
-            raise ValueError(f"an array of class {kind} at byte {at}")
+        fields = [
+            self.content[start : start + width].rstrip(b"\0")
+            for start in range(names.start, names.stop, width)
+        ]
+        well_formed = all(re.fullmatch(rb"[A-Za-z]\w*", field) for field in fields)
+        if len({*fields}) < len(fields) or not well_formed:
+            raise ValueError(f"field names {fields[:8]} at byte {names.start}")
+        if not fields and count > 1:
+            raise ValueError(f"{count} structs without a field at byte {names.start}")
+        return len(fields), names.next
+
+    def _arrays(self, count: int, at: int, stop: int, depth: int) -> int:
         if count > (stop - at) // 8:
             raise ValueError(f"{count} arrays in {stop - at} bytes at byte {at}")
         for _ in range(count):
-            at = self.array(at, stop, depth + 1)
+            at = self.array(at, stop, depth)
         return at
 
-    def _alike(self, at: int) -> bytes:
-        """Head of an array without a name, up to its numbers: arrays of equal heads are checked once."""
-        small = (
-            self.tag.unpack_from(self.content, at + 48)[0] >> 16
-            if at + 56 <= len(self.content)
-            else 0
-        )
-        return self.content[at : at + (52 if small else 56)]
+    def _head(self, at: int) -> bytes:
+        """An array of two dimensions without a name, up to its numbers.
+
+        Arrays with equal heads are equally long, so the walk checks one of them only.
+        """
+        is_small = False
+        if at + 56 <= len(self.content):
+            is_small = self.tag.unpack_from(self.content, at + 48)[0] >> 16 != 0
+        return self.content[at : at + (52 if is_small else 56)]

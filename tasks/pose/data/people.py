@@ -1,40 +1,24 @@
-"""What every data set of people is: a picture around each person, and where the joints are in it."""
+"""The base of all data sets of people: a picture around each person, with its joints."""
 
 from pathlib import Path
-from typing import NamedTuple
 
-from torch import Tensor
-
-from lincon.tasks.experiments.data.sets import Data, standardised
+from lincon.tasks.experiments.data.picture_sets import Pictures
 from lincon.tasks.pose.data.augment import Augment
+from lincon.tasks.pose.data.batch import Batch
 
 
-class Batch(NamedTuple):
-    """Pictures around people. Coordinates are (x, y) in pixels, (0, 0) the centre of the picture's top left pixel.
-
-    images: (n, 3, size, size), uint8.
-    joints: (n, people, 16, 2), float32, in the order of `skeleton.JOINTS`; the first person is the one that the picture
-        is of, the others are whoever else is in it; 0 where not known.
-    known: (n, people, 16), bool: whether the joint is annotated (it may be hidden, or outside of the picture).
-    head: (n,), float32: head size of the first person in pixels, as PCKh counts it: 0.6 x the diagonal of the head box.
-    """
-
-    images: Tensor
-    joints: Tensor
-    known: Tensor
-    head: Tensor
-
-
-class People(Data):
+class People(Pictures):
     """People in two parts, ``train_set`` and ``test_set``, whose batches are `Batch`.
 
-    Pictures may show more than `size` pixels across, for the augmentation to move into view: the centre is kept.
+    The pictures of a split may be larger than `size`, so that the augmentation can move their
+    surroundings into view; a model sees the central `size` x `size` pixels.
 
     Args:
-        size: height and width of the pictures that a model sees, in pixels.
+        size: height and width in pixels of the pictures that a model sees.
     """
 
     evaluation_batch = 128
+    augmentation = Augment
 
     def __init__(
         self,
@@ -45,18 +29,10 @@ class People(Data):
         *,
         size: int = 256,
     ) -> None:
-        self.size = size
-        super().__init__(seed, batch, root, limit)
-        self.augment = Augment()
+        super().__init__(seed, batch, root, limit, size=size)
 
-    @property
-    def shape(self) -> tuple[int]:
-        return (self.size,)
-
-    def prepared(self, batch: Batch, training: bool) -> Batch:
-        seen = batch._replace(images=batch.images.float() / 255)
-        seen = central(self.augment(seen) if training else seen, self.size)
-        return seen._replace(images=standardised(seen.images))
+    def framed(self, batch: Batch) -> Batch:
+        return central(batch, self.size)
 
 
 def central(batch: Batch, size: int) -> Batch:

@@ -1,4 +1,4 @@
-"""People in photos on disk, each cut out and resampled when it is asked for."""
+"""People in photos on disk; each is cut out and resampled when it is asked for."""
 
 import os
 from collections.abc import Sequence
@@ -7,28 +7,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 from lincon.tasks.experiments.data.sets import Split
-from lincon.tasks.pose.data.people import Batch
+from lincon.tasks.pose.data.batch import Batch
 
-CROWD = 8  # people of a photo that a batch has room for
-TINY = 1000  # people that are not worth starting processes for
+CROWD = 8  # at most so many people of a photo are in a batch
+TINY = 1000  # below so many people, processes that load cost more than they save
 
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One annotated person. Coordinates are (x, y) in pixels of the photo, (0, 0) the centre of its top left pixel.
+    """One annotated person.
+
+    Coordinates are (x, y) in pixels of the photo; (0, 0) is the centre of its top left pixel.
 
     Args:
         image: the photo.
         centre: middle of the square box around the person.
         side: the box's side, in pixels.
-        joints: (people, 16, 2) float, in the order of `skeleton.JOINTS`: this person, then everybody else who is
-            annotated in the photo; 0 where not known.
+        joints: (people, 16, 2) float, in the order of `skeleton.JOINTS`: this person, then
+            everybody else who is annotated in the photo; 0 where not known.
         known: (people, 16) bool: whether the joint is annotated.
         head: head size in pixels, as PCKh counts it; nan where not annotated.
     """
@@ -44,23 +48,26 @@ class Person:
 class Photos(Split):
     """People cut out of their photos: ``photos[indices]`` is the batch of those people.
 
-    The box around a person, ``margin`` times enlarged, becomes round(size * margin) pixels square; joints and head size
-    are mapped alike. What lies outside of the photo is black. Every batch has room for as many people as the fullest
-    photo shows, 8 at most, of whom the nearest come first.
+    The box around a person, ``margin`` times enlarged, becomes round(size * margin) pixels square;
+    joints and head size are mapped alike. What lies outside of the photo is black. Every batch has
+    room for as many people as the fullest photo shows, 8 at most, of whom the nearest come first.
 
     Args:
         people: whom to show.
         size: pixels that the side of a box becomes.
-        margin: how much of the surroundings to keep, for an augmentation to move into view; 1 keeps the box alone.
+        margin: how much of the surroundings to keep, for an augmentation to move into view; 1 keeps
+            the box alone.
 
     Raises:
-        LinconError: size or margin that leaves no picture; on reading, a photo that is missing or damaged, by path.
+        LinconError: size or margin that leaves no picture; on reading, a photo that is missing or
+            damaged, by path.
     """
 
     def __init__(self, people: Sequence[Person], size: int, margin: float = 1.0) -> None:
         if size < 1 or not 0 < margin < float("inf") or round(size * margin) < 1:
             raise LinconError(
-                f"people of size {size} with margin {margin} are no pictures: both must be positive."
+                f"people of size {size} with margin {margin} are no pictures: both must be "
+                "positive."
             )
         self.people, self.size, self.margin = people, size, margin
         self.crowd = min(CROWD, max((len(person.joints) for person in people), default=1))
@@ -70,15 +77,14 @@ class Photos(Split):
         return len(self.people)
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        return Batch(
-            *map(torch.stack, zip(*(self._view(self.people[i]) for i in indices), strict=True))
-        )
+        views = [self._view(self.people[i]) for i in indices]
+        return Batch(*(torch.stack(tensors) for tensors in zip(*views, strict=True)))
 
     def subset(self, indices: Tensor) -> "Photos":
         """The people at ``indices`` alone."""
         return Photos([self.people[i] for i in indices.tolist()], self.size, self.margin)
 
-    def _view(self, person: Person) -> Batch:
+    def _view(self, person: Person) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The batch's row of one person."""
         side, pixels = person.side * self.margin, round(self.size * self.margin)
         image = crop(person.image, person.centre, side, pixels)
@@ -86,40 +92,48 @@ class Photos(Split):
         known = np.zeros((self.crowd, 16), bool)
         known[: len(shown)] = person.known[shown]
         joints = np.zeros((self.crowd, 16, 2), np.float32)
-        joints[: len(shown)] = (person.joints[shown] - person.centre) * (pixels / side) + (
-            pixels - 1
-        ) / 2
+        from_centre = (person.joints[shown] - person.centre) * (pixels / side)
+        joints[: len(shown)] = from_centre + (pixels - 1) / 2
         joints[~known] = 0
         head = torch.tensor(person.head * pixels / side, dtype=torch.float32)
-        return Batch(image, torch.from_numpy(joints), torch.from_numpy(known), head)
+        return image, torch.from_numpy(joints), torch.from_numpy(known), head
 
 
 def nearest(person: Person, count: int) -> np.ndarray:
-    """Whose joints to show, (at most count,): the person, then the others by how far the mean of their joints is."""
+    """Indices of the people to show: the person, then the others by the distance of their means.
+
+    There are at most ``count``. A mean is that of a person's known joints.
+    """
     known = person.known[..., None]
     means = (person.joints * known).sum(1) / known.sum(1).clip(min=1)
-    distances = np.hypot(*(means - person.centre).T)
+    distances: np.ndarray = np.hypot(*(means - person.centre).T)
     distances[~person.known.any(1)] = np.inf
     distances[0] = -1
     return distances.argsort(kind="stable")[:count]
 
 
-def crop(path: Path, centre: tuple[float, float], side: float, pixels: int) -> Tensor:
-    """A square of a photo as (3, pixels, pixels) uint8, antialiased, black outside of the photo.
+def crop(
+    path: Path, centre: tuple[float, float], side: float, pixels: int
+) -> UInt8[Tensor, "3 pixels pixels"]:
+    """A square of a photo, antialiased, black outside of the photo.
 
     The point (x, y) of the photo lands at ((x, y) - centre) * pixels / side + (pixels - 1) / 2.
+
+    Raises:
+        Unreadable: the photo is missing or damaged.
     """
-    corner = np.array(centre) + 0.5 - side / 2  # from the edge of the first pixel, as PIL counts
+    corner = np.array(centre) + 0.5 - side / 2  # PIL counts from the edge of the first pixel
     reach = max(1, side / pixels)  # of the filter beyond the box
     try:
         left, top = np.floor(corner - reach).astype(int).tolist()
         right, bottom = np.ceil(corner + side + reach).astype(int).tolist()
-        box = (*(corner - (left, top)).tolist(), *(corner - (left, top) + side).tolist())
+        start = corner - (left, top)
+        box = (*start.tolist(), *(start + side).tolist())
         with open_picture(path) as file:
-            part = file.convert("RGB").crop((left, top, right, bottom))
-        resized = part.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
+            surroundings = file.convert("RGB").crop((left, top, right, bottom))
+        resized = surroundings.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
     except Exception as reason:  # a damaged photo can fail in any way
         raise Unreadable(
             f"{path} cannot be read ({reason}): fetch it again, or leave it out."
         ) from None
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+    return rearrange(torch.from_numpy(np.array(resized)), "height width rgb -> rgb height width")

@@ -1,31 +1,21 @@
-"""The data sets as tasks train on them: where they come from, how they are divided, how large the pictures are."""
+"""The data sets of people: figures that are drawn, and photos on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.cached import Cached
-from lincon.tasks.experiments.data.sets import Split
+from lincon.tasks.experiments.data.picture_sets import SyntheticPictures
 from lincon.tasks.pose.data import lsp, mpii
 from lincon.tasks.pose.data.figures import Figures
 from lincon.tasks.pose.data.people import People
-from lincon.tasks.pose.data.photos import Photos
+from lincon.tasks.pose.data.photos import Person, Photos
 
 MARGIN = 1.5
-"""How much larger training pictures of photos are, so that turned and shrunk ones have no black corners."""
+"""How much larger training pictures are, so that turned and shrunk ones have no black corners."""
 
 
-FEW = 20_000
-"""Figures that are drawn once and kept in memory; more are drawn again in every epoch."""
-
-TEST = 1000
-"""Figures of the test."""
-
-
-class Drawn(People):
-    """Figures drawn as they are asked for: the data set that needs no file.
-
-    Training has 4,096 of them, or as many as the limit says: there is no end. The test has others, `TEST` of them.
+class DrawnFigures(SyntheticPictures, People):
+    """Figures that are drawn when they are asked for: the data set that needs no file.
 
     Args:
         size: height and width in pixels.
@@ -33,6 +23,8 @@ class Drawn(People):
     """
 
     name = "figures"
+    test_count = 1000
+    cached_count = 20_000
 
     def __init__(
         self,
@@ -44,15 +36,11 @@ class Drawn(People):
         size: int = 64,
         people: int = 2,
     ) -> None:
-        self.count, self.people = 4096 if limit is None else limit, people
-        super().__init__(seed, batch, root, size=size)
+        self.people = people
+        super().__init__(seed, batch, root, limit, size=size)
 
-    def _read(self, root: Path | None) -> tuple[Split, Split]:
-        if self.count < 1:
-            raise LinconError(f"{self.count} training images asked for: choose 1 or more.")
-        training = Figures(self.count, seed=0, size=self.size, people=self.people)
-        test = Figures(TEST, seed=1, size=self.size, people=self.people)
-        return Cached(training) if self.count <= FEW else training, Cached(test)
+    def source(self, count: int, seed: int) -> Figures:
+        return Figures(count, seed, self.size, self.people)
 
 
 class Mpii(People):
@@ -61,9 +49,12 @@ class Mpii(People):
     name = "mpii"
 
     def _read(self, root: Path | None) -> tuple[Photos, Photos]:
-        return self._photos(*mpii.read(_given(root, self.name, f"{mpii.ANNOTATION} and images/")))
+        folder = _required(root, self.name, f"{mpii.ANNOTATION} and images/")
+        return self._photos(*mpii.read(folder))
 
-    def _photos(self, training: Any, validation: Any, note: str) -> tuple[Photos, Photos]:
+    def _photos(
+        self, training: Sequence[Person], validation: Sequence[Person], note: str
+    ) -> tuple[Photos, Photos]:
         self.note = note
         return Photos(training, self.size, MARGIN), Photos(validation, self.size)
 
@@ -74,21 +65,21 @@ class Lsp(Mpii):
     name = "lsp"
 
     def _read(self, root: Path | None) -> tuple[Photos, Photos]:
-        return self._photos(*lsp.read(_given(root, self.name, "lsp_dataset/")))
+        folder = _required(root, self.name, "lsp_dataset/")
+        return self._photos(*lsp.read(folder))
 
 
 class LspExtended(Mpii):
-    """Leeds Sports Pose, trained on its extended training set as well: also `lspet_dataset/` in ``root``."""
+    """Leeds Sports Pose with its extended training set: also `lspet_dataset/` in ``root``."""
 
     name = "lsp-extended"
 
     def _read(self, root: Path | None) -> tuple[Photos, Photos]:
-        return self._photos(
-            *lsp.read(_given(root, self.name, "lsp_dataset/ and lspet_dataset/"), extended=True)
-        )
+        folder = _required(root, self.name, "lsp_dataset/ and lspet_dataset/")
+        return self._photos(*lsp.read(folder, extended=True))
 
 
-def _given(root: Path | None, name: str, what: str) -> Path:
+def _required(root: Path | None, name: str, content: str) -> Path:
     if root is None:
-        raise LinconError(f"{name} is not embedded: pass --root FOLDER with {what}.")
+        raise LinconError(f"{name} is not embedded: pass --root FOLDER with {content}.")
     return root

@@ -1,6 +1,7 @@
 """Models by name, with options after a colon, as in "hourglass:stacks=4".
 
-A model has in `body` the sub-networks that the schemes of sharing act upon. To add one, add a line to `MODELS`.
+A model has in `body` the sub-networks that the schemes of sharing act upon. To add one, add a line
+to `MODELS`.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""What every pose network says of itself: the task reads it."""
+"""The attributes by which every pose network describes its maps to the task."""
 
 from torch import nn
 
@@ -8,10 +8,10 @@ class Cascade(nn.Module):
 
     Attributes:
         body: the sub-networks: what the schemes of sharing act upon.
-        stride: pixels of the image to one of the heat-maps.
-        parts: the joint of `skeleton.JOINTS` that each map is of.
-        background: whether there is a last map, 1 - the largest of the others.
-        everybody: for each output whether it is to find all people in the image, or the first alone.
+        stride: pixels of the image for one cell of a heat-map.
+        parts: the joint of each map, as a number in `skeleton.JOINTS`.
+        background: whether a last map follows, 1 - the largest of the others.
+        everybody: for each output, whether it finds all people in the image or the first alone.
     """
 
     body: nn.ModuleList

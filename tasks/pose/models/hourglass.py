@@ -1,6 +1,10 @@
-"""Stacked hourglasses: a cascade of equal sub-networks, each with heat-maps of its own (Newell et al. 2016)."""
+"""Stacked hourglasses: a cascade of equal sub-networks that each predict heat-maps.
+
+Newell et al. 2016.
+"""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
@@ -11,22 +15,28 @@ from lincon.tasks.pose.skeleton import JOINTS
 
 
 class Hourglass(Cascade):
-    """(n, 3, size, size) images -> (n, stacks, 16, size / stride, size / stride) heat-maps, one for each sub-network.
+    """Images of (3, size, size) -> (stacks, 16, size / stride, size / stride) heat-maps.
 
-    At its defaults the network of Wei Yang's pytorch-pose with one residual at every position: a stem of 513,152
-    parameters, sub-networks of 3,073,808 each, and between every two of them a link of 70,144.
+    With its defaults it is the network of Wei Yang's pytorch-pose with one residual at every
+    position: a stem of 513,152 parameters, sub-networks of 3,073,808 each, and a link of 70,144
+    between every two of them.
 
     Args:
         size: height and width of the images in pixels.
         stacks: number of sub-networks.
-        channels: of the features; the insides of a residual have half as many.
+        channels: of the features; the inner convolution of a residual has half as many.
         depth: how often an hourglass halves the features.
-        stride: pixels of the image to one of the heat-maps: 4 as published, 2 for small images.
+        stride: pixels of the image for one cell of a heat-map: 4 as published, 2 for small images.
         width: factor on the channels (at least 4 are left).
-        reuse: one and the same sub-network, norms and all, at every position. The links are always different.
+        reuse: use the same sub-network, norms and all, at every position. The links always differ.
 
     Raises:
-        LinconError: ``size`` cannot be halved that often, an unknown stride, or a number that is not positive.
+        LinconError: ``size`` cannot be halved that often, an unknown stride, or a number that is
+            not positive.
+
+    >>> model = Hourglass(size=32, stacks=2, channels=8, depth=2)
+    >>> model(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 2, 16, 8, 8])
     """
 
     background = False
@@ -55,7 +65,9 @@ class Hourglass(Cascade):
         )
         self.links = nn.ModuleList(Link(channels, len(JOINTS)) for _ in range(stacks - 1))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(
+        self, images: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, "n stacks 16 rows columns"]:
         inputs, maps = self.stem(images), []
         for position in range(len(self.everybody)):
             features, scores = self.body[position % len(self.body)](inputs)
@@ -79,9 +91,9 @@ def _stem(channels: int, stride: int) -> nn.Sequential:
 
 
 class Residual(nn.Module):
-    """A bottleneck with pre-activation beside a shortcut (a 1x1 convolution where the channels change).
+    """A bottleneck with pre-activation beside a shortcut.
 
-    (n, inputs, height, width) -> (n, outputs, height, width).
+    The shortcut is a 1x1 convolution where the number of channels changes.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -95,16 +107,20 @@ class Residual(nn.Module):
         self.conv3 = nn.Conv2d(inner, outputs, 1)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(
+        self, features: Float[Tensor, "n inputs height width"]
+    ) -> Float[Tensor, "n outputs height width"]:
         hidden = self.conv1(self.norm1(features).relu())
         hidden = self.conv2(self.norm2(hidden).relu())
-        return self.shortcut(features) + self.conv3(self.norm3(hidden).relu())
+        shortcut: Tensor = self.shortcut(features)
+        residual: Tensor = self.conv3(self.norm3(hidden).relu())
+        return shortcut + residual
 
 
 class Scale(nn.Module):
-    """One scale of an hourglass, with the next, at half the height and width, in its middle.
+    """One scale of an hourglass; the next one, at half the height and width, lies in its middle.
 
-    (n, channels, height, width) -> the same; height and width can be halved ``depth`` times.
+    Height and width must be divisible by two ``depth`` times.
     """
 
     def __init__(self, channels: int, depth: int) -> None:
@@ -114,13 +130,16 @@ class Scale(nn.Module):
         self.middle = Scale(channels, depth - 1) if depth > 1 else Residual(channels, channels)
         self.up = Residual(channels, channels)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(
+        self, features: Float[Tensor, "n channels height width"]
+    ) -> Float[Tensor, "n channels height width"]:
         below = self.up(self.middle(self.down(max_pool2d(features, 2))))
-        return self.skip(features) + interpolate(below, scale_factor=2.0)
+        skipped: Tensor = self.skip(features)
+        return skipped + interpolate(below, scale_factor=2.0)
 
 
 class SubNetwork(nn.Module):
-    """(n, channels, height, width) -> features of the same shape and (n, maps, height, width) scores made of them."""
+    """An hourglass: its features, and the heat-maps (scores) read off them."""
 
     def __init__(self, channels: int, maps: int, depth: int) -> None:
         super().__init__()
@@ -133,28 +152,41 @@ class SubNetwork(nn.Module):
         )
         self.scores = nn.Conv2d(channels, maps, 1)
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: Float[Tensor, "n channels height width"]
+    ) -> tuple[
+        Float[Tensor, "n channels height width"],
+        Float[Tensor, "n maps height width"],
+    ]:
         features = self.features(inputs)
         return features, self.scores(features)
 
 
 class Link(nn.Module):
-    """What a sub-network's features and scores add to the input of the next: (n, channels, height, width)."""
+    """Maps features and scores back to the channels of the next sub-network's input."""
 
     def __init__(self, channels: int, maps: int) -> None:
         super().__init__()
         self.features = nn.Conv2d(channels, channels, 1)
         self.scores = nn.Conv2d(maps, channels, 1)
 
-    def forward(self, features: Tensor, scores: Tensor) -> Tensor:
-        return self.features(features) + self.scores(scores)
+    def forward(
+        self,
+        features: Float[Tensor, "n channels height width"],
+        scores: Float[Tensor, "n maps height width"],
+    ) -> Float[Tensor, "n channels height width"]:
+        mapped_features: Tensor = self.features(features)
+        mapped_scores: Tensor = self.scores(scores)
+        return mapped_features + mapped_scores
 
 
 def _check_size(size: int, stride: int, depth: int) -> None:
     if stride not in (2, 4):
         raise LinconError(f"Unknown stride {stride}; there are: 2, 4.")
-    if size % (factor := stride * 2**depth):
+    factor = stride * 2**depth
+    if size % factor:
         raise LinconError(
-            f"Images of {size} x {size} pixels do not divide by {factor}, stride {stride} x 2 to the depth {depth}: "
-            f"take a size that does, such as {-(-size // factor) * factor}, or less depth."
+            f"Images of {size} x {size} pixels do not divide by {factor}, stride {stride} x 2 to "
+            f"the depth {depth}: take a size that does, such as {-(-size // factor) * factor}, or "
+            "less depth."
         )

@@ -1,31 +1,37 @@
-"""Convolutional pose machines: stages that look again at where the last saw the parts of a body (Wei et al. 2016)."""
+"""Convolutional pose machines: stages that refine the maps of the stage before.
+
+Wei et al. 2016.
+"""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from lincon import LinconError
 from lincon.tasks.pose.models.cascade import Cascade
 
-_SPREAD = 21 / 368
+_DEVIATION = 21 / 368
 """Standard deviation of the Gaussian at the centre, as a share of the image."""
 
 
 class PoseMachine(Cascade):
-    """(n, 3, size, size) images -> (n, stages, 15, size / 8, size / 8) heat-maps: fourteen parts and the background.
+    """Images of (3, size, size) -> (stages, 15, size / 8, size / 8) heat-maps.
 
-    The network of the authors' training code, genProto.py. The first stage sees the image alone. All others share
-    features of the image, and see besides them the maps of the stage before, and where the person is that the image is
-    of: a Gaussian at its centre.
+    There is a map for each of fourteen parts, and one for the background. This is the network of
+    the authors' training code, genProto.py. The first stage sees the image alone. The others share
+    features of the image; they also see the maps of the stage before, and a Gaussian at the centre,
+    which marks the person that the image shows.
 
     Args:
         size: height and width of the images in pixels: 368 as published.
         stages: number of stages, the first included.
         width: factor on all channels but those of the maps (at least 1 is left).
-        reuse: one and the same stage at every position after the first.
+        reuse: use the same stage at every position after the first.
 
     Raises:
-        LinconError: ``size`` is not a multiple of 8, there are less than two stages, or the width is not positive.
+        LinconError: ``size`` is not a multiple of 8, there are fewer than two stages, or the width
+            is not positive.
     """
 
     stride = 8
@@ -48,7 +54,9 @@ class PoseMachine(Cascade):
         self.register_buffer("centre", _centre(size), persistent=False)
         _initialise(self, std=0.01 * (128 / channels) ** 0.5)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(
+        self, images: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, "n stages 15 rows columns"]:
         maps, features = [self.first(images)], self.stem(images)
         centre = self.get_buffer("centre").expand(len(images), -1, -1, -1)
         for position in range(len(self.everybody) - 1):
@@ -57,7 +65,7 @@ class PoseMachine(Cascade):
 
 
 class Stage(nn.Module):
-    """(n, channels, h, w) features, (n, maps, h, w) and (n, 1, h, w) centre -> (n, maps, h, w), the maps improved."""
+    """A stage after the first: improves maps."""
 
     def __init__(self, channels: int, narrow: int, maps: int) -> None:
         super().__init__()
@@ -70,8 +78,14 @@ class Stage(nn.Module):
             nn.Conv2d(channels, maps, 1),
         )
 
-    def forward(self, features: Tensor, maps: Tensor, centre: Tensor) -> Tensor:
-        return self.refine(torch.cat([self.reduce(features), maps, centre], dim=1))
+    def forward(
+        self,
+        features: Float[Tensor, "n channels height width"],
+        maps: Float[Tensor, "n maps height width"],
+        centre: Float[Tensor, "n 1 height width"],
+    ) -> Float[Tensor, "n maps height width"]:
+        refined: Tensor = self.refine(torch.cat([self.reduce(features), maps, centre], dim=1))
+        return refined
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
@@ -79,13 +93,11 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...
 
 
 def _features(channels: int) -> list[nn.Module]:
-    """From an image to features at an eighth of its height and width; pools round up, as Caffe's do."""
-    inputs = (3, channels, channels)
-    return [
-        layer
-        for n in inputs
-        for layer in (*_convolution(n, channels, 9), nn.MaxPool2d(3, 2, ceil_mode=True))
-    ]
+    """From an image to features at an eighth of its size; pools round up, as Caffe's do."""
+    layers: list[nn.Module] = []
+    for inputs in (3, channels, channels):
+        layers += [*_convolution(inputs, channels, 9), nn.MaxPool2d(3, 2, ceil_mode=True)]
+    return layers
 
 
 def _first_maps(channels: int, narrow: int, wide: int, maps: int) -> list[nn.Module]:
@@ -98,18 +110,23 @@ def _first_maps(channels: int, narrow: int, wide: int, maps: int) -> list[nn.Mod
 
 
 def _centre(size: int) -> Tensor:
-    """(1, 1, size / 8, size / 8): a Gaussian in the middle of the image, averaged to the size of the maps."""
-    steps = (torch.arange(size) - (size - 1) / 2) / (_SPREAD * size)
+    """(1, 1, size / 8, size / 8): a Gaussian in the middle of the image, at the maps' size."""
+    steps = (torch.arange(size) - (size - 1) / 2) / (_DEVIATION * size)
     bell = torch.exp(-steps.square() / 2)
     return avg_pool2d(torch.outer(bell, bell)[None, None], 9, stride=8, ceil_mode=True)
 
 
 def _initialise(model: PoseMachine, std: float) -> None:
-    """Gaussian, 0.01 at full width; wider in a narrower network, whose sums are shorter, so that it starts as loud."""
+    """Draw weights from a Gaussian.
+
+    Its deviation is 0.01 at full width, and larger in a narrower network, whose sums have fewer
+    terms, so that activations start at the same scale.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=std)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
 
 
 def _check(size: int, stages: int, width: float) -> None:

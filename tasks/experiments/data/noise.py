@@ -1,0 +1,16 @@
+"""Noise for synthetic pictures."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lincon.counter import bits
+
+
+def noise(keys: Int64[Tensor, " n"], count: int) -> Float[Tensor, "n {count}"]:
+    """Numbers from -127.5 to 127.5, ``count`` for each key.
+
+    Each integer of the counter gives eight.
+    """
+    counter = torch.arange(-(-count // 8)).expand(len(keys), -1)
+    return bits(keys[:, None], counter).view(torch.uint8)[:, :count].float() - 127.5
