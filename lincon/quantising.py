@@ -59,13 +59,18 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise LinconError(f"size={size!r}; give a positive integer, or None.")
     check_finite(placed)
-    quantised = [
+    with torch.inference_mode(False):  # steps can be trained on, and a file saved
+        quantised = _all_quantised(placed, bits, size)
+    warn_of_stale_optimizers([vector.put() for vector in quantised])
+    return placed
+
+
+def _all_quantised(placed: list[Constraint], bits: int, size: int | None) -> list["_Quantised"]:
+    return [
         _quantised(constraint, number, bits, size)
         for constraint in placed
         for number in range(len(constraint.vectors))
     ]
-    warn_of_stale_optimizers([vector.put() for vector in quantised])
-    return placed
 
 
 def default_size(dof: int) -> int:

@@ -104,7 +104,7 @@ def merge(model: nn.Module) -> nn.Module:
     if not placed:
         raise TargetError(f"{type(model).__name__} has no constraint to merge.")
     for constraint in placed:
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             weights = {name: weight.clone() for name, weight in constraint.weights().items()}
         trained = {}
         for vector in constraint.vectors:

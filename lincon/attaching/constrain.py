@@ -103,7 +103,8 @@ def constrain(
     seed = as_seed(seed)
     chosen, constant = select(model, where)
     request = Request(model, _factory(generator, options), scale, offset, init, gradient)
-    with torch.device("cpu"):  # whatever the default device is: G is made of integers on the CPU
+    # Whatever the default device is: G is made of integers on the CPU. Whatever mode: W is trained.
+    with torch.device("cpu"), torch.inference_mode(False):
         plans = request.plans(shares(chosen, scope, dof), seed)
         values = {name: value for plan in plans for name, value in plan.values.items()}
         groups = [plan.group for plan in plans]

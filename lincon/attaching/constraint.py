@@ -15,16 +15,17 @@ from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
-from lincon.step.generated import Weight
 from lincon.step.layer_tape import LayerTape
 from lincon.step.model_tape import ModelTape
 from lincon.step.tape import Tape
+from lincon.step.weight import Weight
 
 FITTED = 1e-4
 """Relative residual up to which a dense checkpoint is fitted without a warning."""
@@ -89,8 +90,9 @@ class Constraint:
         Returns the old vector.
         """
         old = self.vectors[number].parameter
-        rest = old.detach()[columns.to(old.device)].clone()
-        self.replace_group(number, group, nn.Parameter(rest, old.requires_grad))
+        with torch.inference_mode(False):
+            rest = old.detach()[columns.to(old.device)].clone()
+            self.replace_group(number, group, nn.Parameter(rest, old.requires_grad))
         return old
 
     def weights(self) -> dict[str, Tensor]:
@@ -162,10 +164,9 @@ class Constraint:
         return self._open, self._close, self._load
 
     def _open(self, module: nn.Module, args: Any) -> None:
-        """Before the owner's forward: generate everything once, or start to generate layer by
-        layer."""
-        self._close(module, args, None)
-        if not _traced():
+        """Before the owner's forward: generate all weights, or start to generate layer by layer."""
+        self._discard()
+        if not _traced() and not self._is_meta():
             tape = LayerTape if self.materialize == "layer" else ModelTape
             self._opened[_thread()] = tape(self.vectors)
         elif self.materialize == "model":
@@ -173,20 +174,41 @@ class Constraint:
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, also after an error: drop the weights."""
+        opened = self._opened.get(_thread())
+        try:
+            if isinstance(opened, Tape):
+                opened.check_unwritten()
+        finally:
+            self._discard()
+
+    def _is_meta(self) -> bool:
+        """Whether there are only shapes, which torch's operators know and tapes do not."""
+        return any(vector.parameter.is_meta for vector in self.vectors)
+
+    def _discard(self) -> None:
+        """Drop the weights of this thread's forward, or those that one which failed has left."""
         opened = self._opened.pop(_thread(), None)
         if isinstance(opened, Tape):
             opened.close()
 
-    def _load(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    def _load(
+        self,
+        module: nn.Module,
+        state_dict: dict[str, Any],
+        prefix: str,
+        *reports: Any,
+    ) -> None:
         """Before the owner's load_state_dict: fit a dense checkpoint by least squares."""
         if any(prefix + group.free in state_dict for group in self.groups):
             self._check_quantised(state_dict, prefix)
             return
-        names = {name: prefix + name for entry in self.ledger for name in entry.names}
-        dense = {name: state_dict[key] for name, key in names.items() if key in state_dict}
+        keys = {name: prefix + name for entry in self.ledger for name in entry.names}
+        dense = {name: state_dict[key] for name, key in keys.items() if key in state_dict}
         if not dense:
             return
         self._check_exact()
+        _, _, missing_keys, *_ = reports
+        missing_keys += [prefix + name for name in self._complete(dense)]
         fitted, self.residual = self.fit(dense)
         if self.residual > FITTED:
             warnings.warn(
@@ -200,8 +222,19 @@ class Constraint:
             state_dict[prefix + group.free] = free.to(vector.parameter)
             if group.origin is not None:
                 state_dict.setdefault(prefix + group.origin, vector.origin)
-        for key in names.values():
+        for key in keys.values():
             state_dict.pop(key, None)
+
+    def _complete(self, dense: dict[str, Tensor]) -> list[str]:
+        """Add the weights as they are for tensors that a checkpoint lacks; the names of these."""
+        with torch.no_grad():
+            own = self.weights()
+        missing = []
+        for entry in self.ledger:
+            if not any(name in dense for name in entry.names):
+                dense[entry.name] = own[entry.name]
+                missing.append(entry.name)
+        return missing
 
     def _check_exact(self) -> None:
         """Refuse a fit that would be cut to integers, or be lost with what a rank has gathered."""
@@ -247,9 +280,13 @@ class Constraint:
 
 
 def _traced() -> bool:
-    """Whether a compiler or a transform of torch.func looks on: they get operations they can
-    differentiate."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether a compiler, a transform of torch.func or forward mode looks on.
+
+    They get operations that they can differentiate.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    return forward_ad._current_level >= 0
 
 
 def _thread() -> int:

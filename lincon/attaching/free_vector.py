@@ -52,9 +52,12 @@ class FreeVector:
         them."""
         steps = self.steps
         exact = self.parameter if steps is None else steps
-        if self.group.lowered and torch.is_autocast_enabled(exact.device.type):
-            return torch.get_autocast_dtype(exact.device.type)
-        return exact.dtype
+        if exact.is_meta or not self.group.lowered:  # torch knows no autocast of meta
+            return exact.dtype
+        device = exact.device.type
+        return (
+            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else exact.dtype
+        )
 
     def effective(self, parameter: Shaped[Tensor, " dof"]) -> Float[Tensor, " dof"]:
         """W as the map sees it: integers times steps, or with a gradient that is divided as the
@@ -121,6 +124,11 @@ class FreeVector:
             raise TargetError(
                 f"Weights for {entry.name!r} have shape {tuple(given.shape)}, not {entry.shape}."
             )
+        if given.is_meta:
+            raise TargetError(
+                f"Weights for {entry.name!r} are on the meta device: they have no values to fit. "
+                "Materialise them first."
+            )
         target = given.detach().double().cpu().reshape(-1)
         if not bool(target.isfinite().all()):
             raise TargetError(
@@ -141,12 +149,16 @@ class _DividedGradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
+        # A constant: saved by autograd, it would be gone after the first of two backwards.
+        ctx.divisor = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (divisor,) = ctx.saved_tensors
-        return grad / divisor, None
+        return grad / ctx.divisor, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Tensor:
+        return tangent.view_as(tangent)
 
 
 _divide_gradient: Callable[[Tensor, Tensor], Tensor] = _DividedGradient.apply

@@ -4,6 +4,7 @@ done if that fails."""
 import os
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from lincon.attaching.binding import bind, unbind, unwrapped, warn_of_stale_optimizers
@@ -43,7 +44,8 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
     """
     model = unwrapped(model)
     sharded = any(is_shard(tensor) for tensor in model.state_dict().values())
-    plan = on_every_rank(lambda: match(model, path)) if sharded else match(model, path)
+    with torch.inference_mode(False):
+        plan = on_every_rank(lambda: match(model, path)) if sharded else match(model, path)
     try:
         _follow(model, plan)
     except KeyError as error:  # torch's, for a name that is taken
@@ -60,7 +62,8 @@ def _follow(model: nn.Module, plan: Plan) -> None:
     try:
         for owner in plan.owners:
             if owner.targets:
-                bound.append((_bind(model, owner, plan.state), owner.targets))
+                with torch.inference_mode(False):  # what is loaded can be trained
+                    bound.append((_bind(model, owner, plan.state), owner.targets))
         _fill(model, plan.state)
     except BaseException:
         for constraint, targets in bound:

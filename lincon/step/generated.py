@@ -6,20 +6,13 @@ no original, so nothing of the old tensor stays behind and `state_dict` has no e
 constraint for it, and writing to it is refused.
 """
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils._pytree import tree_map_only
 
 from lincon.errors import TargetError
-
-_REMEDY = (
-    "It is generated from the free vector: fit that with constraint.project({...}), or "
-    "lincon.merge(model) first."
-)
+from lincon.step.weight import REMEDY
 
 
 class Source(Protocol):
@@ -50,65 +43,8 @@ class Generated(nn.Module):
 
     def right_inverse(self, _: Tensor) -> tuple[()]:
         if self.sealed:
-            raise TargetError(f"{self.name!r} cannot be assigned. {_REMEDY}")
+            raise TargetError(f"{self.name!r} cannot be assigned. {REMEDY}")
         return ()
-
-
-class Weight(Tensor):
-    """A generated weight read outside its model's forward: an ordinary tensor that refuses to be
-    written to.
-
-    A write would change a temporary and nothing else. Its views refuse too; other results are plain
-    tensors.
-    """
-
-    @classmethod
-    def __torch_function__(
-        cls,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        if any(isinstance(tensor, Weight) for tensor in _written(name, args, kwargs)):
-            raise TargetError(f"A generated weight cannot be written to ({name}). {_REMEDY}")
-        with torch._C.DisableTorchFunctionSubclass():
-            result = func(*args, **kwargs)
-            storages = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Weight)}
-            return tree_map_only(Tensor, lambda x: _as_seen(x, storages), result)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.as_subclass(Tensor).__reduce_ex__(protocol)
-
-
-def _written(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """What a function of torch of this name writes to."""
-    # torch.nn.init hands its tensor over by name.
-    first = args[:1] or tuple(kwargs.values())
-    written: list[Any] = []
-    for argument in (kwargs.get("out"), *(first if _writes(name) else ())):
-        written += argument if isinstance(argument, list | tuple) else [argument]
-    return written
-
-
-def _as_seen(result: Tensor, storages: set[int]) -> Tensor:
-    """Views of a weight are refused writes too; anything else is a plain tensor."""
-    if type(result) not in (Tensor, Weight) or result.layout != torch.strided:
-        return result
-    return result.as_subclass(Weight if result.untyped_storage().data_ptr() in storages else Tensor)
-
-
-def _writes(name: str) -> bool:
-    in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
-    return (
-        in_place
-        or name in ("__set__", "__setitem__")
-        or (name.startswith("__i") and name not in _READS)
-    )
-
-
-_READS = {"__index__", "__int__", "__invert__", "__init__"}
 
 
 def install(module: nn.Module, attribute: str, generated: Generated) -> None:

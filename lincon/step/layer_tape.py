@@ -6,8 +6,8 @@ which entry it was, in the place of a weight that an operation saves. So no weig
 """
 
 import weakref
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,16 @@ class SavedWeight(NamedTuple):
     dtype: torch.dtype
 
 
+class SavedByOthers(NamedTuple):
+    """What hooks beneath have made of a tensor, and how they make a tensor of that again."""
+
+    packed: Any
+    unpack: Callable[[Any], Tensor]
+
+
+Hooks = tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]
+
+
 class LayerTape(Tape):
     """One weight at a time."""
 
@@ -41,6 +51,8 @@ class LayerTape(Tape):
         self.activations = SavedBytes()
         self.queue = GradientQueue(self.activations)
         self.prepared: dict[tuple[int, torch.dtype], Tensor] = {}
+        # torch calls the hooks that were put on last alone; these hand on to those beneath.
+        self.beneath: Hooks | None = torch._C._autograd._top_saved_tensors_default_hooks(False)
         self.hooks = saved_tensors_hooks(self._pack, self._unpack)
         self.hooks.__enter__()
 
@@ -75,6 +87,12 @@ class LayerTape(Tape):
             prepared = self.prepared[number, dtype]
             rows = vector.group.map.prepared_rows(prepared, entry.start, entry.stop)
             return vector.shaped(index, rows)
+
+    def counter(self, weight: Tensor) -> tuple[Tensor, int]:
+        """A tensor without memory: the weight itself would stay alive."""
+        counter = weight.detach()
+        counter.data = counter.new_empty(0)  # it keeps its counter of writes
+        return counter, version_of(counter)
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
         """One that is freed with the gradient: a recycled one would stay through every forward."""
@@ -111,13 +129,19 @@ class LayerTape(Tape):
             number, _ = key
             self.accumulate(number, self.entry(key).start, grad)
 
-    def _pack(self, tensor: Tensor) -> Tensor | SavedWeight:
+    def _pack(self, tensor: Tensor) -> Tensor | SavedWeight | SavedByOthers:
         """What is saved in the place of a tensor."""
         key = self._key_of(tensor)
         if key is None:
-            return self.activations.save(tensor)
+            return self._pack_beneath(tensor)
         offset = int(tensor.storage_offset())
         return SavedWeight(key, tensor.size(), tensor.stride(), offset, tensor.dtype)
+
+    def _pack_beneath(self, tensor: Tensor) -> Tensor | SavedByOthers:
+        if self.beneath is None:
+            return self.activations.save(tensor)
+        pack, unpack = self.beneath
+        return SavedByOthers(pack(tensor), unpack)
 
     def _key_of(self, tensor: Tensor) -> Key | None:
         """The entry whose weight this is a view of, or None."""
@@ -131,10 +155,12 @@ class LayerTape(Tape):
         # The weight may have been freed and its place taken by something else.
         return key if weight.untyped_storage().data_ptr() == address else None
 
-    def _unpack(self, saved: Tensor | SavedWeight) -> Tensor:
+    def _unpack(self, saved: Tensor | SavedWeight | SavedByOthers) -> Tensor:
         """The tensor that was saved, or the weight generated again."""
         if isinstance(saved, Tensor):
             return self.activations.use(saved)
+        if isinstance(saved, SavedByOthers):
+            return saved.unpack(saved.packed)
         if torch.is_grad_enabled():
             raise LinconError(
                 'materialize="layer" has no second derivatives; for create_graph=True set '

@@ -23,6 +23,7 @@ from torch import Tensor
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.ledger import Entry
 from lincon.generator import Generator
+from lincon.step.weight import in_forward, refuse_write
 
 Key = tuple[int, int]
 """Number of the group, and index of the entry in its ledger."""
@@ -36,6 +37,7 @@ class Tape(ABC):
         self.free = [vector.parameter for vector in self.vectors]
         self.versions = [version_of(free) for free in self.free]
         self.buffers: dict[int, Tensor] = {}
+        self.watched: list[tuple[Tensor, int]] = []
         self.backward = -1
         self.lock = Lock()  # autograd has a thread for each device
         pairs = zip(self.vectors, self.free, strict=True)
@@ -56,6 +58,7 @@ class Tape(ABC):
         """The owner's forward has ended: drop what would keep its graph, and so this tape, alive."""
         self.effective.clear()
         self.tokens.clear()
+        self.watched.clear()
 
     def read(self, key: Key) -> Tensor | None:
         """The weight, or None where it must be generated again.
@@ -72,9 +75,20 @@ class Tape(ABC):
         return None if wants_gradient and not weight.requires_grad else weight
 
     def track(self, weight: Tensor, key: Key) -> Tensor:
-        """Connect a generated weight to its free vector."""
+        """Connect a generated weight to its free vector, and have it refuse writes."""
         number, _ = key
-        return _weight(self.effective[number], self.tokens[number], weight, self, key)
+        tracked = _weight(self.effective[number], self.tokens[number], weight, self, key)
+        self.watched.append(self.counter(tracked))
+        return in_forward(tracked)
+
+    def counter(self, weight: Tensor) -> tuple[Tensor, int]:
+        """A tensor that counts the writes to a weight, and how many there are now."""
+        return weight, version_of(weight)
+
+    def check_unwritten(self) -> None:
+        """Raise TargetError if a function of torch has written to a weight since it was made."""
+        if any(version_of(counter) != writes for counter, writes in self.watched):
+            raise refuse_write("in a forward, by a function of torch or through a view")
 
     def begin_backward(self) -> None:
         """A gradient comes. If it is the first of its backward, drop what one that failed has left."""
@@ -139,12 +153,17 @@ class _Weight(torch.autograd.Function):
         ctx: Any, free: Tensor, token: Tensor, weight: Tensor, tape: Tape, key: Key
     ) -> Tensor:
         ctx.tape, ctx.key, ctx.dtype, ctx.device = tape, key, free.dtype, free.device
-        return weight.view_as(weight)
+        # The same memory and no view: torch would refuse a write to a view of this function in words
+        # of its own, and only where the weight is used next.
+        place = weight.storage_offset(), weight.size(), weight.stride()
+        return weight.new_empty(0).set_(weight.untyped_storage(), *place)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         number, _ = ctx.key
-        if torch.is_grad_enabled():  # create_graph=True: a buffer would not be differentiable
+        # A buffer would not be differentiable (create_graph=True), and has room for one gradient
+        # only, not for a batch of them (is_grads_batched=True).
+        if torch.is_grad_enabled() or _is_batched(grad):
             entry = ctx.tape.entry(ctx.key)
             flat = grad.to(ctx.device).reshape(-1)
             adjoint = ctx.tape.map(number).adjoint(flat, entry.start, entry.stop)
@@ -157,6 +176,12 @@ class _Weight(torch.autograd.Function):
 
 _token: Callable[..., Tensor] = _Token.apply
 _weight: Callable[..., Tensor] = _Weight.apply
+
+
+def _is_batched(grad: Tensor) -> bool:
+    """Whether a gradient stands for a batch of them: of torch.func.vmap, or of torch.autograd.grad."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(grad) or functorch.is_legacy_batchedtensor(grad)
 
 
 def version_of(tensor: Tensor) -> int:

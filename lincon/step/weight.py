@@ -1,0 +1,144 @@
+"""Generated weights as users see them: tensors that refuse what would not last.
+
+A write, a hook, an attribute or a freeze would change a tensor that is thrown away, and nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from lincon.errors import TargetError
+
+REMEDY = (
+    "It is generated from the free vector: fit that with constraint.project({...}), or "
+    "lincon.merge(model) first."
+)
+
+_LASTING = {
+    "register_hook": "put the hook on the free vector, or lincon.merge(model) first",
+    "register_post_accumulate_grad_hook": "put the hook on the free vector",
+    "retain_grad": "the gradient is that of the free vector; torch.autograd.grad gives a weight's",
+    "requires_grad_": "freeze the free vector, or leave the tensor out with where=...",
+}
+"""Methods that are to last beyond the forward, each with what to do instead."""
+
+
+def refuse_write(name: str) -> TargetError:
+    """The refusal of a write by a function of torch of this name."""
+    return TargetError(f"A generated weight cannot be written to ({name}). {REMEDY}")
+
+
+def refuse_mark(name: str) -> TargetError:
+    """The refusal of a hook, an attribute or a freeze."""
+    remedy = _LASTING.get(name, "keep it elsewhere; for a mask see lincon.prune(level='weights')")
+    return TargetError(
+        f"A generated weight is made anew from the free vector and would lose it ({name}): {remedy}."
+    )
+
+
+class Weight(Tensor):
+    """A generated weight that is read outside of its model's forward.
+
+    Its views refuse writes too; other results are plain tensors.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if name in _LASTING and isinstance(args[0], Weight):
+            raise refuse_mark(name)
+        if any(isinstance(tensor, Weight) for tensor in _written(name, args, kwargs)):
+            raise refuse_write(name)
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **kwargs)
+            storages = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Weight)}
+            return tree_map_only(Tensor, lambda x: _as_seen(x, storages), result)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise refuse_write(name) if name == "data" else refuse_mark(name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+
+class WeightInForward(Tensor):
+    """A generated weight that is read inside of its model's forward.
+
+    It is as fast as a Parameter: only the methods of this class are its own, and functions of torch
+    treat it as a plain tensor. So a function that writes to it is noticed when the forward ends, by
+    the tensor's counter of writes.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @property
+    def data(self) -> Tensor:
+        """The values; unlike torch's, they share the counter of writes."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        raise refuse_write("data")
+
+    def detach(self) -> Tensor:
+        """The values, which refuse writes too."""
+        return in_forward(super().detach())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise refuse_write(name) if name == "data" else refuse_mark(name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+
+def in_forward(weight: Tensor) -> Tensor:
+    """The same tensor, as one that is read inside of a forward."""
+    weight.__class__ = WeightInForward
+    return weight
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        raise refuse_mark(name) if name in _LASTING else refuse_write(name)
+
+    method.__name__ = name
+    return method
+
+
+def _as_seen(result: Tensor, storages: set[int]) -> Tensor:
+    """Views of a weight are refused writes too; anything else is a plain tensor."""
+    if type(result) not in (Tensor, Weight) or result.layout != torch.strided:
+        return result
+    return result.as_subclass(Weight if result.untyped_storage().data_ptr() in storages else Tensor)
+
+
+def _written(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """What a function of torch of this name writes to."""
+    # torch.nn.init hands its tensor over by name.
+    first = args[:1] or tuple(kwargs.values())
+    written: list[Any] = []
+    for argument in (kwargs.get("out"), *(first if _writes(name) else ())):
+        written += argument if isinstance(argument, list | tuple) else [argument]
+    return written
+
+
+def _writes(name: str) -> bool:
+    in_place = name.endswith("_") and not name.endswith("__")
+    augmented = name.startswith("__i") and name.endswith("__") and name not in _READS
+    return in_place or augmented or name in ("__set__", "__setitem__")
+
+
+_READS = {"__index__", "__int__", "__invert__", "__init__", "__init_subclass__"}
+
+for _name in dir(Tensor):
+    if callable(getattr(Tensor, _name)) and (_writes(_name) or _name in _LASTING):
+        setattr(WeightInForward, _name, _refusing(_name))

@@ -1,0 +1,285 @@
+"""Situations of other people's programs: each is right, or refused with a remedy."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+
+import lincon
+from lincon.generators import available
+
+MODES = pytest.mark.parametrize("materialize", ["model", "layer"])
+LEARNED = "codebook", "lego", "mask", "matrix", "nullspace", "part"
+GENERATORS = pytest.mark.parametrize("generator", [n for n in available() if n not in LEARNED])
+
+
+def mlp(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def constrained(generator="ring", build=mlp, **options):
+    model = build()
+    dof = None if generator == "identity" else 0.5
+    lincon.constrain(model, generator, dof=dof, **options)
+    return model
+
+
+def plain_gradient(model, loss_of):
+    """The gradient of the free vector by plain differentiable operations: G, then the dense model."""
+    (constraint,) = lincon.constraints(model)
+    dense = lincon.merge(copy.deepcopy(model))
+    loss = loss_of(lambda *x: functional_call(dense, constraint.weights(), x))
+    return torch.autograd.grad(loss, model.free)[0]
+
+
+# Writes, hooks and attributes that would not last.
+
+WRITES = {
+    "data": lambda weight, module: setattr(weight, "data", torch.zeros_like(weight)),
+    "assigned": lambda weight, module: setattr(module, "weight", torch.zeros_like(weight)),
+    "data in place": lambda weight, module: weight.data.clamp_(-1, 1),
+    "copied to": lambda weight, module: weight.copy_(weight),
+    "detached": lambda weight, module: weight.detach().zero_(),
+    "a view": lambda weight, module: weight[0].zero_(),
+    "an item": lambda weight, module: weight.__setitem__(0, 0.0),
+    "augmented": lambda weight, module: weight.__imul__(2),
+    "initialised": lambda weight, module: nn.init.normal_(weight),
+    "an output": lambda weight, module: torch.mul(weight, 2, out=weight),
+    "renormalised": lambda weight, module: nn.functional.embedding(
+        torch.tensor([0]), weight, max_norm=0.01
+    ),
+}
+MARKS = {
+    "hook": lambda weight: weight.register_hook(lambda grad: grad),
+    "retained": lambda weight: weight.retain_grad(),
+    "attribute": lambda weight: setattr(weight, "mask", 1),
+    "gradient": lambda weight: setattr(weight, "grad", None),
+    "frozen": lambda weight: weight.requires_grad_(False),
+}
+
+
+class Inside(nn.Linear):
+    """A layer that does something to its weight in its forward."""
+
+    action = staticmethod(lambda weight, module: None)
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.action(self.weight, self)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("name", WRITES)
+@MODES
+def test_a_write_to_a_generated_weight_inside_of_a_forward_is_refused_as_outside(name, materialize):
+    model = nn.Sequential(nn.Linear(6, 8), Inside(8, 3))
+    lincon.constrain(model, "ring", dof=0.5, materialize=materialize)
+    x = torch.randn(2, 6)
+    before = model(x)
+    model[1].action = WRITES[name]
+    with pytest.raises(lincon.TargetError, match=r"constraint.project|lincon.merge"):
+        model(x)
+    model[1].action = lambda weight, module: None
+    assert torch.equal(model(x), before)
+    if name != "renormalised":
+        with torch.no_grad(), pytest.raises(lincon.TargetError, match=r"constraint.project"):
+            WRITES[name](model[1].weight, model[1])
+
+
+@pytest.mark.parametrize("name", MARKS)
+@MODES
+def test_a_hook_or_attribute_of_a_generated_weight_is_refused(name, materialize):
+    model = nn.Sequential(nn.Linear(6, 8), Inside(8, 3))
+    lincon.constrain(model, "ring", dof=0.5, materialize=materialize)
+    model[1].action = lambda weight, module: MARKS[name](weight)
+    with pytest.raises(lincon.TargetError, match="free"):
+        model(torch.randn(2, 6))
+    with pytest.raises(lincon.TargetError, match="free"):
+        MARKS[name](model[1].weight)
+
+
+# Saved tensors.
+
+
+@MODES
+def test_hooks_for_saved_tensors_around_a_forward_get_all_but_generated_weights(materialize):
+    model, x = constrained(materialize=materialize), torch.randn(4, 6)
+    model(x).sum().backward()
+    expected = model.free.grad.clone()
+    model.zero_grad()
+    packed, unpacked = [], []
+
+    def pack(tensor):
+        packed.append(tensor.shape)
+        return tensor.clone(), tensor.shape
+
+    def unpack(saved):
+        unpacked.append(saved[1])
+        return saved[0]
+
+    with saved_tensors_hooks(pack, unpack):
+        loss = model(x).sum()
+    loss.backward()
+    assert torch.Size([4, 8]) in packed and sorted(packed) == sorted(unpacked)
+    torch.testing.assert_close(model.free.grad, expected)
+
+
+# Derivatives.
+
+
+@pytest.mark.parametrize("gradient", ["euclidean", "gram", "mean"])
+@MODES
+def test_two_losses_of_one_forward_each_take_a_backward(gradient, materialize):
+    model, x = constrained(gradient=gradient, materialize=materialize), torch.randn(4, 6)
+    (model(x).square().sum() + model(x).sum()).backward()
+    expected = model.free.grad.clone()
+    model.zero_grad()
+    out = model(x)
+    other = model(x)
+    out.square().sum().backward()
+    other.sum().backward()
+    torch.testing.assert_close(model.free.grad, expected)
+    model.zero_grad()
+    features = model[:3](x)  # of a part, whose weights are made on demand
+    out = model(x)
+    first, second = out[:, 0].sum(), out[:, 1].sum()
+    first.backward(retain_graph=True)
+    second.backward()
+    assert features.shape == (4, 8) and model.free.grad.isfinite().all()
+
+
+@GENERATORS
+@MODES
+def test_batched_gradients_are_those_of_a_loop(generator, materialize):
+    model, x = constrained(generator, materialize=materialize), torch.randn(4, 6)
+    out = model(x).sum(0)
+    rows = [torch.autograd.grad(out[i], model.free, retain_graph=True)[0] for i in range(3)]
+    (batched,) = torch.autograd.grad(
+        model(x).sum(0), model.free, torch.eye(3), is_grads_batched=True
+    )
+    torch.testing.assert_close(batched, torch.stack(rows))
+
+    def of(free):
+        return functional_call(model, {"free": free}, (x,)).sum(0)
+
+    free = model.free.detach()
+    jacobian = torch.autograd.functional.jacobian(of, free, vectorize=True)
+    torch.testing.assert_close(jacobian, torch.stack(rows))
+    forward = torch.autograd.functional.jacobian(of, free, vectorize=True, strategy="forward-mode")
+    torch.testing.assert_close(forward, torch.stack(rows))
+
+
+@GENERATORS
+@MODES
+@pytest.mark.parametrize("dual", ["free", "input"])
+def test_forward_mode_is_the_derivative_of_the_plain_model(generator, materialize, dual):
+    model, x = constrained(generator, materialize=materialize), torch.randn(4, 6)
+    tangent = torch.randn_like(model.free if dual == "free" else x)
+
+    def of(free, x):
+        return functional_call(model, {"free": free}, (x,))
+
+    with forward_ad.dual_level():
+        free = model.free.detach()
+        if dual == "free":
+            free = forward_ad.make_dual(free, tangent)
+        inputs = forward_ad.make_dual(x, tangent) if dual == "input" else x
+        derivative = forward_ad.unpack_dual(of(free, inputs)).tangent
+    step = 1e-3
+    plain = constrained(generator).double()
+    plain.load_state_dict(model.state_dict())
+
+    def shifted(sign):
+        free = plain.free.detach().clone()
+        at = x.double()
+        if dual == "free":
+            free += sign * step * tangent.double()
+        else:
+            at = at + sign * step * tangent.double()
+        return functional_call(plain, {"free": free}, (at,))
+
+    expected = (shifted(1) - shifted(-1)) / (2 * step)
+    torch.testing.assert_close(derivative.double(), expected, rtol=2e-3, atol=2e-4)
+
+
+# Inference mode.
+
+
+@pytest.mark.parametrize("act", ["constrain", "load", "merge", "prune", "project", "quantize"])
+def test_what_is_done_in_inference_mode_leaves_a_model_that_trains(act, tmp_path):
+    model, fresh, x = mlp(), mlp(2), torch.randn(4, 6)
+    if act != "constrain":
+        lincon.constrain(model, "ring", dof=0.5)
+    lincon.save(model, tmp_path / "m.safetensors")
+    weights = {name: tensor.clone() for name, tensor in mlp(1).state_dict().items()}
+    with torch.inference_mode():
+        if act == "constrain":
+            lincon.constrain(model, "ring", dof=0.5)
+        elif act == "load":
+            lincon.load(fresh, tmp_path / "m.safetensors")
+            model = fresh
+        elif act == "merge":
+            lincon.merge(model)
+        elif act == "prune":
+            lincon.prune(model, 0.5)
+        elif act == "project":
+            lincon.constraints(model)[0].project(weights)
+        else:
+            lincon.quantize(model)
+        model(x)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    before = model(x).detach()
+    model(x).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(model(x), before)
+
+
+# Dense checkpoints.
+
+
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+def test_a_dense_checkpoint_without_the_head_is_fitted_but_for_the_head(scope):
+    model, pretrained = constrained(scope=scope), mlp(1).state_dict()
+    head = model[4].weight.detach().clone()
+    body = {name: tensor for name, tensor in pretrained.items() if not name.startswith("4.")}
+    with pytest.warns(lincon.LinconWarning, match="residual"):
+        missing = model.load_state_dict(body, strict=False)
+    assert {"4.weight", "4.bias"} <= set(missing.missing_keys) and not missing.unexpected_keys
+    expected = constrained(scope=scope)
+    (constraint,) = lincon.constraints(expected)
+    constraint.project({**pretrained, "4.weight": head})
+    torch.testing.assert_close(model[0].weight, expected[0].weight)
+    torch.testing.assert_close(model[4].weight, expected[4].weight)
+    if scope == "tensor":
+        torch.testing.assert_close(model[4].weight, head)
+    torch.testing.assert_close(model[0].bias, pretrained["0.bias"])
+    with pytest.warns(lincon.LinconWarning), pytest.raises(RuntimeError, match=r"4\.weight"):
+        constrained(scope=scope).load_state_dict(body)
+
+
+# The meta device.
+
+
+@GENERATORS
+@MODES
+def test_a_model_on_the_meta_device_says_shapes(generator, materialize):
+    with torch.device("meta"):
+        model = mlp()
+    if generator == "identity":
+        with pytest.raises(lincon.TargetError, match="meta"):
+            lincon.constrain(model, generator)
+        return
+    lincon.constrain(model, generator, dof=0.5, scale=None, materialize=materialize)
+    assert model(torch.empty(4, 6, device="meta")).shape == (4, 3)
+    assert model[0].weight.is_meta and model[0].weight.shape == (8, 6)
+    model(torch.empty(4, 6, device="meta")).sum().backward()
+    assert model.free.grad.is_meta
+    counts = lincon.summary(model)
+    assert counts.rows == 136 and counts.dof == model.free.numel()
+    merged = lincon.merge(model)
+    assert merged[0].weight.is_meta and isinstance(merged[0].weight, nn.Parameter)
