@@ -145,12 +145,11 @@ def test_two_losses_of_one_forward_each_take_a_backward(gradient, materialize):
     other.sum().backward()
     torch.testing.assert_close(model.free.grad, expected)
     model.zero_grad()
-    features = model[:3](x)  # of a part, whose weights are made on demand
     out = model(x)
     first, second = out[:, 0].sum(), out[:, 1].sum()
     first.backward(retain_graph=True)
     second.backward()
-    assert features.shape == (4, 8) and model.free.grad.isfinite().all()
+    assert model.free.grad.isfinite().all()
 
 
 @GENERATORS
@@ -283,3 +282,122 @@ def test_a_model_on_the_meta_device_says_shapes(generator, materialize):
     assert counts.rows == 136 and counts.dof == model.free.numel()
     merged = lincon.merge(model)
     assert merged[0].weight.is_meta and isinstance(merged[0].weight, nn.Parameter)
+
+
+# Parts of a model, and what was made before.
+
+
+def test_a_part_that_lacks_the_free_vector_says_so_once():
+    model, x = constrained(), torch.randn(4, 6)
+    part = nn.Sequential(*list(model.children())[:-1])
+    with pytest.warns(lincon.LinconWarning, match="'free' of the Sequential.*train"):
+        part(x).sum().backward()
+    part(x)  # once
+    model[:3](x)
+    model(x)
+    with torch.no_grad():
+        constrained()[:3](x)
+
+
+def test_a_weight_that_is_read_for_a_penalty_is_no_part():
+    model, x = constrained(), torch.randn(4, 6)
+    (model(x).sum() + model[0].weight.square().sum()).backward()
+
+
+def test_an_optimizer_of_a_part_without_the_free_vector_says_so_once():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.head = mlp(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(self.backbone(x))
+
+    model, x = Net(), torch.randn(4, 6)
+    lincon.constrain(model, "ring", dof=0.5)
+    optimizers = [
+        torch.optim.SGD(model.backbone.parameters(), lr=0.1),
+        torch.optim.SGD(model.head.parameters(), lr=0.1),
+    ]
+
+    def step(steppers):
+        model.zero_grad()
+        model(x).square().sum().backward()
+        for optimizer in steppers:
+            optimizer.step()
+
+    step(optimizers)
+    with pytest.warns(lincon.LinconWarning, match="'free'.*optimiser"):
+        step(optimizers)
+    step(optimizers)  # once
+    other = Net()
+    lincon.constrain(other, "ring", dof=0.5)
+    both = [
+        torch.optim.SGD([other.free], lr=0.1),
+        torch.optim.SGD([p for n, p in other.named_parameters() if n != "free"], lr=0.1),
+    ]
+    model, optimizers = other, both
+    for _ in range(3):
+        step(both)
+
+
+def test_a_frozen_part_says_that_its_generated_weights_move():
+    model, x = constrained(), torch.randn(4, 6)
+    model[0].requires_grad_(False)
+
+    def step(model):
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        for _ in range(3):
+            model(x).square().sum().backward()
+            optimizer.step()
+
+    with pytest.warns(lincon.LinconWarning, match=r"'0.weight'.*where="):
+        step(model)
+    own = mlp()
+    lincon.constrain(own, "ring", dof=0.5, scope="tensor")
+    own[0].requires_grad_(False)
+    own.free_0_weight.requires_grad_(False)
+    step(own)
+
+
+@pytest.mark.parametrize("generator", ["ring", "kronecker"])
+def test_a_root_that_calls_its_network_generates_once_a_forward(generator, monkeypatch):
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+
+        def training_step(self, x):
+            return self.net(x).square().sum()
+
+    root, x = Root(), torch.randn(4, 6)
+    lincon.constrain(root, generator, dof=0.5)
+    cls = type(lincon.constraints(root)[0].groups[0].generator)
+    root.training_step(x).backward()
+    first = root.free.grad.clone()
+    calls = []
+    write = cls._write
+    monkeypatch.setattr(
+        cls, "_write", lambda self, *args: calls.append(len(args[0])) or write(self, *args)
+    )
+    root.zero_grad()
+    root.training_step(x).backward()
+    assert calls == [136] if generator == "kronecker" else len(calls) <= 1
+    torch.testing.assert_close(root.free.grad, first)
+    again = copy.deepcopy(root)
+    again.zero_grad()
+    again.training_step(x).backward()
+    torch.testing.assert_close(again.free.grad, first)
+    lincon.merge(root)
+    root.training_step(x).backward()
+    assert not any(m._forward_pre_hooks for m in root.modules())
+
+
+def test_an_average_of_the_model_made_before_is_warned_of():
+    model = mlp()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    with pytest.warns(lincon.LinconWarning, match="AveragedModel made before"):
+        lincon.constrain(model, "ring", dof=0.5)
+    other = nn.Linear(6, 6)
+    lincon.constrain(other, "ring", dof=0.5)
+    assert average is not None

@@ -3,6 +3,7 @@ nothing."""
 
 import gc
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from lincon.attaching.constraint import Constraint, constraints
 from lincon.attaching.group import Group
@@ -26,8 +28,8 @@ _WRAPPERS = {
 }
 """Where each wrapper has the model. Classes by name, as importing the compiler takes long."""
 
-_HOLDERS = torch.optim.Optimizer, DistributedDataParallel
-"""What keeps parameters of its own list."""
+_HOLDERS = torch.optim.Optimizer, DistributedDataParallel, AveragedModel
+"""What keeps a list of parameters, or a copy of a model."""
 
 _LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention
 """Modules whose weights autocast always casts."""
@@ -79,8 +81,10 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
         owner._parameters.pop(group.free, None)
         for buffer in group.buffers:
             owner._buffers.pop(buffer, None)
-    for hooks in (owner._forward_pre_hooks, owner._forward_hooks, owner._load_state_dict_pre_hooks):
-        _remove_hooks(hooks, owner, constraint)
+    _remove_hooks(owner._load_state_dict_pre_hooks, owner, constraint)
+    for module in owner.modules():  # a part that is called in the owner's place has hooks too
+        _remove_hooks(module._forward_pre_hooks, module, constraint)
+        _remove_hooks(module._forward_hooks, module, constraint)
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -177,7 +181,11 @@ def warn_of_stale_optimizers(replaced: list[Any]) -> None:
     stale = {id(parameter) for parameter in replaced}
     for holder in _holders():
         with suppress(AttributeError, KeyError):  # one that is only half made
-            if any(id(parameter) in stale for parameter in _parameters_of(holder)):
+            if isinstance(holder, AveragedModel):
+                is_stale = _averages(holder, replaced)
+            else:
+                is_stale = any(id(parameter) in stale for parameter in _parameters_of(holder))
+            if is_stale:
                 warnings.warn(
                     f"The {type(holder).__name__} made before still holds the replaced parameters "
                     "and will not train "
@@ -187,8 +195,16 @@ def warn_of_stale_optimizers(replaced: list[Any]) -> None:
                 )
 
 
-def _holders() -> Iterator[torch.optim.Optimizer | DistributedDataParallel]:
-    """All optimisers and DDP wrappers that are alive."""
+def _averages(average: AveragedModel, replaced: list[Any]) -> bool:
+    """Whether an average was made of a model with such parameters: it has tensors of their shapes."""
+    if constraints(average):
+        return False
+    shapes = Counter(tuple(parameter.shape) for parameter in average.parameters())
+    return not Counter(tuple(parameter.shape) for parameter in replaced) - shapes
+
+
+def _holders() -> Iterator[torch.optim.Optimizer | DistributedDataParallel | AveragedModel]:
+    """All optimisers, DDP wrappers and averages that are alive."""
     objects = gc.get_objects()
     # There are many thousand objects of few types: looking at each type once is five times faster.
     types = {t for t in set(map(type, objects)) if issubclass(t, _HOLDERS)}

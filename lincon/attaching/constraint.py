@@ -12,6 +12,7 @@ from copy import deepcopy
 from threading import get_ident
 from typing import Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.autograd import forward_ad
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
+from lincon.attaching.parts import running_module, warn_of_part, watch
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
 from lincon.step.layer_tape import LayerTape
@@ -42,6 +44,7 @@ class Constraint:
             generates each when it is used, frees it, and generates it again for the backward, so
             that Ŵ never exists at once.
         copied_from: identifies constraints that are deep copies of one another.
+        trainable: names of the owner's parameters that were trainable when it was constrained.
     """
 
     def __init__(self, owner: nn.Module, groups: list[Group], materialize: str = "model") -> None:
@@ -50,7 +53,11 @@ class Constraint:
         self.materialize = materialize
         self.residual: float | None = None
         self.copied_from = uuid4().hex
+        self.trainable = frozenset(n for n, p in owner.named_parameters() if p.requires_grad)
         self._opened: dict[int, Tape | list[list[Tensor]]] = {}
+        self._parts: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
+        self._warned_of_part = False
+        watch(self)
 
     @property
     def groups(self) -> list[Group]:
@@ -157,7 +164,34 @@ class Constraint:
         elif opened is not None:
             return opened[number][index]
         made = self.vectors[number].weight(index)
-        return made if _traced() else made.as_subclass(Weight)
+        if _traced():
+            return made
+        self._look_at_part()
+        return made.as_subclass(Weight)
+
+    def _look_at_part(self) -> None:
+        """A weight is made on demand: if a module runs, see that it is the owner, or opens a tape too."""
+        part = running_module()
+        if part is None or part in self._parts:
+            return
+        self._parts[part] = None
+        members = {id(module) for module in part.modules()}
+        if id(self.owner) in members:
+            return
+        if not any(part is module for module in self.owner.modules()):
+            trains = any(vector.parameter.requires_grad for vector in self.vectors)
+            if torch.is_grad_enabled() and trains and not self._warned_of_part:
+                self._warned_of_part = True
+                warn_of_part(self, part)
+        elif self._reads_all(part):
+            part.register_forward_pre_hook(self._open)
+            part.register_forward_hook(self._close, always_call=True)
+
+    def _reads_all(self, part: nn.Module) -> bool:
+        """Whether a part of the owner has all the weights that are generated."""
+        names = [name for name, module in self.owner.named_modules() if module is part]
+        prefixes = tuple(f"{name}." for name in names)
+        return all(entry.name.startswith(prefixes) for entry in self.ledger)
 
     def hooks(self) -> tuple[Callable[..., None], Callable[..., None], Callable[..., None]]:
         """The owner's forward pre-hook, forward hook, and pre-hook of `load_state_dict`."""
@@ -262,7 +296,11 @@ class Constraint:
     # Copies.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": {}}
+        return {**self.__dict__, "_opened": {}, "_parts": WeakKeyDictionary()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        watch(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Constraint":
         if id(self.owner) not in memo:
@@ -275,7 +313,7 @@ class Constraint:
         memo[id(self)] = copy
         owner = deepcopy(self.owner, memo)
         vectors = [FreeVector(owner, group) for group in self.groups]
-        copy.__dict__.update({**self.__getstate__(), "owner": owner, "vectors": vectors})
+        copy.__setstate__({**self.__getstate__(), "owner": owner, "vectors": vectors})
         return copy
 
 

@@ -1,0 +1,135 @@
+"""Parts of a model that are used, trained or frozen without the module that owns their free vector.
+
+A generated weight is no Parameter of its layer. So `nn.Sequential(*net.children())`, an optimiser of
+`net.backbone.parameters()` and `backbone.requires_grad_(False)` all miss it. A step costs nothing: a
+part is looked at when it first generates a weight on demand, an optimiser at its second step.
+"""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+from typing import Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from lincon.attaching.free_vector import FreeVector
+from lincon.errors import LinconWarning
+
+_CALL = nn.Module._call_impl.__code__
+
+
+class Watched(Protocol):
+    """What is asked of a constraint."""
+
+    owner: nn.Module
+    vectors: list[FreeVector]
+    trainable: frozenset[str]
+
+
+_watched: "WeakSet[Watched]" = WeakSet()
+_steps: "WeakKeyDictionary[Optimizer, int]" = WeakKeyDictionary()
+"""How often each optimiser has stepped; two stands for more."""
+_hook: RemovableHandle | None = None
+
+
+def watch(constraint: Watched) -> None:
+    """Look at optimisers that train the constraint's owner, or a part of it."""
+    global _hook
+    if _hook is None:
+        _hook = register_optimizer_step_pre_hook(_before_step)
+    _watched.add(constraint)
+
+
+def running_module() -> nn.Module | None:
+    """The outermost module whose forward runs in this thread; None in a backward, or if none does."""
+    if torch._C._current_graph_task_id() != -1:  # checkpointing calls a block again in the backward
+        return None
+    outermost: FrameType | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _CALL:
+            outermost = frame
+        frame = frame.f_back
+    return None if outermost is None else outermost.f_locals["self"]
+
+
+def warn_of_part(constraint: Watched, part: nn.Module) -> None:
+    """Warn that a module reads weights whose free vector it does not have."""
+    names = ", ".join(repr(vector.group.free) for vector in constraint.vectors)
+    owner = type(constraint.owner).__name__
+    warnings.warn(
+        f"{names} of the {owner} is not among the parameters of this {type(part).__name__}, which "
+        f"reads weights generated from it: it will not train them. Call the {owner}, give the "
+        f"optimiser its parameters, or lincon.merge a copy of it before taking it apart.",
+        LinconWarning,
+        stacklevel=2,
+    )
+
+
+def _before_step(optimizer: Optimizer, args: object, kwargs: object) -> None:
+    """Of every optimiser: at its second step all that train the model have stepped once."""
+    if torch.compiler.is_compiling() or _steps.get(optimizer, 0) == 2:
+        return
+    _steps[optimizer] = _steps.get(optimizer, 0) + 1
+    if _steps[optimizer] == 2:
+        held = _held(optimizer)
+        for constraint in list(_watched):
+            if held & {id(parameter) for parameter in constraint.owner.parameters()}:
+                _warn_of_optimizer(constraint)
+                _warn_of_frozen(constraint)
+
+
+def _held(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def _warn_of_optimizer(constraint: Watched) -> None:
+    """Warn of a free vector with a gradient that no optimiser holds."""
+    held = set().union(*(_held(optimizer) for optimizer in list(_steps)))
+    for vector in constraint.vectors:
+        free = vector.parameter
+        if free.requires_grad and free.grad is not None and id(free) not in held:
+            owner = type(constraint.owner).__name__
+            warnings.warn(
+                f"{vector.group.free!r} has a gradient, but no optimiser holds it: the generated "
+                f"weights do not train. Give the optimiser the parameters of the {owner}; those of "
+                "its parts lack it.",
+                LinconWarning,
+                stacklevel=3,
+            )
+
+
+def _warn_of_frozen(constraint: Watched) -> None:
+    """Warn of modules that were frozen after they were constrained: their generated weights move."""
+    for name, module in _frozen(constraint):
+        prefix = f"{name}." if name else ""
+        moving = [
+            entry.name
+            for vector in constraint.vectors
+            if vector.parameter.requires_grad
+            for entry in vector.group.ledger
+            if entry.name.startswith(prefix)
+        ]
+        if moving:
+            warnings.warn(
+                f"{type(module).__name__} {name!r} is frozen, but its generated weights "
+                f"({moving[0]!r}, ...) move with the free vector: leave them out with where=..., or "
+                "give them a free vector of their own with scope=... and freeze that.",
+                LinconWarning,
+                stacklevel=3,
+            )
+            return
+
+
+def _frozen(constraint: Watched) -> Iterator[tuple[str, nn.Module]]:
+    """Modules with parameters that were trainable when they were constrained, and are not now."""
+    for name, module in constraint.owner.named_modules():
+        if name and not name.startswith("parametrizations"):
+            own = {f"{name}.{each}": p for each, p in module.named_parameters()}
+            if own.keys() & constraint.trainable and not any(p.requires_grad for p in own.values()):
+                yield name, module
