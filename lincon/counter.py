@@ -1,8 +1,7 @@
-"""Counter-based randomness: a fixed function of (seed, stream, counter), in integer arithmetic
-only.
+"""Counter-based randomness: a fixed function of (seed, stream, counter), in integers only.
 
 The value at a counter does not depend on how many values are asked for, in which order, on which
-device or with which library version, so a generating matrix G is a function of its spec for ever.
+device or with which library version, so a generating matrix G is a function of its spec alone.
 Arithmetic is modulo 2**64, carried out on int64 tensors (two's complement wraps). ``VERSION`` names
 the functions below: any change of a bit needs a new one, and `tests/golden` notices.
 
@@ -39,8 +38,9 @@ def _scramble(value: int) -> int:
 
 
 def key(seed: int, *streams: int) -> int:
-    """A 64-bit key in which seed and streams are mixed, never added: neighbouring keys are
-    unrelated.
+    """A 64-bit key from a seed and streams.
+
+    Seed and streams are mixed, never added, so that neighbouring keys are unrelated.
 
     >>> key(0, 1) == key(1, 0)
     False
