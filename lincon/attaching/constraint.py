@@ -1,9 +1,8 @@
-"""The constraint: a ledger, its generators and its free vectors, bound to the module that owns
-them.
+"""The constraint: a ledger, its generators and free vectors, bound to the module that owns them.
 
-The owner registers each free vector as one Parameter, and no other module does. A forward pre-hook
-of the owner generates all weights in one operation a group, and a forward hook drops them. A weight
-that is read at any other time is generated on its own.
+Only the owner registers each free vector, as one Parameter. A forward pre-hook of the owner
+generates all weights in one operation a group, and a forward hook drops them. A weight that is read
+at any other time is generated on its own.
 """
 
 import warnings
@@ -27,7 +26,7 @@ from lincon.step.model_tape import ModelTape
 from lincon.step.tape import Tape
 
 FITTED = 1e-4
-"""Relative residual up to which a dense checkpoint is fitted without a warning."""
+"""A dense checkpoint is fitted without a warning up to this relative residual."""
 
 
 class Constraint:
@@ -37,10 +36,10 @@ class Constraint:
         owner: the module that was constrained; its parameters hold the free vectors.
         vectors: the free vectors, one for each group.
         residual: relative residual ‖G W - target‖ / ‖target‖ of the last projection, or None.
-        materialize: "model" generates all weights once a forward, in one operation a group; "layer"
-            generates each when it is used, frees it, and generates it again for the backward, so
-            that Ŵ never exists at once.
-        copied_from: identifies constraints that are deep copies of one another.
+        materialize: "model" generates all weights once a forward, in one operation a group. "layer"
+            generates each weight when it is used, frees it, and generates it again for the
+            backward, so that Ŵ never exists as a whole.
+        copied_from: an identifier that deep copies share.
     """
 
     def __init__(self, owner: nn.Module, groups: list[Group], materialize: str = "model") -> None:
@@ -53,40 +52,40 @@ class Constraint:
 
     @property
     def groups(self) -> list[Group]:
-        """What shares one free vector: generator, ledger and names, group after group."""
+        """Generator, ledger and names of each free vector."""
         return [vector.group for vector in self.vectors]
 
     @property
     def dof(self) -> int:
-        """Degrees of freedom: the lengths of the free vectors, added up."""
+        """Degrees of freedom: the total length of the free vectors."""
         return sum(group.generator.dof for group in self.groups)
 
     @property
     def rows(self) -> int:
-        """Generated weights, tied ones counted once."""
+        """The number of generated weights; tied ones count once."""
         return sum(group.generator.rows for group in self.groups)
 
     @property
     def ledger(self) -> Ledger:
-        """All tensors, group after group; within a group, rows are those of its own generator."""
+        """All tensors, group after group. Rows count within the generator of each group."""
         return Ledger(tuple(entry for group in self.groups for entry in group.ledger))
 
     @property
     def free(self) -> dict[str, Tensor]:
-        """The free vectors by name, each (dof,), as they are now in the owner."""
+        """The free vectors by name, each (dof,), as the owner holds them now."""
         return {vector.group.free: vector.parameter for vector in self.vectors}
 
     def replace_group(self, number: int, group: Group, free: nn.Parameter) -> None:
-        """Put another group and its free vector in a place."""
+        """Replace group ``number`` and its free vector."""
         vectors = list(self.vectors)  # a new list: copies share the old one
         vectors[number] = FreeVector(self.owner, group)
         self.vectors = vectors
         self.owner._parameters[group.free] = free
 
     def narrow_group(self, number: int, group: Group, columns: Tensor) -> Tensor:
-        """Put a group in a place that keeps only the free numbers in ``columns``, a (dof,) mask.
+        """Replace group ``number`` by one that keeps only the free numbers in ``columns``.
 
-        Returns the old vector.
+        ``columns`` is a mask (dof,). Returns the old free vector.
         """
         old = self.vectors[number].parameter
         rest = old.detach()[columns.to(old.device)].clone()
@@ -94,8 +93,7 @@ class Constraint:
         return old
 
     def weights(self) -> dict[str, Tensor]:
-        """All generated tensors by (first) name, differentiable, generated in one operation a
-        group."""
+        """All generated tensors by first name, differentiable, from one operation a group."""
         named: dict[str, Tensor] = {}
         for vector in self.vectors:
             names = [entry.name for entry in vector.group.ledger]
@@ -106,17 +104,18 @@ class Constraint:
         """Fit the free vectors to given weights by least squares, in place.
 
         Args:
-            weights: a tensor for every name of the ledger (a dense `state_dict` will do).
+            weights: a tensor for every entry of the ledger, such as a dense `state_dict`.
 
         Returns:
-            The relative residual ‖Ŵ - target‖ / ‖target‖ over all tensors; also kept as `residual`.
+            The relative residual ‖Ŵ - target‖ / ‖target‖ over all tensors, also kept as `residual`.
 
         Raises:
-            TargetError: a tensor is missing or has another shape. Nothing is changed then.
+            TargetError: a tensor is missing, has another shape or holds NaN or infinity, or a free
+                vector is quantised or sharded. The free vectors are then unchanged.
 
         >>> import lincon
         >>> model = nn.Linear(3, 2, bias=False)
-        >>> constraint = lincon.constrain(model, "ring", dof=6)   # a bijection: every target can be reached
+        >>> constraint = lincon.constrain(model, "ring", dof=6)  # a bijection reaches all targets
         >>> constraint.project({"weight": torch.ones(2, 3)}) < 1e-6
         True
         """
@@ -128,8 +127,10 @@ class Constraint:
         return self.residual
 
     def fit(self, weights: Mapping[str, Tensor]) -> tuple[list[Tensor], float]:
-        """The least-squares free vectors for given weights, and the relative residual; nothing is
-        changed."""
+        """The least-squares free vectors for given weights, and the relative residual.
+
+        The model does not change.
+        """
         fits = [vector.fit(weights) for vector in self.vectors]
         missed = sum(missed for _, missed, _ in fits)
         norm = sum(norm for _, _, norm in fits)
@@ -144,8 +145,7 @@ class Constraint:
     # Reading.
 
     def read(self, key: tuple[int, int]) -> Tensor:
-        """The tensor of entry ``key`` = (group, index): that of the running forward, or made on
-        demand."""
+        """The tensor of entry ``key`` = (group, index), from the running forward or on demand."""
         number, index = key
         opened = self._opened.get(_thread())
         if isinstance(opened, Tape):
@@ -154,16 +154,15 @@ class Constraint:
                 return weight
         elif opened is not None:
             return opened[number][index]
-        made = self.vectors[number].weight(index)
-        return made if _traced() else made.as_subclass(Weight)
+        weight = self.vectors[number].weight(index)
+        return weight if _traced() else weight.as_subclass(Weight)
 
     def hooks(self) -> tuple[Callable[..., None], Callable[..., None], Callable[..., None]]:
         """The owner's forward pre-hook, forward hook, and pre-hook of `load_state_dict`."""
         return self._open, self._close, self._load
 
     def _open(self, module: nn.Module, args: Any) -> None:
-        """Before the owner's forward: generate everything once, or start to generate layer by
-        layer."""
+        """Before the owner's forward: generate all weights, or start to do so layer by layer."""
         self._close(module, args, None)
         if not _traced():
             tape = LayerTape if self.materialize == "layer" else ModelTape
@@ -172,7 +171,7 @@ class Constraint:
             self._opened[_thread()] = [vector.weights() for vector in self.vectors]
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After the owner's forward, also after an error: drop the weights."""
+        """After the owner's forward, even if it failed: drop the weights."""
         opened = self._opened.pop(_thread(), None)
         if isinstance(opened, Tape):
             opened.close()
@@ -204,26 +203,25 @@ class Constraint:
             state_dict.pop(key, None)
 
     def _check_exact(self) -> None:
-        """Refuse a fit that would be cut to integers, or be lost with what a rank has gathered."""
+        """Raise TargetError if the free vectors cannot store a fit: if quantised or sharded."""
         check_unsharded(self.owner)
         for group in self.groups:
             if group.steps is not None:
                 raise TargetError(
-                    f"{group.free!r} is quantised: project the model it was made from, and "
-                    "quantise again."
+                    f"{group.free!r} is quantised: project the model it was made from, "
+                    "and quantise again."
                 )
 
     def _check_quantised(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Refuse numbers that would be cut to integers without a word, and integers in the place of
-        numbers."""
+        """Raise TargetError if numbers would be loaded as integers, or integers as numbers."""
         for group in self.groups:
-            given = state_dict.get(prefix + group.free)
+            stored = state_dict.get(prefix + group.free)
             quantised = group.steps is not None
-            if isinstance(given, Tensor) and given.is_floating_point() == quantised:
+            if isinstance(stored, Tensor) and stored.is_floating_point() == quantised:
                 wanted = "integers" if quantised else "numbers"
                 raise TargetError(
-                    f"{group.free!r} takes {wanted}, the state_dict has {given.dtype}: see "
-                    "lincon.quantize."
+                    f"{group.free!r} takes {wanted}, but the state_dict has {stored.dtype}: "
+                    "see lincon.quantize."
                 )
 
     # Copies.
@@ -234,9 +232,9 @@ class Constraint:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Constraint":
         if id(self.owner) not in memo:
             raise TargetError(
-                "A part of a constrained model was copied without its free vector: copy the model "
-                "that owns it "
-                f"({type(self.owner).__name__}), or lincon.merge(model) first."
+                "A part of a constrained model was copied without its free vector: "
+                f"copy the model that owns it ({type(self.owner).__name__}), "
+                "or lincon.merge(model) first."
             )
         copy = object.__new__(Constraint)
         memo[id(self)] = copy
@@ -247,21 +245,20 @@ class Constraint:
 
 
 def _traced() -> bool:
-    """Whether a compiler or a transform of torch.func looks on: they get operations they can
-    differentiate."""
+    """Whether a compiler or a transform of torch.func runs: it needs operations it can trace."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _thread() -> int:
-    """Forwards in several threads do not share their weights; a compiled one has no thread."""
+    """The thread that runs this forward, because threads do not share weights; 0 if compiled."""
     return 0 if torch.compiler.is_compiling() else get_ident()
 
 
 def constraints(model: nn.Module) -> list[Constraint]:
     """The constraints of a model and of the modules in it, each once.
 
-    Warns if several of them are copies of one (a constrained layer was cloned, as
-    nn.TransformerEncoder does): each has a free vector of its own then.
+    Warns if several are copies of one, because each copy then has its own free vector. This happens
+    if a constrained layer is cloned, as nn.TransformerEncoder does.
 
     >>> import lincon
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
@@ -278,9 +275,8 @@ def constraints(model: nn.Module) -> list[Constraint]:
     result = list(by_identity.values())
     if len({constraint.copied_from for constraint in result}) < len(result):
         warnings.warn(
-            "Several constraints here are copies of one, each with a free vector of its own: to "
-            "share one, build the "
-            "whole model first and constrain that.",
+            "Several constraints here are copies of one, each with a free vector of its own: "
+            "to share one, build the whole model first and constrain that.",
             LinconWarning,
             stacklevel=2,
         )
@@ -288,8 +284,7 @@ def constraints(model: nn.Module) -> list[Constraint]:
 
 
 def prefixes(model: nn.Module, owner: nn.Module) -> list[str]:
-    """What stands before the names of an owner's tensors in the model: "" or "owner.", several if
-    it is there twice."""
+    """The prefixes of an owner's names in the model: "" or "owner.", one for each place it has."""
     modules = model.named_modules(remove_duplicate=False)
     return [f"{name}." if name else "" for name, module in modules if module is owner]
 
