@@ -1,5 +1,7 @@
-"""What a file says of each group: `GroupRecord`. A new field of the format is a line there and one
-in `Group`."""
+"""The description of a group in a file: `GroupRecord`.
+
+A new field of the format needs one line there and one in `Group`.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -27,14 +29,14 @@ from lincon.errors import one_line
 from lincon.maps.registry import build
 
 TABLES = "lincon.tables."
-"""Before the keys of a generator's tables, which no seed can rebuild."""
+"""The prefix of the keys of a generator's tables, which no seed can rebuild."""
 
 DIMENSIONS = 64
-"""Of a tensor, at most, as in torch: the product of any number of sizes would take very long."""
+"""The most dimensions of a tensor, as in torch. A product of unlimited sizes could take hours."""
 
 
 class Spec(TypedDict):
-    """A generator, as `Generator.spec` says it."""
+    """A generator, as `Generator.spec` describes it."""
 
     name: str
     version: int
@@ -46,15 +48,14 @@ class Spec(TypedDict):
 
 
 class Steps(TypedDict):
-    """The steps of a quantised free vector: the name of their buffer, and how many integers share
-    one."""
+    """The steps of a quantised free vector: their buffer, and how many integers share one."""
 
     name: str
     size: int
 
 
 class Origin(TypedDict):
-    """W₀: the name of its buffer, whether the "generator" or the "model" has it, and its checksum."""
+    """W₀: its buffer's name, its source ("generator" or "model"), and its checksum."""
 
     name: str
     of: str
@@ -66,12 +67,12 @@ class GroupRecord:
     """A group as the file describes it; names are those in the owner.
 
     Attributes:
-        free: name of the free vector.
-        generator: spec of G.
-        fingerprint: of G itself.
+        free: the name of the free vector.
+        generator: the spec of G.
+        fingerprint: the fingerprint of G itself.
         isometric: whether the columns of the map are scaled to norm 1.
         ledger: which tensor owns which rows, with which multiplier.
-        steps: of a quantised free vector, or None.
+        steps: the steps of a quantised free vector, or None.
         origin: W₀, or None.
     """
 
@@ -105,7 +106,7 @@ class GroupRecord:
 
     @classmethod
     def read(cls, description: Any) -> "GroupRecord":
-        """The record that JSON from a file describes. Raises ValueError for anything else."""
+        """The record that JSON from a file describes. Raises ValueError if it describes none."""
         check(description, dict, "")
         kinds, values = get_type_hints(cls), {}
         for field in fields(cls):
@@ -129,21 +130,23 @@ class GroupRecord:
     @property
     def own_names(self) -> list[str]:
         """Names of the free vector and of the buffers in the owner."""
-        further = [each["name"] for each in (self.steps, self.origin) if each is not None]
-        return [self.free, *further]
+        buffers = [buffer["name"] for buffer in (self.steps, self.origin) if buffer is not None]
+        return [self.free, *buffers]
 
     @property
     def names(self) -> list[str]:
-        """All names that the group takes in its owner, those of generated tensors included."""
+        """All names that the group takes in its owner, including generated tensors."""
         return self.own_names + [name for entry in self.ledger for name in entry.names]
 
     def build(self, stored: Mapping[str, Tensor], tables: dict[str, Tensor]) -> Group:
-        """The group, whose generator is made again and whose fingerprint is known to be computable.
+        """Make the group and its generator, whose fingerprint is then computed.
 
-        ``stored``: the tensors of the owner by name. ``tables``: those of the generator, by
-        constructor argument.
+        Args:
+            stored: the tensors of the owner by name.
+            tables: the tables of the generator by constructor argument.
 
-        Raises ValueError where record and tensors do not agree, or the generator cannot be made.
+        Raises:
+            ValueError: record and tensors do not agree, or the generator cannot be made.
         """
         free, spec = stored.get(self.free), self.generator
         if free is None or free.shape != (spec["dof"],) or self.ledger.rows != spec["rows"]:
@@ -151,7 +154,7 @@ class GroupRecord:
         try:
             generator = build(dict(spec), tables)
             generator.fingerprint()
-        except Exception as error:  # a generator can make anything of options that are none
+        except Exception as error:  # a generator may raise anything for wrong options
             raise ValueError(f"{spec['name']!r} cannot be made ({one_line(error)}).") from None
         origin = None if self.origin is None else self.origin["name"]
         group = Group(self.free, generator, self.ledger, self.isometric, origin)
@@ -161,8 +164,7 @@ class GroupRecord:
         return replace(group, steps=self.steps["name"] if self.steps else None, size=size)
 
     def _checked_size(self, free: Tensor, stored: Mapping[str, Tensor]) -> int:
-        """How many integers share a step. Raises ValueError unless integers and steps fit each
-        other."""
+        """How many integers share a step. Raises ValueError if integers and steps do not match."""
         size = self.steps["size"] if self.steps else 0
         steps = stored.get(self.steps["name"]) if self.steps else None
         fits = 0 < size <= max(1, len(free)) and free.dtype == torch.int8
@@ -174,8 +176,7 @@ class GroupRecord:
 
 
 def tables_prefix(owner: str, free: str) -> str:
-    """What stands before the keys of a group's tables; ``owner``: what stands before the owner's
-    names."""
+    """The prefix of the keys of a group's tables. ``owner`` is the prefix of the owner's names."""
     return f"{TABLES}{owner}{free}."
 
 
@@ -192,10 +193,11 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 
 def check(value: Any, kind: Any, place: str) -> None:
-    """Raise ValueError unless a value from JSON is of a type; dictionaries and lists item by item.
+    """Raise ValueError unless a value from JSON is of a type. Containers are checked item by item.
 
-    ``kind``: str, int, bool, dict, list, a TypedDict, dict[str, ...], list[...], one of these or
-    None, or `Ledger`, for the JSON of one. ``place`` names the value in the message.
+    ``kind`` is str, int, bool, dict, list, a TypedDict, dict[str, ...], list[...], a union of one
+    of these and None, or `Ledger` for the JSON of a ledger. ``place`` names the value in the
+    message.
     """
     kind = _without_none(kind)
     container, inner = get_origin(kind), get_args(kind)
@@ -219,7 +221,7 @@ def check(value: Any, kind: Any, place: str) -> None:
 
 def _without_none(kind: Any) -> Any:
     """The type beside None in a union."""
-    kinds = [each for each in get_args(kind) if each is not NoneType]
+    kinds = [member for member in get_args(kind) if member is not NoneType]
     return kinds[0] if isinstance(kind, UnionType) else kind
 
 

@@ -1,9 +1,9 @@
-"""The parametrization that stands where a weight was, on top of torch.nn.utils.parametrize.
+"""The parametrization that takes the place of a weight, built on torch.nn.utils.parametrize.
 
-The contract, in plain words. When it is registered, `right_inverse` returns `()`: torch then keeps
-no original, so nothing of the old tensor stays behind and `state_dict` has no entry for it
-(undocumented behaviour of torch, pinned by a test). From then on reading the tensor asks the
-constraint for it, and writing to it is refused.
+When it is registered, `right_inverse` returns `()`. Torch then keeps no original: nothing of the
+old tensor remains, and `state_dict` has no entry for it (torch does not document this; a test pins
+it). From then on the constraint provides the tensor whenever it is read, and writing to it raises
+TargetError.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _REMEDY = (
 
 
 class Source(Protocol):
-    """What reads weights: a constraint."""
+    """The part of a constraint that provides weights."""
 
     owner: nn.Module
 
@@ -37,7 +37,7 @@ class Generated(nn.Module):
     Args:
         source: the constraint.
         key: (group, index) of the entry.
-        name: of the tensor in the constraint's owner.
+        name: the name of the tensor in the constraint's owner.
     """
 
     def __init__(self, source: Source, key: tuple[int, int], name: str) -> None:
@@ -55,11 +55,10 @@ class Generated(nn.Module):
 
 
 class Weight(Tensor):
-    """A generated weight read outside its model's forward: an ordinary tensor that refuses to be
-    written to.
+    """A generated weight that was read outside its model's forward. It cannot be written to.
 
-    A write would change a temporary and nothing else. Its views refuse too; other results are plain
-    tensors.
+    A write would change a temporary and nothing else. Views of the weight cannot be written to
+    either. Other results are plain tensors.
     """
 
     @classmethod
@@ -83,7 +82,7 @@ class Weight(Tensor):
 
 
 def _written(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """What a function of torch of this name writes to."""
+    """The arguments that the torch function of this name writes to."""
     # torch.nn.init hands its tensor over by name.
     first = args[:1] or tuple(kwargs.values())
     written: list[Any] = []
@@ -93,7 +92,7 @@ def _written(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> lis
 
 
 def _as_seen(result: Tensor, storages: set[int]) -> Tensor:
-    """Views of a weight are refused writes too; anything else is a plain tensor."""
+    """A view of a weight as a `Weight`; any other result as a plain tensor."""
     if type(result) not in (Tensor, Weight) or result.layout != torch.strided:
         return result
     return result.as_subclass(Weight if result.untyped_storage().data_ptr() in storages else Tensor)
@@ -116,7 +115,7 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
     order = tuple(module._parameters)
     stored = module._modules.get("parametrizations")
     if isinstance(stored, nn.ModuleDict):
-        # Its class may be shared with deep copies: it gets one of its own.
+        # Deep copies may share the class, so the module gets a new one.
         module.__class__ = type(module).__bases__[0]
         _dress(module, tuple(stored))
     parametrize.register_parametrization(module, attribute, generated, unsafe=True)
@@ -127,10 +126,9 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
 
 
 def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> None:
-    """Put an ordinary Parameter back, in its old place among the module's parameters.
+    """Put an ordinary Parameter back in its old place among the module's parameters.
 
-    The class made by torch may be shared with deep copies of the module, so it is left alone, never
-    edited.
+    Torch's class is not edited, because deep copies of the module may share it.
     """
     parametrizations = module._modules["parametrizations"]
     assert isinstance(parametrizations, nn.ModuleDict)
@@ -151,8 +149,7 @@ def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> Non
 
 
 def _dress(module: nn.Module, attributes: tuple[str, ...]) -> None:
-    """Give a module of the original class a parametrized class of its own, with these attributes as
-    properties."""
+    """Give a module of the original class a new parametrized class with these properties."""
     parametrize._inject_new_class(module)
     for attribute in attributes:
         parametrize._inject_property(module, attribute)
@@ -160,23 +157,22 @@ def _dress(module: nn.Module, attributes: tuple[str, ...]) -> None:
 
 
 def _finish(module: nn.Module) -> None:
-    """What torch's parametrized class lacks: pickling, and weights of recurrent networks that are
-    never stale."""
+    """Add what torch's parametrized class lacks: pickling, and fresh weights for RNNs."""
     cls = type(module)
     cls.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]
     if issubclass(cls, nn.RNNBase):
         module.__dict__.pop("_flat_weights", None)
-        setattr(cls, "_flat_weights", property(_flat_weights, lambda self, value: None))  # noqa: B010
+        fresh = property(_flat_weights, lambda self, value: None)
+        setattr(cls, "_flat_weights", fresh)  # noqa: B010
 
 
 def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
-    """What an RNN runs on: read afresh, so it is never that of an earlier step and no graph is kept
-    alive."""
+    """The weights an RNN runs on, read at every call: none is stale or keeps a graph alive."""
     return [getattr(self, name, None) for name in self._flat_weights_names]
 
 
 def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-    """Pickle as the original class and the names that are parametrized; torch's own refuses."""
+    """Pickle the original class and the parametrized names; torch's own class refuses."""
     original = type(self).__bases__[0]
     attributes: tuple[str, ...] = tuple(self._modules["parametrizations"])  # type: ignore[arg-type]
     return _restore, (original, attributes), original.__getstate__(self)  # type: ignore[call-arg]
