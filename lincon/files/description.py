@@ -1,9 +1,11 @@
 """The description of a group in a file: `GroupRecord`.
 
-A new field of the format needs one line there and one in `Group`.
+A new field of plain JSON needs one line there and one, of the same name, in `Group`. Older versions
+leave out fields that they do not know, with a warning: where the weights depend on one, raise `FORMAT`.
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from math import isfinite
@@ -25,7 +27,7 @@ from torch import Tensor
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
-from lincon.errors import one_line
+from lincon.errors import LinconWarning, one_line
 from lincon.maps.registry import build
 
 TABLES = "lincon.tables."
@@ -95,11 +97,9 @@ class GroupRecord:
         if group.steps is not None:
             of_steps = Steps(name=group.steps, size=group.size)
         return cls(
-            free=group.free,
+            **{name: getattr(group, name) for name in _plain_fields()},
             generator=cast(Spec, group.generator.spec()),
             fingerprint=group.generator.fingerprint(),
-            isometric=group.isometric,
-            ledger=group.ledger,
             steps=of_steps,
             origin=of_origin,
         )
@@ -109,6 +109,12 @@ class GroupRecord:
         """The record that JSON from a file describes. Raises ValueError if it describes none."""
         check(description, dict, "")
         kinds, values = get_type_hints(cls), {}
+        for name in description.keys() - kinds.keys():
+            warnings.warn(
+                f"The file describes {name!r} of a group, which this lincon does not know.",
+                LinconWarning,
+                stacklevel=2,
+            )
         for field in fields(cls):
             if field.name in description:
                 check(description[field.name], kinds[field.name], f"{field.name}.")
@@ -157,7 +163,8 @@ class GroupRecord:
         except Exception as error:  # a generator may raise anything for wrong options
             raise ValueError(f"{spec['name']!r} cannot be made ({one_line(error)}).") from None
         origin = None if self.origin is None else self.origin["name"]
-        group = Group(self.free, generator, self.ledger, self.isometric, origin)
+        plain = {name: getattr(self, name) for name in _plain_fields()}
+        group = Group(**plain, generator=generator, origin=origin)
         if self.steps is None and free.is_floating_point():
             return group
         size = self._checked_size(free, stored)
@@ -173,6 +180,12 @@ class GroupRecord:
         if steps.shape != (-(-len(free) // size),):
             raise ValueError(f"{self.free!r} and the steps of its integers do not agree.")
         return size
+
+
+def _plain_fields() -> list[str]:
+    """Fields that a group and its record have alike; the others differ, or are made anew."""
+    shared = {field.name for field in fields(GroupRecord)} & {f.name for f in fields(Group)}
+    return sorted(shared - {"generator", "steps", "origin"})
 
 
 def tables_prefix(owner: str, free: str) -> str:
