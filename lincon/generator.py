@@ -15,10 +15,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from operator import index
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import scipy  # its parts are imported at first use: half of lincon's import time otherwise
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -27,6 +26,9 @@ from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
 from lincon.maps import operators
 from lincon.recycling import Recycler
+
+if TYPE_CHECKING:
+    import scipy
 
 Segments = Sequence[tuple[int, int, float]]
 """Consecutive ranges of rows (low, high), each with a multiplier."""
@@ -299,6 +301,8 @@ class Generator(ABC):
             return solution.to(target)
 
     def _least_squares(self, target: np.ndarray) -> np.ndarray:
+        import scipy
+
         if self.rows * self.dof <= SMALL:
             solution = scipy.linalg.lstsq(self.dense().numpy(), target, cond=1e-12)
         else:
@@ -389,6 +393,7 @@ class Generator(ABC):
 
     def operator(self) -> "scipy.sparse.linalg.LinearOperator":
         """G as a scipy LinearOperator, (rows, dof) float64 on the CPU."""
+        import scipy
 
         def apply(function: Any, x: np.ndarray) -> np.ndarray:
             vector = torch.from_numpy(np.ascontiguousarray(x.reshape(-1), np.float64))
@@ -412,6 +417,8 @@ class Generator(ABC):
 
     def sparse(self) -> "scipy.sparse.csr_array":
         """G as a scipy CSR array, (rows, dof) float64. The default goes through `dense`."""
+        import scipy
+
         return scipy.sparse.csr_array(self.dense().numpy())
 
     def _square_sum(self, column: int, weights: Tensor | None) -> Tensor:

@@ -21,7 +21,7 @@ class Cache(dict[Any, Any]):
 def per_device(
     method: Callable[Concatenate[Owner, torch.device, Arguments], Result],
 ) -> Callable[Concatenate[Owner, torch.device, Arguments], Result]:
-    """Cache the results of a method by device and all other (hashable) arguments.
+    """Cache the results of a method by device and all other (hashable, positional) arguments.
 
     The results are computed outside of inference mode, because training may need them later.
 
@@ -38,9 +38,10 @@ def per_device(
     def cached(
         owner: Owner, device: torch.device, /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
-        cache = vars(owner).setdefault("_per_device", Cache())
-        call = method, device, args, tuple(kwargs.items())
+        call = method, device, args
+        cache = vars(owner).get("_per_device", {})  # a step comes here for every tensor
         if call not in cache:
+            cache = vars(owner).setdefault("_per_device", Cache())
             with torch.inference_mode(False):
                 cache[call] = method(owner, device, *args, **kwargs)
         result: Result = cache[call]
