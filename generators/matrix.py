@@ -5,10 +5,9 @@ rebuild it, so it is stored in the model's file: dense, or as the three arrays o
 LinearOperator is applied to the unit vectors once and kept as CSR. Cost: that of the product.
 """
 
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import scipy
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,6 +17,9 @@ from lincon.generator import Generator
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 from lincon.maps.scatter import add_at
+
+if TYPE_CHECKING:
+    import scipy
 
 Entries = Any
 """A tensor, array, scipy sparse matrix or LinearOperator; `scipy.sparse` is not imported yet."""
@@ -126,6 +128,8 @@ class Matrix(Generator):
 
 def _to_scipy(tables: dict[str, Tensor], shape: tuple[int, int]) -> "scipy.sparse.csr_array":
     """The tables as a scipy CSR array, float64."""
+    import scipy
+
     if "matrix" in tables:
         return scipy.sparse.csr_array(tables["matrix"].double().numpy())
     values, indices, indptr = (tables[name].numpy() for name in ("values", "indices", "indptr"))
@@ -134,6 +138,8 @@ def _to_scipy(tables: dict[str, Tensor], shape: tuple[int, int]) -> "scipy.spars
 
 def from_scipy(matrix: Any) -> dict[str, Tensor]:
     """CSR tables of a scipy sparse matrix: indices sorted, duplicates summed."""
+    import scipy
+
     csr = scipy.sparse.csr_array(matrix, copy=True)
     csr.sum_duplicates()
     values = csr.data if csr.data.dtype in (np.float32, np.float64) else csr.data.astype(np.float64)
@@ -167,6 +173,8 @@ def _check_csr(
 
 def _tables(matrix: Entries, rows: int, dof: int) -> dict[str, Tensor]:
     """What a user brings as tables: dense, or the three arrays of CSR."""
+    import scipy
+
     if isinstance(matrix, list | tuple):
         matrix = np.asarray(matrix, np.float64)
     if tuple(matrix.shape) != (rows, dof):

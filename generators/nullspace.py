@@ -9,10 +9,9 @@ depends on the linear algebra library: it is stored in the file. So that each 3x
     lincon.constrain(conv, "nullspace", dof=None, equalities=zero_sum(64 * 3, 9))
 """
 
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import scipy
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -21,6 +20,9 @@ from lincon.errors import DofError, LinconError
 from lincon.generator import Generator
 from lincon.generators.matrix import Matrix, from_scipy
 from lincon.maps.registry import register
+
+if TYPE_CHECKING:
+    import scipy
 
 Equalities = Any
 """Tensor, ndarray, scipy sparse array or matrix (`scipy.sparse` is not imported yet)."""
@@ -154,6 +156,8 @@ def symmetric(groups: int, size: int) -> "scipy.sparse.csr_array":
     >>> symmetric(groups=1, size=2).toarray()
     array([[ 0.,  1., -1.,  0.]])
     """
+    import scipy
+
     row, column = np.triu_indices(size, 1)
     above, below = row * size + column, column * size + row
     pair = np.arange(len(above))
@@ -165,6 +169,8 @@ def symmetric(groups: int, size: int) -> "scipy.sparse.csr_array":
 
 def _for_each(groups: int, equalities: Any) -> "scipy.sparse.csr_array":
     """The same equalities for each of ``groups`` runs of weights: a block diagonal A."""
+    import scipy
+
     return scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(groups), equalities))
 
 
@@ -197,6 +203,8 @@ def _checked(
     equalities: Equalities, values: Any, rows: int
 ) -> "tuple[scipy.sparse.csr_array, np.ndarray]":
     """A as a CSR array and b, in float64; LinconError unless they fit together and are finite."""
+    import scipy
+
     if isinstance(equalities, Tensor):
         equalities = equalities.detach().cpu().double().numpy()
     a = scipy.sparse.csr_array(equalities, dtype=np.float64)
@@ -212,6 +220,8 @@ def _checked(
 
 def _null_space(part: np.ndarray) -> np.ndarray:
     """An orthonormal basis of the null space of one block, (n, k); without equalities, of all."""
+    import scipy
+
     return scipy.linalg.null_space(part) if part.size else np.eye(part.shape[1])
 
 
@@ -220,6 +230,8 @@ def _components(a: "scipy.sparse.csr_array") -> list[tuple[np.ndarray, np.ndarra
 
     They come in the order of their first weights.
     """
+    import scipy
+
     equations = a.shape[0]
     graph = scipy.sparse.block_array([[None, a], [a.T, None]])
     _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
@@ -234,6 +246,8 @@ def _components(a: "scipy.sparse.csr_array") -> list[tuple[np.ndarray, np.ndarra
 
 def _assemble(blocks: list[Block], rows: int) -> "scipy.sparse.csr_array":
     """G, (rows, dof): the bases side by side, each in the rows of its weights."""
+    import scipy
+
     row, column, entry, width = [], [], [], 0
     for members, basis in blocks:
         freedom = basis.shape[1]

@@ -1,5 +1,4 @@
-"""`python -m lincon.cli`, `torchrun -m lincon.cli`: the command line, which is
-`lincon.tasks.commands`."""
+"""The command line of `lincon.tasks.commands`, as `python -m lincon.cli` or by `torchrun -m`."""
 
 from lincon.tasks.commands.cli import main as main
 

@@ -1,8 +1,7 @@
-"""Counter-based randomness: a fixed function of (seed, stream, counter), in integer arithmetic
-only.
+"""Counter-based randomness: a fixed function of (seed, stream, counter), in integers only.
 
 The value at a counter does not depend on how many values are asked for, in which order, on which
-device or with which library version, so a generating matrix G is a function of its spec for ever.
+device or with which library version, so a generating matrix G is a function of its spec alone.
 Arithmetic is modulo 2**64, carried out on int64 tensors (two's complement wraps). ``VERSION`` names
 the functions below: any change of a bit needs a new one, and `tests/golden` notices.
 
@@ -11,7 +10,6 @@ splitmix64 (Steele, Lea, Flood 2014), with a keyed whitening before and between 
 """
 
 from functools import cache
-from statistics import NormalDist
 
 import torch
 from jaxtyping import Float32, Int, Int64, Num
@@ -39,8 +37,9 @@ def _scramble(value: int) -> int:
 
 
 def key(seed: int, *streams: int) -> int:
-    """A 64-bit key in which seed and streams are mixed, never added: neighbouring keys are
-    unrelated.
+    """A 64-bit key from a seed and streams.
+
+    Seed and streams are mixed, never added, so that neighbouring keys are unrelated.
 
     >>> key(0, 1) == key(1, 0)
     False
@@ -116,5 +115,7 @@ def normals(random: Int[Tensor, "..."]) -> Float32[Tensor, "..."]:
 
 @cache
 def _quantiles(device: torch.device) -> Tensor:
+    from statistics import NormalDist  # a tenth of lincon's import time
+
     levels = [round(NormalDist().inv_cdf((level + 0.5) / 4096) * 4096) for level in range(4096)]
     return torch.tensor(levels, device=device) / 4096

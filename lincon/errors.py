@@ -1,12 +1,12 @@
-"""Every refusal of lincon: what was asked, what is there, what to do."""
+"""Errors and warnings. Each message says what was asked, what is there, and what to do."""
 
 
 class LinconError(ValueError):
-    """Base class of every refusal; a ValueError."""
+    """Base class of all errors of lincon."""
 
 
 class DofError(LinconError):
-    """The degrees of freedom asked for cannot be had."""
+    """The degrees of freedom asked for are impossible."""
 
 
 class UnknownGeneratorError(LinconError):
@@ -22,7 +22,7 @@ class FileError(LinconError):
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; its type where it says nothing."""
+    """The message of an error on one line, or the name of its type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -17,28 +17,29 @@ from lincon.errors import LinconError
 from lincon.files.atomic import atomic_write
 
 TOLERANCE = 1e-4
-"""Relative to the largest output: other kernels round otherwise."""
+"""The largest allowed error, relative to the largest output. Other kernels round differently."""
 
 
 def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> float:
-    """Write a merged copy of a model, for evaluation; the model stays as it is.
+    """Write a merged copy of a model for evaluation. The model itself does not change.
 
-    The name says the format: ``.safetensors``, a plain state_dict; ``.pt2``, a program of
-    torch.export; ``.onnx`` (needs onnx and onnxscript). Programs take batches of any size. The file
-    is read again and must give the outputs of the model: bit for bit from a state_dict, else to
-    `TOLERANCE`.
+    The file's ending sets the format: ``.safetensors`` is a plain state_dict, ``.pt2`` a program of
+    torch.export, ``.onnx`` an ONNX program (needs onnx and onnxscript). Programs take batches of
+    any size. The file is read again and must reproduce the model's outputs: bit for bit from a
+    state_dict, otherwise within `TOLERANCE`.
 
     Args:
-        model: constrained (quantised and pruned ones too) or plain; its forward takes one tensor.
-        path: of the file, written whole or not at all.
-        example: an input, (n, ...) with n of 2 or more.
+        model: a constrained model (also quantised or pruned) or a plain one. Its forward takes one
+            tensor.
+        path: the file, which is written whole or not at all.
+        example: a batch of inputs, (n, ...), where n is at least 2.
 
     Returns:
-        The largest difference of an output, relative to the largest output.
+        The largest difference between outputs, relative to the largest output.
 
     Raises:
-        LinconError: another format, an example of less than two, outputs that are NaN, or a file
-            whose outputs differ, which is not kept.
+        LinconError: the format is unknown, the example holds fewer than two inputs, the model's
+            outputs are NaN, or the file's outputs differ from them (the file is then removed).
 
     >>> import lincon, tempfile
     >>> model = nn.Linear(8, 4)
@@ -53,12 +54,12 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     if example.dim() < 1 or len(example) < 2:
         raise LinconError(f"The example is {tuple(example.shape)}; give a batch of two or more.")
     merged = merged_copy(model)
-    other_size = torch.cat([example, example[:1]])  # than the one it is exported with
+    other_size = torch.cat([example, example[:1]])  # not the size of the exported example
     expected = _outputs(merged, other_size)
     if any(bool(output.isnan().any()) for output in expected):
         raise LinconError(
-            f"{path.name}: outputs of the model are NaN: its training diverged; nothing was "
-            "exported."
+            f"{path.name}: outputs of the model are NaN, so its training diverged. "
+            "Nothing was exported."
         )
     write, limit = _WAYS[path.suffix]
     with _named_write(path, path.suffix) as temporary:
@@ -71,7 +72,7 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
 
 
 def save_program(program: nn.Module, path: Path, example: Tensor) -> None:
-    """Write a program, such as `lincon.int8.to_int8` makes, as ``.pt2``; whole or not at all."""
+    """Write a program, as `lincon.int8.to_int8` makes one, to a ``.pt2``, whole or not at all."""
     with _named_write(path, ".pt2") as temporary:
         torch.export.save(_exported(program, example), temporary)
 
@@ -93,7 +94,7 @@ def merged_copy(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _named_write(path: Path, ending: str) -> Iterator[Path]:
-    """`atomic_write`, with a temporary name of this ending, which torch looks at."""
+    """Like `atomic_write`, but the temporary name has this ending, which torch looks at."""
     with atomic_write(path) as temporary:
         named = temporary.with_name(temporary.name + ending)
         try:
@@ -104,7 +105,7 @@ def _named_write(path: Path, ending: str) -> Iterator[Path]:
 
 
 def _outputs(model: Callable[..., object], example: Tensor) -> list[Tensor]:
-    """All tensors that come out, in their order."""
+    """All tensors that the model returns, in their order."""
     with torch.no_grad():
         leaves = torch.utils._pytree.tree_leaves(model(example))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -113,7 +114,7 @@ def _outputs(model: Callable[..., object], example: Tensor) -> list[Tensor]:
 def _gap(outputs: list[Tensor], expected: list[Tensor]) -> float:
     """The largest difference of two values, relative to the largest expected one.
 
-    Infinity where the tensors cannot be compared.
+    It is infinite if the tensors cannot be compared.
     """
     if [tuple(t.shape) for t in outputs] != [tuple(t.shape) for t in expected]:
         return inf
@@ -124,7 +125,7 @@ def _gap(outputs: list[Tensor], expected: list[Tensor]) -> float:
             return inf
         if not wanted.numel():
             continue
-        # Equal infinities differ by nothing; NaN stands beside NaN here.
+        # Equal infinities do not differ. NaNs were compared above.
         gap = torch.where(output == wanted, 0.0, (output - wanted).abs())
         difference = max(difference, float(gap.nan_to_num(0, posinf=inf).max()))
         largest = max(largest, float(wanted.abs().nan_to_num(0, posinf=0).max()))

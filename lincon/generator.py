@@ -15,10 +15,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from operator import index
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import scipy  # its parts are imported at first use: half of lincon's import time otherwise
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -28,26 +27,31 @@ from lincon.errors import DofError, LinconError
 from lincon.maps import operators
 from lincon.recycling import Recycler
 
+if TYPE_CHECKING:
+    import scipy
+
 Segments = Sequence[tuple[int, int, float]]
 """Consecutive ranges of rows (low, high), each with a multiplier."""
 
 CHUNK = 1 << 16
-"""Rows handled at a time where G is regenerated: temporaries stay in cache."""
+"""Rows that are regenerated at a time, so that temporaries stay in cache."""
 
 SMALL = 1 << 20
-"""Entries up to which G is made dense to project."""
+"""`project` makes G dense if it has at most this many entries."""
 
 COUNTED = 1 << 28
-"""Entries of G up to which all of them are made: 2 GiB, or some minutes."""
+"""The most entries of G that are ever computed: 2 GiB, or some minutes."""
 
 TABLE_BYTES = 1 << 20
-"""A table that speeds up a generator is kept between calls if it is no larger than this (1 MiB a
-device)."""
+"""The largest table that a generator keeps between calls to be faster: 1 MiB a device."""
 
 
 class Generator(ABC):
-    """A fixed linear map G: R^dof -> R^rows. A value: equal specs are equal maps, on every device,
-    for ever.
+    """A fixed linear map G: R^dof -> R^rows.
+
+    A generator is a value: equal specs are equal maps, on every device and in every version. It
+    owns no Parameter and no buffer. Copies are the object itself, and a pickle holds the spec.
+    Tables that make it fast are cached per device and belong to neither.
 
     Args:
         rows: number of generated weights, the height of G; at least 1.
@@ -55,10 +59,7 @@ class Generator(ABC):
         seed: any integer.
 
     Raises:
-        DofError: rows or dof below 1, or more dof than rows where the scheme has no use for them.
-
-    Owns no Parameter and no buffer. Copies are the object itself, a pickle is the spec; tables that
-    make it fast are a cache per device in neither.
+        DofError: rows or dof are below 1, or dof exceeds rows and the scheme cannot use the rest.
     """
 
     name: ClassVar[str]
@@ -66,27 +67,26 @@ class Generator(ABC):
     version: ClassVar[int] = 1
     """Raised whenever the map of some spec changes by a bit."""
     allows_unused: ClassVar[bool] = False
-    """Whether dof may exceed rows (entries are then left without a row)."""
+    """Whether dof may exceed rows. No row then reads some of the entries."""
     diagonal_gram: bool = False
     """Whether GᵀG is diagonal, so that `project` has a closed form."""
     disjoint: bool = False
-    """Whether no row reads two entries, so that GᵀG is diagonal under any multipliers of the rows."""
+    """Whether a row reads at most one entry: GᵀG is then diagonal under any multipliers of rows."""
     starts_from_weights: ClassVar[bool] = False
-    """Whether a model constrained by it starts at the projection of its own weights, in their own
-    scale."""
+    """Whether training starts at the projection of the model's own weights, in their own scale."""
     grain: int = 1
-    """Rows that come together: a range of fewer costs as much. A step has the adjoint of all
-    smaller tensors at once, where the weights are generated at once too
-    (``materialize="model"``)."""
+    """The number of rows that come together: a shorter range costs as much.
+
+    With ``materialize="model"`` a step reduces the gradients of all smaller tensors in one call.
+    """
 
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         if rows < 1 or dof < 1:
             raise DofError(f"{self.name}: rows={rows} and dof={dof} must both be at least 1.")
         if dof > rows and not self.allows_unused:
             raise DofError(
-                f"{self.name}: dof={dof} exceeds rows={rows}; give dof <= {rows} "
-                "(index generators such as ring, hash and random accept more and leave entries "
-                "unused)."
+                f"{self.name}: dof={dof} exceeds rows={rows}; give dof <= {rows} (index generators "
+                "such as ring, hash and random accept more and leave entries unused)."
             )
         self.rows, self.dof, self.seed = int(rows), int(dof), as_seed(seed)
         self._recycler = Recycler()
@@ -96,17 +96,17 @@ class Generator(ABC):
 
     @abstractmethod
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
-        """out[:] = H[start : start + len(out)] @ prepared, where H is G unless `prepare` is
-        overridden.
+        """out[:] = H[start : start + len(out)] @ prepared, without autograd.
 
-        ``prepared``: (prepared_dof,), of the dtype and device of ``out``. No autograd is recorded.
+        H is G unless `prepare` is overridden. ``prepared`` is (prepared_dof,) and has the dtype and
+        device of ``out``.
         """
 
     @abstractmethod
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        """out += H[start : start + len(grad)].T @ grad, the same bits run to run.
+        """out += H[start : start + len(grad)].T @ grad, with the same bits in every run.
 
-        ``out``: (prepared_dof,) float32 or float64.
+        ``out`` is (prepared_dof,) float32 or float64.
         """
 
     @property
@@ -115,13 +115,11 @@ class Generator(ABC):
         return self.dof
 
     def prepare(self, free: Float[Tensor, " dof"]) -> Float[Tensor, " prepared_dof"]:
-        """S @ free, the work that is the same for all ranges of rows. The default is the free
-        vector itself."""
+        """S @ free, the work that all ranges of rows share. By default the free vector itself."""
         return free
 
     def prepare_adjoint(self, total: Float[Tensor, " prepared_dof"]) -> Float[Tensor, " dof"]:
-        """Sᵀ @ total, where ``total`` is the sum of all that `accumulate` added. The default is
-        ``total``."""
+        """Sᵀ @ total, where ``total`` is what `accumulate` summed. By default ``total`` itself."""
         return total
 
     # What a step calls.
@@ -133,10 +131,9 @@ class Generator(ABC):
         start: int,
         segments: Segments = (),
     ) -> None:
-        """Generate the rows [start, start + n) into ``out``; then multiply each segment of ``out``
-        by its scale.
+        """Generate the rows [start, start + n) into ``out`` and scale each segment of ``out``.
 
-        Override it only where one pass does both.
+        Override this method only if one pass can do both.
         """
         self._write(out, prepared, start)
         for low, high, scale in segments:
@@ -150,8 +147,7 @@ class Generator(ABC):
         start: int,
         segments: Segments = (),
     ) -> None:
-        """Add Hᵀ of the rows [start, start + n) to ``out``, with each segment of ``grad`` times its
-        scale."""
+        """Scale each segment of ``grad``, and add H[start : start + n].T @ grad to ``out``."""
         if not segments:
             self._accumulate(out, grad, start)
         elif self.grain == 1:
@@ -170,9 +166,9 @@ class Generator(ABC):
     def prepared_rows(
         self, prepared: Float[Tensor, " prepared_dof"], start: int, stop: int
     ) -> Float[Tensor, " {stop-start}"]:
-        """The weights of rows [start, stop) from what `prepare` returned, in its dtype.
+        """The weights of rows [start, stop) from the result of `prepare`, in its dtype.
 
-        They are in recycled storage where they are large.
+        Large results use recycled storage.
         """
         out = self._recycler.empty(stop - start, prepared.dtype, prepared.device)
         self.write(out, prepared, start)
@@ -188,35 +184,34 @@ class Generator(ABC):
         self.accumulate(total, grad, start)
         return self.prepare_adjoint(total)
 
-    # What an author may say besides.
+    # What an author may override.
 
     def options(self) -> dict[str, Any]:
         """Constructor options beyond rows, dof and seed, as plain JSON values."""
         return {}
 
     def tables(self) -> dict[str, Tensor]:
-        """What no seed can rebuild, by constructor argument; the model's file stores it."""
+        """Tensors that no seed can rebuild, by constructor argument. A model file stores them."""
         return {}
 
     def offset(self) -> Tensor | None:
-        """W₀ (rows,) of an affine constraint Ŵ = W₀ + G W, float64; None for a linear one."""
+        """W₀, (rows,) float64, of an affine constraint Ŵ = W₀ + G W; None if it is linear."""
         return None
 
     @classmethod
     def for_weights(cls, weights: Tensor, dof: int, seed: int, **options: Any) -> "Generator":
-        """The generator that `constrain` asks for; ``weights``: (rows,), what the model holds now.
+        """The generator that `constrain` asks for, given the model's present weights, (rows,).
 
-        Schemes that learn their G from trained weights do it here; the others look at the number of
-        rows alone.
+        Schemes that learn their G from trained weights do so here. The others only count the rows.
         """
         return cls(rows=len(weights), dof=dof, seed=seed, **options)
 
     @classmethod
     def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
-        """The dof when none is asked for; refused unless the scheme itself says it."""
+        """The dof if the user gives none. Raises DofError unless the scheme determines it."""
         raise DofError(f"{cls.name}: give dof, an integer or a fraction of the {rows} rows.")
 
-    # What follows.
+    # What is derived.
 
     def unpack(
         self,
@@ -230,16 +225,17 @@ class Generator(ABC):
         """Generate weights: ``G[start:stop] @ free``.
 
         Args:
-            free: (dof,) floating point.
-            start, stop: range of rows; the default is all.
-            dtype: of the result; the default is free's.
-            out: (stop - start,) contiguous, to be overwritten; not differentiable.
+            free: the free vector, (dof,) floating point.
+            start: the first row.
+            stop: the row after the last; None for all.
+            dtype: the dtype of the result; None for that of ``free``.
+            out: a contiguous tensor, (stop - start,), to overwrite; not differentiable.
 
         Returns:
-            (stop - start,), differentiable to any order (or ``out``).
+            The weights, (stop - start,), differentiable to any order; ``out`` if it is given.
 
         Raises:
-            LinconError: another shape, no floating point, or rows that do not exist.
+            LinconError: a shape is wrong, ``free`` is not floating point, or the rows do not exist.
 
         >>> import lincon
         >>> ring = lincon.generators.Ring(rows=6, dof=2, seed=0)
@@ -269,8 +265,8 @@ class Generator(ABC):
     ) -> Float[Tensor, " dof"]:
         """Apply the transpose: ``G[start:stop].T @ grad``, differentiable.
 
-        ``grad``: (stop - start,). Sums are in float32 (float64 for float64 input), in the same order
-        run to run; the result has grad's dtype.
+        ``grad`` is (stop - start,), and the result, (dof,), has its dtype. Sums are taken in
+        float32 (float64 for float64 input) and in the same order in every run.
 
         >>> import lincon
         >>> ring = lincon.generators.Ring(rows=6, dof=2, seed=0, sign=False)
@@ -284,9 +280,9 @@ class Generator(ABC):
     def project(self, target: Float[Tensor, " rows"]) -> Float[Tensor, " dof"]:
         """The free vector nearest to given weights: argmin over W of ‖G W - target‖.
 
-        Where several are nearest, the one of least norm. In closed form where GᵀG is diagonal; dense
-        where G is small; else by LSMR (Fong and Saunders 2011) in float64, to a relative tolerance of
-        1e-10.
+        If several are equally near, the result is the one of least norm. It has a closed form if
+        GᵀG is diagonal. Otherwise a small G is solved densely, and a large one by LSMR (Fong and
+        Saunders 2011) in float64, to a relative tolerance of 1e-10.
 
         >>> import lincon
         >>> lincon.generators.Identity(rows=3, dof=3).project(torch.tensor([1.0, 2.0, 3.0]))
@@ -305,6 +301,8 @@ class Generator(ABC):
             return solution.to(target)
 
     def _least_squares(self, target: np.ndarray) -> np.ndarray:
+        import scipy
+
         if self.rows * self.dof <= SMALL:
             solution = scipy.linalg.lstsq(self.dense().numpy(), target, cond=1e-12)
         else:
@@ -315,17 +313,19 @@ class Generator(ABC):
         return free
 
     def gram_diagonal(self, weights: Num[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
-        """diag(Gᵀ diag(weights) G): (dof,) float64; ``weights``: (rows,), ones by default.
+        """diag(Gᵀ diag(weights) G), (dof,) float64. ``weights`` are (rows,), ones by default.
 
-        For one-nonzero generators the number of uses of each entry. The default goes through all of
-        G, row by row, or column by column where that is less work; it raises LinconError above
-        `COUNTED` entries.
+        For generators with one non-zero a row it counts the uses of each entry. The default goes
+        through all of G, row by row or column by column, whichever is less work.
+
+        Raises:
+            LinconError: G has more than `COUNTED` entries.
         """
         if self.rows * self.dof > COUNTED:
             raise LinconError(
-                f"{self.name}: the norms of its {self.dof} columns would be added up from "
-                f"{self.rows} entries each, which takes too long: leave out scale='isometric', "
-                "gradient='gram' or 'mean' (or write gram_diagonal)."
+                f"{self.name}: adding up the norms of {self.dof} columns of {self.rows} entries "
+                "each takes too long: leave out scale='isometric', gradient='gram' or 'mean' "
+                "(or write gram_diagonal)."
             )
         if self.grain >= self.dof:
             return torch.stack([self._square_sum(column, weights) for column in range(self.dof)])
@@ -337,22 +337,20 @@ class Generator(ABC):
         return total
 
     def energy(self, start: int, stop: int) -> float:
-        """The squared norm of a row of G, its mean over rows [start, stop), expected over seeds.
+        """The mean squared norm of rows [start, stop) of G, in expectation over seeds.
 
-        The variance of a generated weight is this times that of W. The default counts, by
-        `gram_diagonal`.
+        A generated weight has this times the variance of W. The default counts by `gram_diagonal`.
         """
         inside = torch.zeros(self.rows, dtype=torch.float64, device="cpu")
         inside[start:stop] = 1
         return float(self.gram_diagonal(inside).sum()) / max(1, stop - start)
 
     def unused(self) -> int:
-        """How many free entries no row reads."""
+        """The number of free entries that no row reads."""
         return int((self.gram_diagonal() == 0).sum())
 
     def spec(self) -> dict[str, Any]:
-        """Plain JSON from which `lincon.generators.build` makes an equal generator (with `tables`,
-        if any)."""
+        """Plain JSON. `lincon.generators.build` makes an equal generator of it and `tables`."""
         spec = {
             "name": self.name,
             "version": self.version,
@@ -373,8 +371,7 @@ class Generator(ABC):
         return sha.hexdigest()
 
     def fingerprint(self) -> str:
-        """32 hex digits of G itself, from sampled rows: differs if this build of lincon makes
-        another G."""
+        """32 hex digits from sampled rows of G. They tell whether two builds make the same G."""
         return self._fingerprint
 
     @cached_property
@@ -386,9 +383,8 @@ class Generator(ABC):
             bits(key(0, 102), torch.arange(64, device="cpu")), min(self.rows, 1 << 31)
         ).tolist()
         digest = hashlib.sha256(f"{self.rows}x{self.dof}".encode())
-        noise = 1e-9 * float(
-            probe.abs().sum()
-        )  # sums that cancel are zero, whatever the order they were added in
+        # Sums that cancel count as zero, whatever the order of addition.
+        noise = 1e-9 * float(probe.abs().sum())
         for start in sorted({0, *starts}):
             values = self.unpack(probe, start, min(start + 16, self.rows))
             values = torch.where(values.abs() < noise, 0.0, values)
@@ -397,6 +393,7 @@ class Generator(ABC):
 
     def operator(self) -> "scipy.sparse.linalg.LinearOperator":
         """G as a scipy LinearOperator, (rows, dof) float64 on the CPU."""
+        import scipy
 
         def apply(function: Any, x: np.ndarray) -> np.ndarray:
             vector = torch.from_numpy(np.ascontiguousarray(x.reshape(-1), np.float64))
@@ -411,7 +408,7 @@ class Generator(ABC):
         )
 
     def dense(self) -> Tensor:
-        """G itself, (rows, dof) float64. For small ones: refused above `COUNTED` entries."""
+        """G itself, (rows, dof) float64. Raises LinconError above `COUNTED` entries."""
         if self.rows * self.dof > COUNTED:
             raise LinconError(
                 f"{self.name}: a dense G of {self.rows} x {self.dof} would not fit; use operator()."
@@ -420,6 +417,8 @@ class Generator(ABC):
 
     def sparse(self) -> "scipy.sparse.csr_array":
         """G as a scipy CSR array, (rows, dof) float64. The default goes through `dense`."""
+        import scipy
+
         return scipy.sparse.csr_array(self.dense().numpy())
 
     def _square_sum(self, column: int, weights: Tensor | None) -> Tensor:
@@ -429,8 +428,7 @@ class Generator(ABC):
         return (squares if weights is None else squares * weights.double().cpu()).sum()
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        """G[start:stop], (stop - start, dof) float64, column by column or row by row, whichever is
-        shorter."""
+        """G[start:stop], (stop - start, dof) float64, by columns or rows, whichever are fewer."""
         if self.dof <= stop - start:
             return torch.stack(
                 [self.unpack(e, start, stop) for e in torch.eye(self.dof, dtype=torch.float64)], 1
@@ -483,7 +481,7 @@ def chunks(start: int, stop: int, size: int = CHUNK) -> Iterator[tuple[int, int]
 
 
 def times_segments(grad: Tensor, dtype: torch.dtype, segments: Segments) -> Tensor:
-    """A copy of ``grad``, in ``dtype``, with each segment times its scale."""
+    """A copy of ``grad`` in ``dtype``, in which each segment is multiplied by its scale."""
     scaled = grad.to(dtype, copy=True)
     for low, high, scale in segments:
         scaled[low:high].mul_(scale)
@@ -491,12 +489,12 @@ def times_segments(grad: Tensor, dtype: torch.dtype, segments: Segments) -> Tens
 
 
 def wide_enough(dtype: torch.dtype) -> torch.dtype:
-    """What gradients of ``dtype`` are summed in: float64 for float64, float32 for all narrower."""
+    """The dtype in which gradients of ``dtype`` are summed: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def as_seed(seed: Any) -> int:
-    """Any integer, also NumPy's or torch's, as one of Python's."""
+    """An integer of Python, NumPy or torch as a Python int."""
     try:
         return index(seed)
     except TypeError:

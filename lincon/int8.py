@@ -1,5 +1,4 @@
-"""Eight-bit execution: a merged copy whose weights and activations are int8, by torchao, after
-calibration."""
+"""Eight-bit execution by torchao: a merged copy whose weights and activations are int8."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,45 +12,44 @@ from lincon.exporting import merged_copy
 
 
 def to_int8(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A merged copy of a model that computes in int8: post-training quantisation, weights by
-    channel.
+    """A merged copy of a model that computes in int8, by post-training quantisation.
 
-    torchao's scheme for x86 processors: activations unsigned with a scale for each tensor, from
-    what the batches show; batch norms are folded into convolutions. The result runs as it is,
-    slowly, since it spells out every rounding; `compiled` makes kernels of it. Needs torchao.
+    This is torchao's scheme for x86 processors. Weights have a scale for each channel. Activations
+    are unsigned and have a scale for each tensor, which the batches determine. Batch norms are
+    folded into convolutions. The result runs slowly, because it spells out every rounding;
+    `compiled` turns it into kernels. Needs torchao.
 
     Args:
-        model: constrained or plain; its forward takes one tensor. It stays as it is.
-        batches: inputs to calibrate on, (n, ...) each, n of 2 or more.
+        model: a constrained or plain model, whose forward takes one tensor. It does not change.
+        batches: inputs to calibrate on, each (n, ...), where n is at least 2.
 
     Returns:
-        A module for evaluation, for batches of any size.
+        A module for evaluation, which takes batches of any size.
 
     Raises:
-        LinconError: no batches, or one of less than two.
+        LinconError: there is no batch, or a batch holds fewer than two inputs.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-    given = list(batches)
-    if not given or min(len(batch) for batch in given) < 2:
-        raise LinconError("Calibration takes one batch or more, of two inputs or more each.")
+    samples = list(batches)
+    if not samples or min(len(batch) for batch in samples) < 2:
+        raise LinconError("Calibration takes at least one batch, of at least two inputs each.")
     merged = merged_copy(model)
     dynamic = ({0: torch.export.Dim.AUTO},)
-    program = torch.export.export(merged, (given[0],), dynamic_shapes=dynamic).module()
+    program = torch.export.export(merged, (samples[0],), dynamic_shapes=dynamic).module()
     quantizer = x86.X86InductorQuantizer().set_global(
         x86.get_default_x86_inductor_quantization_config()
     )
     prepared: Any = prepare_pt2e(program, quantizer)
     with torch.no_grad():
-        for batch in given:
+        for batch in samples:
             prepared(batch)
     return _without_unused(convert_pt2e(prepared))
 
 
 def _without_unused(program: Any) -> nn.Module:
-    """The program without the tensors that it does not read: the float weights that became
-    integers."""
+    """The program without tensors that it does not read: float weights that became integers."""
     read = {node.target for node in program.graph.nodes if node.op == "get_attr"}
     tensors = [*program.named_parameters(), *program.named_buffers()]
     for name in [name for name, _ in tensors if name not in read]:
@@ -62,8 +60,10 @@ def _without_unused(program: Any) -> nn.Module:
 
 
 def compiled(model: nn.Module, example: Tensor) -> Any:
-    """An int8 model as kernels for this processor and inputs like ``example`` (torch.compile; needs
-    a C++ compiler)."""
+    """Compile an int8 model for this processor and inputs like ``example``.
+
+    This is torch.compile, which needs a C++ compiler.
+    """
     from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86
 
     return lower_pt2e_quantized_to_x86(model, (example,))

@@ -1,5 +1,7 @@
-"""Pruning of a constrained model: fewer free numbers, or weights that stay zero. The rest trains as
-before."""
+"""Pruning of a constrained model: fewer free numbers, or weights that stay zero.
+
+What remains trains as before.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -28,32 +30,35 @@ def prune(
     level: str = "free",
     scores: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Bool[Tensor, " dof"]]:
-    """Prune a constrained model in place, the least important of all its constraints together.
+    """Prune a constrained model in place. The importance is compared across all its constraints.
 
-    On the level of the free vector, a free number is dropped for good: the generator becomes a
-    `part` of itself, the free Parameter becomes shorter, and the DoF are those that remain. The
-    importance of entry j is its effect on the weights, |W_j| times the norm of column j of the map
-    from W to all weights. On the level of the weights, single weights become zero for good
-    (`mask`), the smallest in magnitude first. Free numbers that no weight reads any more are
-    dropped; the others stay.
+    ``level="free"`` drops free numbers for good. The generator becomes a `part` of itself, the free
+    Parameter becomes shorter, and the DoF are those that remain. The importance of entry j is its
+    effect on the weights: |W_j| times the norm of column j of the map from W to all weights.
+
+    ``level="weights"`` sets single weights to zero for good (`mask`), the smallest in magnitude
+    first. It then drops the free numbers that no weight reads any more.
+
+    If it raises an error, the model is unchanged.
 
     Args:
-        model: constrained. Optimisers made before hold the old Parameter: make them again.
-        keep: how many free numbers, or weights that are not zero, to keep; or a fraction of those
+        model: a constrained model. An existing optimiser holds the old Parameter: make a new one.
+        keep: the number of free numbers, or of non-zero weights, to keep; or the fraction of those
             that exist.
         level: "free" or "weights".
-        scores: importance, from 0 on, in place of the default: by name of the free vector, (dof,),
-            or of the weight.
+        scores: the importance, at least 0, that replaces the default, by name of the free vector,
+            (dof,), or of the weight, in its shape.
 
     Returns:
-        For each free vector by name, a mask (dof before,) of the entries that are kept:
+        A mask (old dof,) for each free vector by name, which is true for the entries that remain.
         ``early[mask]`` rewinds to an earlier state, as iterative magnitude pruning does.
 
     Raises:
-        TargetError: nothing is constrained.
-        LinconError: a free vector is quantised or holds NaN or infinity, or scores have another
-            shape, by name.
-        DofError: nothing would be kept. In all cases the model is as it was.
+        TargetError: nothing is constrained, or no tensor has the name of some scores.
+        LinconError: ``level`` is unknown, scores have a wrong shape, or a free vector is quantised
+            or holds NaN or infinity. With ``level="weights"`` also if it has an offset or is
+            isometric.
+        DofError: nothing would remain, or ``keep`` exceeds what exists.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -92,8 +97,9 @@ def prune(
 
 
 def zeros(model: nn.Module) -> tuple[int, int]:
-    """How many of a model's generated weights are zero, and how many there are: sparsity, which is
-    not DoF.
+    """The number of generated weights that are zero, and the number of all generated weights.
+
+    This sparsity says nothing about the DoF.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -108,8 +114,7 @@ def zeros(model: nn.Module) -> tuple[int, int]:
 
 
 def check_finite(of: list[Constraint]) -> None:
-    """Raise LinconError, by name, for a free vector that is quantised or holds a value that is not
-    finite."""
+    """Raise LinconError if a free vector is quantised or holds NaN or infinity."""
     for constraint in of:
         for name, free in constraint.free.items():
             if not free.is_floating_point():
@@ -118,21 +123,20 @@ def check_finite(of: list[Constraint]) -> None:
                 )
             if not bool(free.isfinite().all()):
                 raise LinconError(
-                    f"{name!r} holds NaN or infinity: its training diverged; go back to an earlier "
-                    "one."
+                    f"{name!r} holds NaN or infinity, so its training diverged; "
+                    "go back to an earlier state."
                 )
 
 
 def effect(vector: FreeVector) -> Float[Tensor, " dof"]:
-    """How much each free number moves the weights: |W_j| times the norm of its column, (dof,)
-    float64."""
+    """The effect of each free number on the weights, |W_j| times its column's norm, as float64."""
     norms = vector.group.map.gram_diagonal().cpu().sqrt()
     return vector.parameter.detach().double().cpu().abs() * norms
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A group of a constraint in a model, in which its owner's names begin with ``prefix``."""
+    """A group of a constraint in a model, where its owner's names begin with ``prefix``."""
 
     constraint: Constraint
     prefix: str
@@ -144,18 +148,18 @@ class _Place:
 
 
 def _check_zeros(of: list[Constraint]) -> None:
-    """Raise LinconError for weights that zero rows of G would not make zero."""
+    """Raise LinconError if zero rows of G would not make the weights zero."""
     for constraint in of:
         for group in constraint.groups:
             if group.origin is not None:
                 raise LinconError(
-                    f"{group.free!r} has an offset, so its weights would not be zero; prune "
-                    "level='free'."
+                    f"{group.free!r} has an offset, so its weights would not be zero; "
+                    "prune with level='free'."
                 )
             if group.isometric:
                 raise LinconError(
-                    f"{group.free!r} is isometric: zero rows would change its columns; prune "
-                    "level='free'."
+                    f"{group.free!r} is isometric, so zero rows would change its columns; "
+                    "prune with level='free'."
                 )
 
 
@@ -165,7 +169,7 @@ def _importance(places: list[_Place], level: str, scores: dict[str, Tensor]) -> 
     importance = [of_group(place, scores) for place in places]
     if scores:  # each group has removed its own
         raise TargetError(
-            f"Scores of {sorted(scores)[0]!r}: there is nothing of this name on level={level!r}."
+            f"Scores of {sorted(scores)[0]!r}: level={level!r} has nothing of this name."
         )
     return importance
 
@@ -178,7 +182,7 @@ def _importance_of_free(place: _Place, scores: dict[str, Tensor]) -> Tensor:
 
 
 def _importance_of_weights(place: _Place, scores: dict[str, Tensor]) -> Tensor:
-    """-1 for weights that are zero already."""
+    """The importance of each weight, (rows,); -1 for weights that are zero already."""
     vector, parts = place.vector, []
     for entry, weight in zip(vector.group.ledger, vector.weights(), strict=True):
         values = weight.detach().double().cpu().reshape(-1)
@@ -191,10 +195,10 @@ def _importance_of_weights(place: _Place, scores: dict[str, Tensor]) -> Tensor:
 
 
 def _checked(name: str, scores: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Scores laid flat, float64 on the CPU."""
+    """Scores flattened to float64 on the CPU, or LinconError if they do not fit."""
     if tuple(scores.shape) != shape or not bool((scores >= 0).all()):
         raise LinconError(
-            f"Scores of {name!r} of shape {tuple(scores.shape)}: give numbers from 0 on, {shape}."
+            f"Scores of {name!r} have shape {tuple(scores.shape)}; give numbers >= 0 of {shape}."
         )
     return scores.detach().double().cpu().reshape(-1)
 
@@ -207,7 +211,7 @@ def _as_kept(keep: int | float, existing: int) -> int:
 
 
 def _largest(importance: list[Tensor], keep: int) -> list[Tensor]:
-    """A mask for each tensor, true for the ``keep`` largest of all; of equal ones the first."""
+    """A mask for each tensor: true for the ``keep`` largest of all, the first of equal ones."""
     together = torch.cat(importance)
     mask = torch.zeros(len(together), dtype=torch.bool)
     mask[together.sort(descending=True, stable=True).indices[:keep]] = True
@@ -215,7 +219,7 @@ def _largest(importance: list[Tensor], keep: int) -> list[Tensor]:
 
 
 def _prune_group(group: Group, mask: Tensor, worth: Tensor, level: str) -> tuple[Group, Tensor]:
-    """The pruned group, and which entries of its free vector stay."""
+    """The pruned group, and a mask (dof,) of the free entries that remain."""
     part: Any = get("part")
     masked: Any = get("mask")
     generator = group.generator
@@ -223,7 +227,7 @@ def _prune_group(group: Group, mask: Tensor, worth: Tensor, level: str) -> tuple
         generator = masked.of(generator, mask)
         mask = generator.gram_diagonal() > 0
     if not bool(mask.any()):
-        # The weights of a group need something to read, so one number stays.
+        # The weights of a group must read something, so one number stays.
         warnings.warn(
             f"Nothing of {group.free!r} is left but one number.", LinconWarning, stacklevel=4
         )

@@ -1,4 +1,4 @@
-"""Quantisation of the free vector: integers of few bits, of which every so many share a step."""
+"""Quantisation of the free vector: integers of few bits, where neighbours share a step."""
 
 from dataclasses import dataclass, replace
 
@@ -13,24 +13,24 @@ from lincon.errors import LinconError, TargetError
 from lincon.pruning import check_finite
 
 SMALLEST = 64
-"""Integers that share a step at least, where lincon chooses their number."""
+"""The fewest integers that share a step by default."""
 
 STEPS = 1 << 13
-"""Steps of a free vector at most, where lincon chooses: 32 KiB of a file."""
+"""The most steps of a free vector by default: 32 KiB of a file."""
 
 
 def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[Constraint]:
-    """Quantise the free vectors of a constrained model in place, symmetrically: W_j = step x
-    integer.
+    """Quantise the free vectors of a constrained model in place: W_j = step x integer.
 
-    The free Parameter becomes one of integers, int8, that is not trained; a buffer `<free>_steps`
-    holds the steps. The weights are generated from these, so the state_dict holds all that a file
-    needs.
+    The free Parameter becomes an int8 one that is not trained. A buffer `<free>_steps` holds the
+    steps. The weights are generated from both, so the state_dict holds everything a file needs.
+
+    If it raises an error, the model is unchanged.
 
     Args:
-        model: constrained, and trained.
-        bits: of an integer, 2 to 8: from -(2^(bits - 1) - 1) to 2^(bits - 1) - 1.
-        size: how many neighbouring integers share a step, which makes the largest of them fit. By
+        model: a constrained and trained model.
+        bits: the width of an integer, 2 to 8: from -(2^(bits - 1) - 1) to 2^(bits - 1) - 1.
+        size: the number of neighbouring integers that share a step; the largest of them sets it. By
             default 64, or more for a long free vector, so that there are at most 8,192 steps.
 
     Returns:
@@ -38,8 +38,8 @@ def quantize(model: nn.Module, bits: int = 8, size: int | None = None) -> list[C
 
     Raises:
         TargetError: nothing is constrained.
-        LinconError: other bits or sizes; a free vector that is quantised already or holds NaN or
-            infinity, by name. In all cases the model is as it was.
+        LinconError: ``bits`` or ``size`` is out of range, or a free vector is quantised already or
+            holds NaN or infinity.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -74,7 +74,7 @@ def _all_quantised(placed: list[Constraint], bits: int, size: int | None) -> lis
 
 
 def default_size(dof: int) -> int:
-    """How many integers share a step by default: a power of two.
+    """The number of integers that share a step by default, a power of two.
 
     >>> default_size(1000), default_size(11_160_576)
     (64, 2048)
@@ -93,7 +93,7 @@ class _Quantised:
     size: int
 
     def put(self) -> Tensor:
-        """Put them in the place of the free vector, which is returned."""
+        """Replace the free vector, and return the old one."""
         vector, owner = self.constraint.vectors[self.number], self.constraint.owner
         old, name = vector.parameter, f"{vector.group.free}_steps"
         while hasattr(owner, name):
@@ -114,11 +114,11 @@ def _quantised(constraint: Constraint, number: int, bits: int, size: int | None)
 def to_integers(
     values: Float[Tensor, " n"], bits: int, size: int
 ) -> tuple[Int8[Tensor, " n"], Float[Tensor, " steps"]]:
-    """Finite numbers as integers and their steps, (n / size rounded up,), of the dtype of
-    ``values``.
+    """Quantise finite numbers to integers and steps.
 
-    Steps are rounded down to that dtype, so that no product overflows; integers beyond the last
-    become the last. A run of zeros, or of numbers so small that their step is zero, becomes zeros.
+    There are n / size steps, rounded up, in the dtype of ``values``. They are rounded down to that
+    dtype, so that no product overflows, and integers out of range are clamped. A run of zeros, or
+    of numbers so small that their step is zero, becomes zeros.
 
     >>> codes, steps = to_integers(torch.tensor([0.7, -0.35, 0.1]), bits=4, size=3)
     >>> codes.tolist(), round(float(steps), 3)

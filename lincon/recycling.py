@@ -1,10 +1,10 @@
-"""Large buffers that are used again as soon as nothing else holds them.
+"""Large buffers that are reused as soon as nothing else holds them.
 
 On a CPU the pages of a large tensor go back to the system when it is freed, and fetching them again
-costs several times what filling them does. So a generator keeps the storage of its last results and
-writes the next one into it if, and only if, no tensor, view or graph holds it any more. In a
-training step the weights live there, and after the backward, when nothing needs them, the gradient
-of the free vector. Accelerators have allocators that do this.
+costs several times what filling them does. So a generator keeps the storage of its last results. It
+writes the next result there if, and only if, no tensor, view or graph holds the storage any more.
+In a training step the weights live there. After the backward nothing needs them, and the gradient
+of the free vector takes their place. Accelerators have allocators that do this.
 """
 
 import ctypes
@@ -14,28 +14,24 @@ import torch
 from torch import Tensor
 
 LARGE = 1 << 25
-"""Bytes from which a buffer is kept: the C library's own allocator keeps what is smaller (its mmap
-threshold)."""
+"""The smallest buffer to keep, in bytes. The C library's allocator keeps smaller ones itself."""
 
 WASTE = 4
-"""A result gets the kept buffer only if that is at most this many times as large: it cannot be
-freed in part."""
-
+"""A result may use a kept buffer of at most this many times its size: no part can be freed."""
 
 KEPT = 2
-"""Buffers that are kept: weights and gradient, where both are alive at once."""
+"""The number of buffers to keep: weights and gradient, if both are alive at once."""
 
 
 class Recycler:
-    """The last buffers asked for, at most `KEPT`."""
+    """Keeps the last buffers that were asked for, at most `KEPT`."""
 
     def __init__(self) -> None:
         self._kept: list[tuple[Tensor, int]] = []
         self._lock = threading.Lock()
 
     def empty(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An uninitialised tensor (size,): of recycled storage where there is one that nothing else
-        holds."""
+        """An uninitialised tensor (size,), in recycled storage if nothing else holds some."""
         wanted = size * dtype.itemsize
         if device.type != "cpu" or wanted < LARGE:
             return torch.empty(size, dtype=dtype, device=device)
@@ -44,8 +40,7 @@ class Recycler:
             if buffer is None:
                 buffer = torch.empty(wanted, dtype=torch.uint8)
                 self._kept = [*self._kept, (buffer, _holders(buffer))][-KEPT:]
-            # A tensor of its own over the storage: it shares neither version counter nor history
-            # with earlier ones.
+            # A new tensor over the storage shares no version counter or history with earlier ones.
             result: Tensor = torch.empty(0, dtype=dtype)
             result.set_(buffer.untyped_storage(), 0, (size,))  # type: ignore[call-overload]
             return result
@@ -65,20 +60,19 @@ def _holders(buffer: Tensor) -> int:
 
 
 def keep_pages() -> bool:
-    """Have the C library keep what this process frees, for what it allocates next; whether it could
-    be asked to.
+    """Ask the C library to keep the memory that this process frees. Returns whether it agreed.
 
-    A training frees and fetches the same memory in every step, and pages that went back to the
-    system in between are fetched one by one. Resident memory stays at its peak from then on. Only
-    the GNU C library can be asked (its mallopt); the commands that train do, and constrained and
-    unconstrained models alike gain a few percent.
+    Training frees and allocates the same memory in every step, and the system hands freed pages
+    back one by one. After this call resident memory stays at its peak. Only the GNU C library has
+    such an option (its mallopt). The commands that train use it: constrained and unconstrained
+    models alike gain a few percent.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    most = (1 << 31) - 1
-    return bool(mallopt(_M_MMAP_THRESHOLD, most)) and bool(mallopt(_M_TRIM_THRESHOLD, most))
+    largest = (1 << 31) - 1
+    return bool(mallopt(_M_MMAP_THRESHOLD, largest)) and bool(mallopt(_M_TRIM_THRESHOLD, largest))
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h

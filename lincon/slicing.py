@@ -1,5 +1,7 @@
-"""Slicing: models of fewer channels. Tensors are cut along their dimensions, generated ones by
-dropping rows of G."""
+"""Slicing: models of fewer channels.
+
+Tensors are cut along their dimensions. A generated tensor is cut by dropping rows of G.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,25 +20,28 @@ from lincon.errors import LinconError, TargetError
 from lincon.maps.registry import get
 
 DimensionMasks = Sequence[Tensor | None]
-"""For each dimension of a tensor a bool mask of what is kept; None, or no mask for later
-dimensions, keeps all."""
+"""A bool mask of what to keep for each dimension of a tensor. None keeps all.
+
+Dimensions after the last mask are kept whole.
+"""
 
 
 def slice_tensors(model: nn.Module, masks: Mapping[str, DimensionMasks]) -> None:
-    """Cut tensors of a model in place: Parameters, buffers, and weights that are generated.
+    """Cut tensors of a model in place: Parameters, buffers and generated weights.
 
-    A generated weight loses rows of G (its generator becomes a `part` of itself), and the free
-    numbers that no row reads any more are dropped; the DoF are those that remain. The caller
-    changes the sizes that modules keep of themselves.
+    A generated weight loses rows of G: its generator becomes a `part` of itself. Free numbers that
+    no row reads any more are dropped, and the DoF are those that remain. The caller updates the
+    sizes that modules store as attributes.
+
+    If it raises an error, the model is unchanged.
 
     Args:
-        model: constrained or not.
-        masks: what is kept, by name of the tensor.
+        model: a constrained or plain model.
+        masks: what to keep, by name of the tensor.
 
     Raises:
-        TargetError: no such tensor, or masks that do not fit it, by name.
-        LinconError: a free vector that is quantised, isometric, or has an offset. In all cases the
-            model is as it was.
+        TargetError: a tensor does not exist, or its masks do not fit.
+        LinconError: a free vector is quantised, isometric, or has an offset.
 
     >>> layer = nn.Linear(4, 3)
     >>> first_two = torch.tensor([True, True, False])
@@ -61,7 +66,7 @@ def slice_tensors(model: nn.Module, masks: Mapping[str, DimensionMasks]) -> None
 
 @dataclass(frozen=True)
 class _Slice:
-    """What remains of a group: its rows in the new group, and the free numbers in ``columns``."""
+    """What remains of a group: a new group, and a mask (old dof,) of the free numbers it keeps."""
 
     constraint: Constraint
     number: int
@@ -69,13 +74,13 @@ class _Slice:
     columns: Tensor
 
     def put(self) -> Tensor:
-        """Put it in its place; the old free vector."""
+        """Replace the group, and return the old free vector."""
         return self.constraint.narrow_group(self.number, self.group, self.columns)
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """A Parameter or buffer that is cut, and all places that hold it."""
+    """A Parameter or buffer before and after the cut, and all places that hold it."""
 
     places: Sequence[tuple[nn.Module, str]]
     old: Tensor
@@ -89,19 +94,19 @@ class _Cut:
 
 
 def _check_names(placed: list[tuple[str, Constraint]], masks: Mapping[str, DimensionMasks]) -> None:
-    """A free vector is cut by the weights that are generated from it, never by itself."""
+    """Raise TargetError if a mask names a free vector: only its weights can be sliced."""
     for prefix, constraint in placed:
         for group in constraint.groups:
             for name in (group.free, *group.buffers):
                 if prefix + name in masks:
                     raise TargetError(
-                        f"{prefix + name!r} belongs to a constraint: slice the weights that are "
-                        "generated from it."
+                        f"{prefix + name!r} belongs to a constraint: "
+                        "slice the weights that are generated from it."
                     )
 
 
 def _cut_tensors(model: nn.Module, masks: Mapping[str, DimensionMasks]) -> list[_Cut]:
-    """The Parameters and buffers that are cut; tied ones stay tied."""
+    """The cuts of Parameters and buffers. Tied tensors stay tied."""
     parameters = {name: target for target in targets(model) for name in target.names}
     cuts: dict[int, _Cut] = {}
     for name, of_tensor in masks.items():
@@ -140,14 +145,14 @@ def _buffer(model: nn.Module, name: str) -> tuple[tuple[tuple[nn.Module, str], .
 
 
 def _cut(name: str, tensor: Tensor, masks: DimensionMasks) -> Tensor:
-    """A new tensor of the entries where all masks are true."""
+    """A new tensor that holds the entries where all masks are true."""
     for dimension, mask in enumerate(_complete(name, tuple(tensor.shape), masks)):
         tensor = tensor.index_select(dimension, mask.nonzero().squeeze(1).to(tensor.device))
     return tensor.clone()
 
 
 def _complete(name: str, shape: tuple[int, ...], masks: DimensionMasks) -> list[Tensor]:
-    """A mask for every dimension, on the CPU."""
+    """One mask for every dimension, on the CPU."""
     if len(masks) > len(shape):
         raise TargetError(f"{name!r} has shape {shape}; give bool masks of these lengths.")
     complete = []
@@ -165,7 +170,7 @@ def _complete(name: str, shape: tuple[int, ...], masks: DimensionMasks) -> list[
 def _sliced_groups(
     constraint: Constraint, prefix: str, masks: dict[str, DimensionMasks]
 ) -> list[_Slice]:
-    """The groups that are cut. Removes the masks of their tensors from ``masks``."""
+    """The groups that are cut. Their tensors' masks are removed from ``masks``."""
     slices = []
     for number, group in enumerate(constraint.groups):
         if of_group := _masks_of(group, prefix, masks):
@@ -176,7 +181,7 @@ def _sliced_groups(
 def _masks_of(
     group: Group, prefix: str, masks: dict[str, DimensionMasks]
 ) -> dict[str, DimensionMasks]:
-    """The masks of a group's tensors by their first name, removed from ``masks``."""
+    """The masks of a group's tensors by first name. They are removed from ``masks``."""
     own: dict[str, DimensionMasks] = {}
     for entry in group.ledger:
         for name in entry.names:
@@ -191,7 +196,7 @@ def _masks_of(
 def _sliced(
     group: Group, masks: Mapping[str, DimensionMasks]
 ) -> tuple[Group, Bool[Tensor, " dof"]]:
-    """What remains of a group, and which of its free numbers."""
+    """What remains of a group, and a mask of the free numbers that it keeps."""
     if group.steps or group.isometric or group.origin:
         raise LinconError(
             f"{group.free!r} is quantised, isometric or has an offset, and cannot be sliced."
@@ -204,7 +209,7 @@ def _sliced(
         tensors.append((entry.names, tuple(int(mask.sum()) for mask in complete)))
     kept_rows = torch.cat(rows)
     columns = group.generator.gram_diagonal(kept_rows.double()) > 0
-    if not bool(columns.any()):  # weights that are all zero still need a number to read
+    if not bool(columns.any()):  # weights that are all zero must still read a number
         columns = torch.arange(len(columns)) == 0
     generator = part.of(group.generator, columns, kept_rows)
     ledger = Ledger.of(tensors, group.ledger.scales)
@@ -224,7 +229,7 @@ def _alike(one: DimensionMasks, other: DimensionMasks) -> bool:
 
 
 def _outer(masks: Sequence[Tensor]) -> Tensor:
-    """Which entries of a tensor stay, laid flat."""
+    """A mask of the entries of a tensor that remain, flattened."""
     entries = masks[0]
     for mask in masks[1:]:
         entries = (entries.unsqueeze(-1) & mask).reshape(-1)

@@ -3,6 +3,7 @@
 import json
 import pickle
 from copy import deepcopy
+from inspect import signature
 from itertools import pairwise
 
 import numpy as np
@@ -65,9 +66,33 @@ def _check(g: Generator) -> None:
     _same(g.gram_diagonal(weights), weights @ squares, "weighted gram_diagonal is wrong")
     _same(torch.from_numpy(g.sparse().toarray()), dense, "sparse() is not G")
     _check_value(g, free)
+    _check_options(g)
+    _check_narrow(g, grad)
     narrow = g.unpack(free.float())
     assert narrow.dtype == torch.float32, "unpack does not keep float32"
     _same(narrow.double(), g.unpack(free.float().double()), "float32 is not float64 rounded", 1e-5)
+
+
+def _check_options(g: Generator) -> None:
+    known = set(list(signature(type(g)).parameters)[3:]) - {"tables"}
+    missing = sorted(known - g.options().keys() - g.tables().keys())
+    optional = {name for name in missing if getattr(g, name, None) is None}
+    lost = [name for name in missing if name not in optional]
+    assert not lost, f"option {', '.join(map(repr, lost))} is missing in options() or tables()"
+    held = [name for name, value in vars(g).items() if isinstance(value, torch.nn.Parameter)]
+    assert not held, f"a generator owns no Parameter: {', '.join(held)}"
+
+
+def _check_narrow(g: Generator, grad: Tensor) -> None:
+    """Gradients of lower precision are summed in float32."""
+    narrow = grad.bfloat16()
+    try:
+        adjoint = g.adjoint(narrow)
+    except RuntimeError as error:
+        raise AssertionError(f"_accumulate does not take a grad of bfloat16: {error}") from error
+    assert adjoint.dtype == torch.bfloat16, "adjoint does not keep bfloat16"
+    exact = g.adjoint(narrow.double())
+    _same(adjoint.double(), exact, "bfloat16 gradients are not summed in float32", 2e-2)
 
 
 def _check_slices(g: Generator, free: Tensor, grad: Tensor) -> None:

@@ -58,6 +58,8 @@ def _command(rank, world, words):
     rank_zero_only.rank = rank  # which Lightning reads where it is imported
     unaugmented()
     done = CliRunner().invoke(app, words)
+    if done.exception and not isinstance(done.exception, SystemExit):
+        traceback.print_exception(done.exception)  # what went wrong on this rank
     return done.exit_code, done.output
 
 

@@ -17,7 +17,13 @@ CHECKED = [
     "lincon.pruning",
     "lincon.quantising",
     "lincon.slicing",
-    "lincon.tasks",
+    "lincon.tasks.classification.compression",
+    "lincon.tasks.classification.data",
+    "lincon.tasks.classification.learner",
+    "lincon.tasks.classification.studies",
+    "lincon.tasks.experiments",
+    "lincon.tasks.indoor",
+    "lincon.tasks.pose",
 ]
 """Modules, with all that is in them, whose functions are checked. (torch.compile cannot trace checks: it sees none.)"""
 

@@ -54,7 +54,7 @@ BAD = {
     "generator": (
         convnet,
         constrain(generator="vera"),
-        "No generator 'vera'; there are: codebook, dense",
+        "No generator 'vera'; there are: codebook, .*dense",
     ),
     "option": (convnet, constrain(tiles=3), "no option 'tiles'; there are: order"),
     "option value": (convnet, constrain(order="random"), "'laps' or 'deck'"),

@@ -60,11 +60,11 @@ CHANGES = {
     ),
     "a group twice": (
         lambda h: at(h, "constraints", 0, "groups").append(at(h, *GROUP)),
-        "'free' is there twice",
+        "'free' occurs twice",
     ),
     "a constraint twice": (
         lambda h: at(h, "constraints").append(at(h, "constraints", 0)),
-        "'free' is there twice",
+        "'free' occurs twice",
     ),
     "rows beyond the model": (
         lambda h: (

@@ -101,7 +101,7 @@ def test_every_scheme_trains_saves_and_loads(scheme, tmp_path):
 
 
 def test_data_sets_are_known_by_their_names():
-    assert list(DATA) == ["rooms", "2d-3d-s"]
+    assert next(iter(DATA)) == "rooms" and "2d-3d-s" in DATA
     with pytest.raises(lincon.LinconError, match="--root"):
         DATA["2d-3d-s"]()
     assert len(RayCast(limit=10**9).train_set) == 10**9

@@ -351,7 +351,7 @@ class _Addressed(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
-        assert type(weight) is torch.Tensor and weight.data_ptr()
+        assert isinstance(weight, torch.Tensor) and weight.data_ptr()
         return grad @ weight, grad.T @ x
 
 

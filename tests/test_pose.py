@@ -136,7 +136,7 @@ def test_every_scheme_trains_saves_and_loads(scheme, tmp_path):
 
 
 def test_data_sets_are_known_by_their_names():
-    assert list(DATA) == ["figures", "mpii", "lsp", "lsp-extended"]
+    assert next(iter(DATA)) == "figures" and {"mpii", "lsp", "lsp-extended"} <= set(DATA)
     for name in list(DATA)[1:]:
         with pytest.raises(lincon.LinconError, match="--root"):
             DATA[name]()

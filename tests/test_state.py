@@ -251,7 +251,7 @@ def test_values_that_the_model_cannot_hold_are_refused(tmp_path):
         (
             "free",
             torch.float64,
-            "'free' has values in the file that torch.float32, which it is here, cannot hold",
+            "'free' is torch.float32 here, which cannot hold its values in the file",
         ),
     ):
         model = convnet().double()

@@ -1,1 +1,1 @@
-"""The model: which of its tensors are generated, from which free vectors, and what holds them."""
+"""Attaching constraints to a model: which tensors are generated, from which free vectors."""

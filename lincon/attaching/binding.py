@@ -1,5 +1,4 @@
-"""Binding a constraint to a model and taking it off again: `bind`, `unbind`, `merge`. All or
-nothing."""
+"""Binding a constraint to a model and removing it again: `bind`, `unbind`, `merge`."""
 
 import gc
 import warnings
@@ -26,22 +25,21 @@ _WRAPPERS = {
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
     "torch.nn.parallel.data_parallel.DataParallel": "module",
 }
-"""Where each wrapper has the model. Classes by name, as importing the compiler takes long."""
+"""The attribute of each wrapper that holds the model. Importing the classes would take long."""
 
 _HOLDERS = torch.optim.Optimizer, DistributedDataParallel, AveragedModel
-"""What keeps a list of parameters, or a copy of a model."""
+"""Objects that keep their own lists of parameters, or a copy of a model."""
 
 _LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention
-"""Modules whose weights autocast always casts."""
+"""Modules whose weights autocast always casts to lower precision."""
 
 
 def bind(
     model: nn.Module, groups: list[Group], chosen: list[Target], values: Mapping[str, Tensor]
 ) -> Constraint:
-    """Register free vectors and origins, put a `Generated` in each place, add the hooks.
+    """Register free vectors and origins, put a `Generated` in each place, and add the hooks.
 
-    ``values``: of every free vector and buffer of a group. If anything fails, the model is as it
-    was.
+    ``values`` holds every free vector and buffer by name. If anything fails, nothing has changed.
     """
     by_name = {name: target for target in chosen for name in target.names}
     groups = [replace(group, lowered=_is_lowered(group, by_name)) for group in groups]
@@ -69,7 +67,7 @@ def bind(
 
 
 def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Undo `bind`, with an ordinary Parameter for each entry of the ledger, by its first name."""
+    """Undo `bind`. ``parameters`` takes each entry's place, by the first name of the entry."""
     owner = constraint.owner
     for module in list(owner.modules()):
         for attribute, generated in generated_in(module):
@@ -88,13 +86,17 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Make a constrained model an ordinary one, in place: plain Parameters, plain keys, the same
-    outputs bit for bit.
+    """Turn a constrained model into an ordinary one, in place, with plain Parameters and keys.
 
-    Returns the model; to train on, make the optimiser again.
+    The outputs stay the same bit for bit. An existing optimiser holds the old Parameters: make a
+    new one to train further.
 
-    Raises TargetError, and changes nothing, if there is nothing to merge, if the free vectors
-    belong to a module outside of ``model``, or if a weight has been parametrized once more.
+    Returns:
+        The model.
+
+    Raises:
+        TargetError: nothing is constrained, the free vectors belong to a module outside of
+            ``model``, or a weight was parametrized again. The model is then unchanged.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -120,14 +122,13 @@ def merge(model: nn.Module) -> nn.Module:
 
 
 def check_changeable(model: nn.Module) -> None:
-    """Raise TargetError for a model that is sharded, or not complete."""
+    """Raise TargetError if a model is sharded or not complete."""
     check_unsharded(model)
     check_complete(model)
 
 
 def check_complete(model: nn.Module) -> None:
-    """Raise TargetError unless each generated weight has its free vector in the model, and nothing
-    on top of it."""
+    """Raise TargetError unless the model owns all its free vectors and its weights are in place."""
     members = {id(module) for module in model.modules()}
     for module in model.modules():
         for _, generated in generated_in(module):
@@ -135,8 +136,8 @@ def check_complete(model: nn.Module) -> None:
             if id(owner) not in members:
                 raise TargetError(
                     f"{generated.name!r} is generated from a free vector of "
-                    f"{type(owner).__name__}, which is not part "
-                    f"of this {type(model).__name__}: save or merge the model that owns it."
+                    f"{type(owner).__name__}, which is not part of this {type(model).__name__}: "
+                    "save or merge the model that owns it."
                 )
     for constraint in constraints(model):
         for number, group in enumerate(constraint.groups):
@@ -144,14 +145,13 @@ def check_complete(model: nn.Module) -> None:
                 if not _is_in_place(constraint, entry.name, (number, index)):
                     raise TargetError(
                         f"{entry.name!r} is no longer what was constrained: its module was "
-                        "replaced, or it was "
-                        "parametrized once more. lincon.merge before changing a model, constrain "
-                        "again after."
+                        "replaced, or it was parametrized again. lincon.merge before changing a "
+                        "model, and constrain it again afterwards."
                     )
 
 
 def _is_in_place(constraint: Constraint, name: str, key: tuple[int, int]) -> bool:
-    """Whether the tensor of this name is generated from entry ``key``, by that alone."""
+    """Whether the tensor of this name is generated from entry ``key`` and from nothing else."""
     path, _, attribute = name.rpartition(".")
     try:
         module = constraint.owner.get_submodule(path)
@@ -162,7 +162,7 @@ def _is_in_place(constraint: Constraint, name: str, key: tuple[int, int]) -> boo
 
 
 def generated_in(module: nn.Module) -> list[tuple[str, Generated]]:
-    """(attribute, Generated) of each generated weight of a module itself, not of those in it."""
+    """(attribute, Generated) of each generated weight of a module, without its submodules."""
     return [
         (attribute, steps[0])
         for attribute, steps in _parametrizations(module)
@@ -171,16 +171,16 @@ def generated_in(module: nn.Module) -> list[tuple[str, Generated]]:
 
 
 def _parametrizations(module: nn.Module) -> list[tuple[str, Any]]:
-    """Attributes of a module that are parametrized, each with its parametrizations in order."""
+    """The parametrized attributes of a module, each with its parametrizations in order."""
     stored = module._modules.get("parametrizations")
     return list(stored.items()) if isinstance(stored, nn.ModuleDict) else []
 
 
 def warn_of_stale_optimizers(replaced: list[Any]) -> None:
-    """Warn of optimisers, and of DDP, that hold parameters which are no longer the model's."""
+    """Warn of optimisers and DDP wrappers that hold parameters the model no longer has."""
     stale = {id(parameter) for parameter in replaced}
     for holder in _holders():
-        with suppress(AttributeError, KeyError):  # one that is only half made
+        with suppress(AttributeError, KeyError):  # its constructor has not finished
             if isinstance(holder, AveragedModel):
                 is_stale = _averages(holder, replaced)
             else:
@@ -188,8 +188,7 @@ def warn_of_stale_optimizers(replaced: list[Any]) -> None:
             if is_stale:
                 warnings.warn(
                     f"The {type(holder).__name__} made before still holds the replaced parameters "
-                    "and will not train "
-                    "the new ones: make it again.",
+                    "and will not train the new ones: make it again.",
                     LinconWarning,
                     stacklevel=3,
                 )
@@ -206,7 +205,7 @@ def _averages(average: AveragedModel, replaced: list[Any]) -> bool:
 def _holders() -> Iterator[torch.optim.Optimizer | DistributedDataParallel | AveragedModel]:
     """All optimisers, DDP wrappers and averages that are alive."""
     objects = gc.get_objects()
-    # There are many thousand objects of few types: looking at each type once is five times faster.
+    # Many thousands of objects have few types: testing each type once is five times faster.
     types = {t for t in set(map(type, objects)) if issubclass(t, _HOLDERS)}
     return (thing for thing in objects if type(thing) in types)
 
@@ -218,7 +217,7 @@ def _parameters_of(holder: torch.optim.Optimizer | DistributedDataParallel) -> l
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside of torch.compile, DDP or DataParallel, which put a prefix before its keys."""
+    """The model inside torch.compile, DDP or DataParallel, which put a prefix before its keys."""
     while (attribute := _wrapped_attribute(type(model))) is not None:
         model = getattr(model, attribute)
     return model
@@ -233,7 +232,7 @@ def _wrapped_attribute(cls: type) -> str | None:
 
 
 def _is_lowered(group: Group, targets: Mapping[str, Target]) -> bool:
-    """Whether autocast casts every weight of a group wherever it is used."""
+    """Whether autocast casts every weight of a group in all its uses."""
     return all(
         isinstance(module, _LOWERED)
         for entry in group.ledger

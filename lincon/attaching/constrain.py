@@ -1,5 +1,7 @@
-"""Attaching a constraint to a model: `constrain`. Everything is checked and computed first, then
-bound at once."""
+"""Attaching a constraint to a model: `constrain`.
+
+Everything is checked and computed before anything in the model changes.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from lincon.maps.registry import get
 _GROUP_STREAM = 201
 Source = str | type[Generator] | Generator | Callable[[int, int, int], Generator]
 Make = Callable[[Tensor, int | None, int], Generator]
-"""(weights, dof, seed) -> generator; the weights, (rows,), are those of the model."""
+"""(weights, dof, seed) -> generator, where the weights, (rows,), are those of the model."""
 
 
 def constrain(
@@ -46,42 +48,45 @@ def constrain(
 ) -> Constraint:
     """Generate weights of ``model`` from free vectors, in place: Ŵ = G W, or W₀ + G W.
 
-    The model keeps its class and gains one Parameter a group (`free`, or `free_<group>`), in place
-    of the weights.
+    The model keeps its class. One Parameter a group (`free`, or `free_<group>`) replaces the
+    weights. If it raises an error, the model is unchanged.
 
     Args:
-        model: any module; it becomes the owner of the free vectors.
+        model: any module. It becomes the owner of the free vectors.
         generator: a registered name, a Generator class, a Generator, or a callable (rows, dof,
             seed) -> Generator.
-        dof: free parameters: an integer in all, or a fraction of the rows (of each group). None
-            where the generator says it itself (`matrix`, `nullspace`, `identity`) or ``scope``
-            does.
-        seed: of G and of the first W.
+        dof: the number of free parameters: an integer for all groups together, or a fraction of
+            each group's rows. None if the generator (`matrix`, `nullspace`, `identity`) or
+            ``scope`` determines it.
+        seed: the seed of G and of the first W.
         where: names or glob patterns, or a predicate (name, parameter) -> bool. The default is
             every trainable tensor of two or more dimensions that is not initialised to a constant.
-        scope: what shares a free vector: "model", "tensor", a list of name prefixes, a mapping
-            prefix -> dof, or a function name -> group.
-        scale: "match" multiplies each tensor so that its standard deviation starts at the one its
-            own initialisation had, with W drawn so that every multiplier is at least 1; "isometric"
-            gives G columns of unit norm; None leaves G alone. With the last two, W is drawn so that
-            the standard deviation over all tensors is kept.
-        offset: keep the present weights as W₀ (frozen) and start at W = 0, for fine-tuning.
-        init: "random", or "project" for the least-squares fit to the present weights; the relative
-            residual is then in ``constraint.residual``. Generators whose G is in the weights' own
-            units (`identity`, `nullspace`) always start at the fit, with scale 1.
-        materialize: "model" generates all weights once a forward; "layer" one at a time, freed
-            after use and generated again for the backward, for less memory. Can be changed later:
-            ``constraint.materialize``.
-        gradient: "euclidean" trains W by its own gradient; "gram" divides that by diag(GᵀG), so
-            that steps on W move Ŵ as projected gradient descent does; "mean" is the scaler of
+        scope: the tensors that share a free vector: "model", "tensor", a list of name prefixes, a
+            mapping prefix -> dof, or a function name -> group.
+        scale: "match" multiplies each tensor so that it starts with the standard deviation of its
+            own initialisation, and draws W so that every multiplier is at least 1. "isometric"
+            gives G columns of unit norm. None leaves G alone. The last two draw W so that the
+            standard deviation over all tensors stays the same.
+        offset: whether to freeze the present weights as W₀ and start at W = 0, for fine-tuning.
+        init: "random", or "project" for the least-squares fit to the present weights, whose
+            relative residual is then in ``constraint.residual``. Generators whose G is in the
+            weights' own units (`identity`, `nullspace`) always start at the fit, with scale 1.
+        materialize: "model" generates all weights once a forward. "layer" saves memory: it
+            generates one weight at a time, frees it after use, and generates it again for the
+            backward. ``constraint.materialize`` can change this later.
+        gradient: "euclidean" trains W by its own gradient. "gram" divides it by diag(GᵀG), so that
+            steps on W move Ŵ as projected gradient descent does. "mean" is the scaler of
             STABLE-RPS (see `Group.divisor`).
-        options: of the generator, e.g. ``tile=1``.
+        options: options of the generator, e.g. ``tile=1``.
 
     Returns:
         The Constraint, with ``dof``, ``rows``, ``ledger``, ``project(weights)``.
 
     Raises:
-        TargetError, DofError, UnknownGeneratorError: and the model is as it was.
+        TargetError: the chosen tensors cannot be constrained.
+        DofError: the degrees of freedom are impossible.
+        UnknownGeneratorError: no generator has this name.
+        LinconError: an option is unknown or excludes another one.
 
     >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> constraint = constrain(model, "ring", dof=0.25, seed=1)
@@ -97,18 +102,19 @@ def constrain(
         )
     if offset and init == "project":
         raise LinconError(
-            "offset=True starts at the weights as they are, init='project' at a fit to them: give "
-            "one."
+            "offset=True starts at the present weights, init='project' at a fit to them: "
+            "give one of the two."
         )
     seed = as_seed(seed)
     chosen, constant = select(model, where)
     request = Request(model, _factory(generator, options), scale, offset, init, gradient)
-    # Whatever the default device is: G is made of integers on the CPU. Whatever mode: W is trained.
+    # G is computed from integers on the CPU, whatever the default device; W can be trained, whatever
+    # the mode.
     with torch.device("cpu"), torch.inference_mode(False):
         plans = request.plans(shares(chosen, scope, dof), seed)
         values = {name: value for plan in plans for name, value in plan.values.items()}
         groups = [plan.group for plan in plans]
-        for group in groups:  # made here, where it may still be refused
+        for group in groups:  # computed before binding, because it may raise an error
             group.divisor(values[group.free])
         constraint = bind(model, groups, chosen, values)
         constraint.materialize = materialize
@@ -125,11 +131,11 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "gradient": ("euclidean", "gram", "mean"),
     "materialize": ("model", "layer"),
 }
-"""The values that options of `constrain` may have."""
+"""The allowed values of some options of `constrain`."""
 
 
-def _check_choices(**given: str | None) -> None:
-    for option, value in given.items():
+def _check_choices(**options: str | None) -> None:
+    for option, value in options.items():
         if value not in CHOICES[option]:
             allowed = ", ".join(map(repr, CHOICES[option]))
             raise LinconError(f"{option}={value!r}; give one of {allowed}.")
@@ -140,9 +146,9 @@ class Plan:
     """A group that will be attached.
 
     Attributes:
-        group: with its multipliers.
-        values: of its free vector and buffers, by their names in the owner.
-        fit: whether W is to be fitted to the weights that are there.
+        group: the group, with its multipliers.
+        values: the free vector and the buffers, by their names in the owner.
+        fit: whether to fit W to the present weights.
     """
 
     group: Group
@@ -152,7 +158,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Request:
-    """What `constrain` was asked for, the same for all groups."""
+    """The arguments of `constrain` that are the same for all groups."""
 
     model: nn.Module
     make: Make
@@ -162,11 +168,11 @@ class Request:
     gradient: str
 
     def plans(self, of: list[Share], seed: int) -> list[Plan]:
-        """A plan for each share. Nothing of the model is changed."""
+        """A plan for each share. The model does not change."""
         taken: set[str] = set()
         plans = []
         for number, share in enumerate(of):
-            # A single group has the seed itself, so that its G is the one of that seed.
+            # A single group uses the seed itself, so that its G is that of a lone generator.
             own_seed = key(seed, _GROUP_STREAM, number) >> 1 if len(of) > 1 else seed
             plans.append(self._plan(share, own_seed, taken))
         return plans
@@ -203,22 +209,22 @@ class Request:
         generator = self.make(_flat(share.targets), share.dof, seed)
         if not isinstance(generator, Generator):
             raise LinconError(
-                f"The callable made a {type(generator).__name__}, not a lincon.Generator."
+                f"The callable returned a {type(generator).__name__}, not a lincon.Generator."
             )
         dof = generator.dof if share.dof is None else share.dof
         if (generator.rows, generator.dof) != (share.rows, dof):
             raise LinconError(
-                f"{generator!r} was made for {share.rows} rows and {share.dof} dof; it has others."
+                f"{generator!r} was asked for {share.rows} rows and {share.dof} dof; it has others."
             )
         return generator
 
     def _origin(self, generator: Generator, targets: list[Target]) -> Tensor | None:
-        """W₀, (rows,), or None."""
+        """W₀, (rows,), or None if the map is linear."""
         own = generator.offset()
         if not self.offset:
             return own
         if own is not None:
-            raise LinconError(f"{generator.name}: it has an offset of its own; leave offset out.")
+            raise LinconError(f"{generator.name} has its own offset; leave offset out.")
         return _flat(targets)
 
 
@@ -228,21 +234,19 @@ def _check_one_dtype(targets: list[Target]) -> None:
         if target.tensor.dtype != first.tensor.dtype:
             raise TargetError(
                 f"{first.name!r} is {first.tensor.dtype} and {target.name!r} is not; one free "
-                "vector has one dtype: "
-                "constrain them in two calls (where=...) or in two scopes."
+                "vector has one dtype: constrain them in two calls (where=...) or in two scopes."
             )
 
 
 def _other_devices(targets: list[Target]) -> tuple[str | None, ...]:
-    """The device of each tensor, or None where it is the first one's; () if all are."""
+    """The device of each tensor, or None if it is that of the first; () if all share one."""
     first = targets[0].tensor.device
     devices = tuple(None if t.tensor.device == first else str(t.tensor.device) for t in targets)
     return devices if any(devices) else ()
 
 
 def _flat(targets: list[Target]) -> Tensor:
-    """The tensors laid one after the other, (rows,), on the device of the first (on meta if one of
-    them is)."""
+    """All tensors as one vector, (rows,), on the device of the first, or on meta if any is."""
     if any(target.tensor.is_meta for target in targets):
         return torch.empty(sum(target.tensor.numel() for target in targets), device="meta")
     device = targets[0].tensor.device
@@ -250,8 +254,7 @@ def _flat(targets: list[Target]) -> Tensor:
 
 
 def _fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
-    """Start at the fit to the weights that were there; if they cannot be fitted, the model gets
-    them back."""
+    """Fit the free vectors to ``weights``. If that fails, the model gets the weights back."""
     try:
         constraint.project(weights)
     except BaseException:
@@ -260,12 +263,12 @@ def _fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
 
 
 def _warn_of_differences(chosen: list[Target], constant: list[str]) -> None:
-    """Warn of what will not be as in the unconstrained model."""
+    """Warn of weights that will not behave as in the unconstrained model."""
     if constant:
         names = ", ".join(constant)
         _warn(
-            f"Left out, since initialised to a constant: {names} (name them in where= to include "
-            "them)."
+            f"Left out, since initialised to a constant: {names} "
+            "(name them in where= to include them)."
         )
     padded = [
         target.name
@@ -281,10 +284,10 @@ def _warn(message: str) -> None:
 
 
 def _factory(generator: Source, options: dict[str, Any]) -> Make:
-    """How to make a generator of what the user gave."""
+    """The function that makes a generator from what the user gave."""
     if isinstance(generator, Generator):
-        given = generator
-        return lambda weights, dof, seed: given
+        finished = generator
+        return lambda weights, dof, seed: finished
     if isinstance(generator, str):
         generator = get(generator)
     if isinstance(generator, type):
@@ -314,7 +317,7 @@ def _wanted_name(label: str) -> str:
 
 
 def _free_name(wanted: str, model: nn.Module, taken: set[str]) -> str:
-    """A name that the model does not have yet; it is added to ``taken``."""
+    """A name that neither the model nor ``taken`` has yet. It is added to ``taken``."""
     name, number = wanted, 1
     while name in taken or hasattr(model, name):
         name, number = f"{wanted}_{number}", number + 1

@@ -1,9 +1,8 @@
-"""The constraint: a ledger, its generators and its free vectors, bound to the module that owns
-them.
+"""The constraint: a ledger, its generators and free vectors, bound to the module that owns them.
 
-The owner registers each free vector as one Parameter, and no other module does. A forward pre-hook
-of the owner generates all weights in one operation a group, and a forward hook drops them. A weight
-that is read at any other time is generated on its own.
+Only the owner registers each free vector, as one Parameter. A forward pre-hook of the owner
+generates all weights in one operation a group, and a forward hook drops them. A weight that is read
+at any other time is generated on its own.
 """
 
 import warnings
@@ -30,7 +29,7 @@ from lincon.step.tape import Tape
 from lincon.step.weight import Weight
 
 FITTED = 1e-4
-"""Relative residual up to which a dense checkpoint is fitted without a warning."""
+"""A dense checkpoint is fitted without a warning up to this relative residual."""
 
 
 class Constraint:
@@ -40,10 +39,10 @@ class Constraint:
         owner: the module that was constrained; its parameters hold the free vectors.
         vectors: the free vectors, one for each group.
         residual: relative residual ‖G W - target‖ / ‖target‖ of the last projection, or None.
-        materialize: "model" generates all weights once a forward, in one operation a group; "layer"
-            generates each when it is used, frees it, and generates it again for the backward, so
-            that Ŵ never exists at once.
-        copied_from: identifies constraints that are deep copies of one another.
+        materialize: "model" generates all weights once a forward, in one operation a group. "layer"
+            generates each weight when it is used, frees it, and generates it again for the
+            backward, so that Ŵ never exists as a whole.
+        copied_from: an identifier that deep copies share.
         trainable: names of the owner's parameters that were trainable when it was constrained.
     """
 
@@ -61,40 +60,40 @@ class Constraint:
 
     @property
     def groups(self) -> list[Group]:
-        """What shares one free vector: generator, ledger and names, group after group."""
+        """Generator, ledger and names of each free vector."""
         return [vector.group for vector in self.vectors]
 
     @property
     def dof(self) -> int:
-        """Degrees of freedom: the lengths of the free vectors, added up."""
+        """Degrees of freedom: the total length of the free vectors."""
         return sum(group.generator.dof for group in self.groups)
 
     @property
     def rows(self) -> int:
-        """Generated weights, tied ones counted once."""
+        """The number of generated weights; tied ones count once."""
         return sum(group.generator.rows for group in self.groups)
 
     @property
     def ledger(self) -> Ledger:
-        """All tensors, group after group; within a group, rows are those of its own generator."""
+        """All tensors, group after group. Rows count within the generator of each group."""
         return Ledger(tuple(entry for group in self.groups for entry in group.ledger))
 
     @property
     def free(self) -> dict[str, Tensor]:
-        """The free vectors by name, each (dof,), as they are now in the owner."""
+        """The free vectors by name, each (dof,), as the owner holds them now."""
         return {vector.group.free: vector.parameter for vector in self.vectors}
 
     def replace_group(self, number: int, group: Group, free: nn.Parameter) -> None:
-        """Put another group and its free vector in a place."""
+        """Replace group ``number`` and its free vector."""
         vectors = list(self.vectors)  # a new list: copies share the old one
         vectors[number] = FreeVector(self.owner, group)
         self.vectors = vectors
         self.owner._parameters[group.free] = free
 
     def narrow_group(self, number: int, group: Group, columns: Tensor) -> Tensor:
-        """Put a group in a place that keeps only the free numbers in ``columns``, a (dof,) mask.
+        """Replace group ``number`` by one that keeps only the free numbers in ``columns``.
 
-        Returns the old vector.
+        ``columns`` is a mask (dof,). Returns the old free vector.
         """
         old = self.vectors[number].parameter
         with torch.inference_mode(False):
@@ -103,8 +102,7 @@ class Constraint:
         return old
 
     def weights(self) -> dict[str, Tensor]:
-        """All generated tensors by (first) name, differentiable, generated in one operation a
-        group."""
+        """All generated tensors by first name, differentiable, from one operation a group."""
         named: dict[str, Tensor] = {}
         for vector in self.vectors:
             names = [entry.name for entry in vector.group.ledger]
@@ -115,17 +113,18 @@ class Constraint:
         """Fit the free vectors to given weights by least squares, in place.
 
         Args:
-            weights: a tensor for every name of the ledger (a dense `state_dict` will do).
+            weights: a tensor for every entry of the ledger, such as a dense `state_dict`.
 
         Returns:
-            The relative residual ‖Ŵ - target‖ / ‖target‖ over all tensors; also kept as `residual`.
+            The relative residual ‖Ŵ - target‖ / ‖target‖ over all tensors, also kept as `residual`.
 
         Raises:
-            TargetError: a tensor is missing or has another shape. Nothing is changed then.
+            TargetError: a tensor is missing, has another shape or holds NaN or infinity, or a free
+                vector is quantised or sharded. The free vectors are then unchanged.
 
         >>> import lincon
         >>> model = nn.Linear(3, 2, bias=False)
-        >>> constraint = lincon.constrain(model, "ring", dof=6)   # a bijection: every target can be reached
+        >>> constraint = lincon.constrain(model, "ring", dof=6)  # a bijection reaches all targets
         >>> constraint.project({"weight": torch.ones(2, 3)}) < 1e-6
         True
         """
@@ -137,8 +136,10 @@ class Constraint:
         return self.residual
 
     def fit(self, weights: Mapping[str, Tensor]) -> tuple[list[Tensor], float]:
-        """The least-squares free vectors for given weights, and the relative residual; nothing is
-        changed."""
+        """The least-squares free vectors for given weights, and the relative residual.
+
+        The model does not change.
+        """
         fits = [vector.fit(weights) for vector in self.vectors]
         missed = sum(missed for _, missed, _ in fits)
         norm = sum(norm for _, _, norm in fits)
@@ -153,8 +154,7 @@ class Constraint:
     # Reading.
 
     def read(self, key: tuple[int, int]) -> Tensor:
-        """The tensor of entry ``key`` = (group, index): that of the running forward, or made on
-        demand."""
+        """The tensor of entry ``key`` = (group, index), from the running forward or on demand."""
         number, index = key
         opened = self._opened.get(_thread())
         if isinstance(opened, Tape):
@@ -163,14 +163,17 @@ class Constraint:
                 return weight
         elif opened is not None:
             return opened[number][index]
-        made = self.vectors[number].weight(index)
+        weight = self.vectors[number].weight(index)
         if _traced():
-            return made
+            return weight
         self._look_at_part()
-        return made.as_subclass(Weight)
+        return weight.as_subclass(Weight)
 
     def _look_at_part(self) -> None:
-        """A weight is made on demand: if a module runs, see that it is the owner, or opens a tape too."""
+        """A weight is generated on demand: if a part of the owner runs, have it open a tape too.
+
+        A module that is no part of the owner is warned of, once.
+        """
         part = running_module()
         if part is None or part in self._parts:
             return
@@ -198,7 +201,7 @@ class Constraint:
         return self._open, self._close, self._load
 
     def _open(self, module: nn.Module, args: Any) -> None:
-        """Before the owner's forward: generate all weights, or start to generate layer by layer."""
+        """Before the owner's forward: generate all weights, or start to do so layer by layer."""
         self._discard()
         if not _traced() and not self._is_meta():
             tape = LayerTape if self.materialize == "layer" else ModelTape
@@ -207,7 +210,7 @@ class Constraint:
             self._opened[_thread()] = [vector.weights() for vector in self.vectors]
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After the owner's forward, also after an error: drop the weights."""
+        """After the owner's forward, even if it failed: drop the weights."""
         opened = self._opened.get(_thread())
         try:
             if isinstance(opened, Tape):
@@ -226,23 +229,23 @@ class Constraint:
             opened.close()
 
     def _load(
-        self,
-        module: nn.Module,
-        state_dict: dict[str, Any],
-        prefix: str,
-        *reports: Any,
+        self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *reports: Any
     ) -> None:
         """Before the owner's load_state_dict: fit a dense checkpoint by least squares."""
         if any(prefix + group.free in state_dict for group in self.groups):
             self._check_quantised(state_dict, prefix)
             return
         keys = {name: prefix + name for entry in self.ledger for name in entry.names}
-        dense = {name: state_dict[key] for name, key in keys.items() if key in state_dict}
-        if not dense:
-            return
+        dense = {name: state_dict.pop(key) for name, key in keys.items() if key in state_dict}
+        if dense:
+            _, _, missing_keys, *_ = reports
+            missing_keys += [prefix + name for name in self._complete(dense)]
+            for name, tensor in self._fitted(dense).items():
+                state_dict.setdefault(prefix + name, tensor)
+
+    def _fitted(self, dense: dict[str, Tensor]) -> dict[str, Any]:
+        """What a state_dict has in the place of dense weights: free vectors and W₀, by name."""
         self._check_exact()
-        _, _, missing_keys, *_ = reports
-        missing_keys += [prefix + name for name in self._complete(dense)]
         fitted, self.residual = self.fit(dense)
         if self.residual > FITTED:
             warnings.warn(
@@ -251,13 +254,12 @@ class Constraint:
                 LinconWarning,
                 stacklevel=2,
             )
+        state: dict[str, Any] = {}
         for vector, free in zip(self.vectors, fitted, strict=True):
-            group = vector.group
-            state_dict[prefix + group.free] = free.to(vector.parameter)
-            if group.origin is not None:
-                state_dict.setdefault(prefix + group.origin, vector.origin)
-        for key in keys.values():
-            state_dict.pop(key, None)
+            state[vector.group.free] = free.to(vector.parameter)
+            if vector.group.origin is not None:
+                state[vector.group.origin] = vector.origin
+        return state
 
     def _complete(self, dense: dict[str, Tensor]) -> list[str]:
         """Add the weights as they are for tensors that a checkpoint lacks; the names of these."""
@@ -271,43 +273,45 @@ class Constraint:
         return missing
 
     def _check_exact(self) -> None:
-        """Refuse a fit that would be cut to integers, or be lost with what a rank has gathered."""
+        """Raise TargetError if the free vectors cannot store a fit: if quantised or sharded."""
         check_unsharded(self.owner)
         for group in self.groups:
             if group.steps is not None:
                 raise TargetError(
-                    f"{group.free!r} is quantised: project the model it was made from, and "
-                    "quantise again."
+                    f"{group.free!r} is quantised: project the model it was made from, "
+                    "and quantise again."
                 )
 
     def _check_quantised(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Refuse numbers that would be cut to integers without a word, and integers in the place of
-        numbers."""
+        """Raise TargetError if numbers would be loaded as integers, or integers as numbers."""
         for group in self.groups:
-            given = state_dict.get(prefix + group.free)
+            stored = state_dict.get(prefix + group.free)
             quantised = group.steps is not None
-            if isinstance(given, Tensor) and given.is_floating_point() == quantised:
+            if isinstance(stored, Tensor) and stored.is_floating_point() == quantised:
                 wanted = "integers" if quantised else "numbers"
                 raise TargetError(
-                    f"{group.free!r} takes {wanted}, the state_dict has {given.dtype}: see "
-                    "lincon.quantize."
+                    f"{group.free!r} takes {wanted}, but the state_dict has {stored.dtype}: "
+                    "see lincon.quantize."
                 )
 
     # Copies.
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": {}, "_parts": WeakKeyDictionary()}
+        state = {**self.__dict__, "_opened": {}}
+        del state["_parts"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._parts = WeakKeyDictionary()
         watch(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Constraint":
         if id(self.owner) not in memo:
             raise TargetError(
-                "A part of a constrained model was copied without its free vector: copy the model "
-                "that owns it "
-                f"({type(self.owner).__name__}), or lincon.merge(model) first."
+                "A part of a constrained model was copied without its free vector: "
+                f"copy the model that owns it ({type(self.owner).__name__}), "
+                "or lincon.merge(model) first."
             )
         copy = object.__new__(Constraint)
         memo[id(self)] = copy
@@ -318,9 +322,9 @@ class Constraint:
 
 
 def _traced() -> bool:
-    """Whether a compiler, a transform of torch.func or forward mode looks on.
+    """Whether a compiler, a transform of torch.func or forward mode runs.
 
-    They get operations that they can differentiate.
+    They need operations that they can trace or differentiate.
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
@@ -328,15 +332,15 @@ def _traced() -> bool:
 
 
 def _thread() -> int:
-    """Forwards in several threads do not share their weights; a compiled one has no thread."""
+    """The thread that runs this forward, because threads do not share weights; 0 if compiled."""
     return 0 if torch.compiler.is_compiling() else get_ident()
 
 
 def constraints(model: nn.Module) -> list[Constraint]:
     """The constraints of a model and of the modules in it, each once.
 
-    Warns if several of them are copies of one (a constrained layer was cloned, as
-    nn.TransformerEncoder does): each has a free vector of its own then.
+    Warns if several are copies of one, because each copy then has its own free vector. This happens
+    if a constrained layer is cloned, as nn.TransformerEncoder does.
 
     >>> import lincon
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
@@ -353,9 +357,8 @@ def constraints(model: nn.Module) -> list[Constraint]:
     result = list(by_identity.values())
     if len({constraint.copied_from for constraint in result}) < len(result):
         warnings.warn(
-            "Several constraints here are copies of one, each with a free vector of its own: to "
-            "share one, build the "
-            "whole model first and constrain that.",
+            "Several constraints here are copies of one, each with a free vector of its own: "
+            "to share one, build the whole model first and constrain that.",
             LinconWarning,
             stacklevel=2,
         )
@@ -363,8 +366,7 @@ def constraints(model: nn.Module) -> list[Constraint]:
 
 
 def prefixes(model: nn.Module, owner: nn.Module) -> list[str]:
-    """What stands before the names of an owner's tensors in the model: "" or "owner.", several if
-    it is there twice."""
+    """The prefixes of an owner's names in the model: "" or "owner.", one for each place it has."""
     modules = model.named_modules(remove_duplicate=False)
     return [f"{name}." if name else "" for name, module in modules if module is owner]
 

@@ -1,5 +1,4 @@
-"""Degrees of freedom as users give them: a number, a fraction of the rows, or a budget to be
-divided."""
+"""Degrees of freedom as users give them: a number, a fraction of the rows, or a budget."""
 
 import math
 from collections.abc import Mapping
@@ -8,14 +7,16 @@ from numbers import Integral, Number
 from lincon.errors import DofError
 
 Dof = int | float | None
-"""How many free numbers: an integer, a fraction of the rows, or None where something else says it."""
+"""A number of free parameters, a fraction of the rows, or None if another option sets it."""
 
 
 def as_count(dof: Dof, rows: int, name: str = "dof") -> int:
-    """A number of free parameters, from an integer or a fraction of ``rows``. ``name``: what an
-    error calls it.
+    """The number of free parameters that an integer or a fraction of ``rows`` means.
 
-    Raises DofError for what is neither.
+    Errors call it ``name``.
+
+    Raises:
+        DofError: ``dof`` is not a positive integer or a fraction up to 1.
 
     >>> as_count(0.5, 100), as_count(64, 100), as_count(0.001, 100)
     (50, 64, 1)
@@ -36,7 +37,8 @@ def as_count(dof: Dof, rows: int, name: str = "dof") -> int:
 def apportion(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
     """Divide a budget in proportion to sizes, by largest remainder, with at least one for each.
 
-    Raises DofError if the budget is too small for that.
+    Raises:
+        DofError: the budget is smaller than the number of sizes.
 
     >>> apportion(10, {"a": 1, "b": 50, "c": 49})
     {'a': 1, 'b': 5, 'c': 4}
@@ -45,11 +47,11 @@ def apportion(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
         raise DofError(
             f"dof={total} cannot be divided among {len(sizes)} groups; give at least {len(sizes)}."
         )
-    whole = sum(sizes.values())
+    size_of_all = sum(sizes.values())
     spare = total - len(sizes)
-    shares = {label: 1 + spare * size // whole for label, size in sizes.items()}
-    left = total - sum(shares.values())
-    by_remainder = sorted(sizes, key=lambda label: -(spare * sizes[label] % whole))
-    for label in by_remainder[:left]:
+    shares = {label: 1 + spare * size // size_of_all for label, size in sizes.items()}
+    remainder = total - sum(shares.values())
+    by_remainder = sorted(sizes, key=lambda label: -(spare * sizes[label] % size_of_all))
+    for label in by_remainder[:remainder]:
         shares[label] += 1
     return shares

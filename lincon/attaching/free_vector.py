@@ -1,6 +1,6 @@
-"""The free vector of a group where its owner holds it, and the weights that it generates.
+"""The free vector of a group, which its owner holds, and the weights that it generates.
 
-The owner is asked at every call, because `functional_call`, DDP and FSDP replace the Parameter.
+Every call looks the Parameter up in the owner, because `functional_call`, DDP and FSDP replace it.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,8 +22,8 @@ class FreeVector:
     """W of one group.
 
     Attributes:
-        owner: the module whose Parameter it is.
-        group: its name there, its generator and its ledger.
+        owner: the module that holds the Parameter.
+        group: its name in the owner, its generator and its ledger.
     """
 
     owner: nn.Module
@@ -48,20 +48,21 @@ class FreeVector:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are generated in: W's dtype, or autocast's where it would cast all of
-        them."""
+        """The dtype of the weights: W's, or autocast's if it would cast all the weights."""
         steps = self.steps
         exact = self.parameter if steps is None else steps
         if exact.is_meta or not self.group.lowered:  # torch knows no autocast of meta
             return exact.dtype
         device = exact.device.type
-        return (
-            torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else exact.dtype
-        )
+        autocast = torch.is_autocast_enabled(device)
+        return torch.get_autocast_dtype(device) if autocast else exact.dtype
 
     def effective(self, parameter: Shaped[Tensor, " dof"]) -> Float[Tensor, " dof"]:
-        """W as the map sees it: integers times steps, or with a gradient that is divided as the
-        group says."""
+        """W as the map reads it.
+
+        A quantised W is multiplied by its steps. Otherwise the gradient is divided by the divisor
+        of the group.
+        """
         check_local(self.group.free, parameter)
         steps = self.steps
         if steps is not None:
@@ -93,18 +94,20 @@ class FreeVector:
         )
 
     def shaped(self, index: int, rows: Float[Tensor, " n"]) -> Tensor:
-        """The weight of an entry from its generated rows: with W₀, in its shape, on its device."""
+        """The weight of an entry from its generated rows: W₀ added, in its shape, on its device."""
         entry = self.group.ledger.entries[index]
         if (origin := self.origin) is not None:
             rows = rows + origin[entry.start : entry.stop].to(rows.dtype)
         return _to(rows.view(entry.shape), self.group.device(index))
 
     def fit(self, weights: Mapping[str, Tensor]) -> tuple[Float[Tensor, " dof"], float, float]:
-        """The least-squares W for given weights, float64, with ‖Ŵ - weights‖² and ‖weights‖²;
-        nothing is changed.
+        """The least-squares W for given weights in float64, ‖Ŵ - weights‖² and ‖weights‖².
 
-        Raises TargetError: weights are missing, have another shape, or hold a value that is not
-        finite.
+        Nothing changes.
+
+        Raises:
+            TargetError: weights are missing, have another shape, or hold a value that is not
+                finite.
         """
         target = torch.cat([self._target(entry, weights) for entry in self.group.ledger])
         origin = self.origin
@@ -116,24 +119,24 @@ class FreeVector:
 
     def _target(self, entry: Entry, weights: Mapping[str, Tensor]) -> Tensor:
         """The given weights of an entry, (numel,) float64 on the CPU."""
-        given = next((weights[name] for name in entry.names if name in weights), None)
-        if given is None:
+        weight = next((weights[name] for name in entry.names if name in weights), None)
+        if weight is None:
             needed = [e.name for e in self.group.ledger]
             raise TargetError(f"No weights for {entry.name!r}; project needs all of: {needed}.")
-        if tuple(given.shape) != entry.shape:
+        if tuple(weight.shape) != entry.shape:
             raise TargetError(
-                f"Weights for {entry.name!r} have shape {tuple(given.shape)}, not {entry.shape}."
+                f"Weights for {entry.name!r} have shape {tuple(weight.shape)}, not {entry.shape}."
             )
-        if given.is_meta:
+        if weight.is_meta:
             raise TargetError(
                 f"Weights for {entry.name!r} are on the meta device: they have no values to fit. "
                 "Materialise them first."
             )
-        target = given.detach().double().cpu().reshape(-1)
+        target = weight.detach().double().cpu().reshape(-1)
         if not bool(target.isfinite().all()):
             raise TargetError(
-                f"Weights for {entry.name!r} hold a value that is not finite; nothing can be "
-                "fitted to them."
+                f"Weights for {entry.name!r} hold a value that is not finite; "
+                "nothing can be fitted to them."
             )
         return target
 

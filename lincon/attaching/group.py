@@ -1,5 +1,7 @@
-"""A group: what shares one free vector. A value; the vector itself is in the owner (see
-`FreeVector`)."""
+"""A group: the tensors that share one free vector.
+
+A group is a value. The owner holds the vector itself (see `FreeVector`).
+"""
 
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +17,7 @@ from lincon.maps.scaled import Scaled
 
 @dataclass(frozen=True)
 class Group:
-    """What shares one free vector. Groups are equal if a file says the same of both.
+    """Tensors that share one free vector. Groups are equal if a file describes both alike.
 
     Attributes:
         free: name of the free vector's Parameter in the owner.
@@ -23,14 +25,14 @@ class Group:
         ledger: which tensor owns which rows of G, with which multiplier.
         isometric: whether the columns of the map are scaled to norm 1.
         origin: name of the owner's buffer that holds W₀, (rows,), or None.
-        devices: the device of each entry, or None where it is that of the free vector; () if all
-            are.
-        lowered: whether autocast runs all uses of the weights in lower precision, so that they are
-            generated in it.
-        gradient: what the gradient of the free vector is divided by, see `divisor`.
+        devices: the device of each entry, or None if it is that of the free vector; () if all are
+            on that one.
+        lowered: whether the weights are generated in autocast's lower precision, because autocast
+            casts them in all their uses.
+        gradient: the divisor of the free vector's gradient, see `divisor`.
         steps: name of the owner's buffer that holds the steps of a quantised free vector,
             (dof / ``size`` rounded up,), or None.
-        size: how many entries of a quantised free vector share a step.
+        size: the number of entries of a quantised free vector that share a step.
     """
 
     free: str
@@ -45,14 +47,14 @@ class Group:
     size: int = 0
 
     map: Generator = field(init=False, compare=False)
-    """diag(scale) G diag(column scale): turns the free vector into all weights."""
+    """diag(scale) G diag(column scale), which turns the free vector into all weights."""
 
     def __post_init__(self) -> None:
         plain = not self.isometric and set(self.ledger.scales) <= {1.0}
         object.__setattr__(self, "map", self.generator if plain else self.scaled())
 
     def scaled(self) -> Scaled:
-        """The map of the ledger's multipliers, also where they are all 1."""
+        """The map with the ledger's multipliers, even if they are all 1."""
         return Scaled(self.generator, self.ledger.sizes, self.ledger.scales, self.isometric)
 
     def with_scales(self, scales: list[float]) -> "Group":
@@ -66,17 +68,17 @@ class Group:
         return tuple(name for name in (self.origin, self.steps) if name is not None)
 
     def device(self, index: int) -> str | None:
-        """The device of an entry, or None where it is that of the free vector."""
+        """The device of an entry, or None if it is that of the free vector."""
         return self.devices[index] if self.devices else None
 
     def divisor(self, like: Tensor) -> Float[Tensor, " dof"] | None:
-        """What the free vector's gradient is divided by, or None for the plain ("euclidean")
-        gradient.
+        """The divisor of the free vector's gradient, or None for the plain ("euclidean") gradient.
 
         "gram" divides by diag(GᵀG), the sum of c² over the uses of an entry, where c is the
-        multiplier: gradient descent on W then moves the weights as projected gradient descent on Ŵ
-        does, where GᵀG is diagonal. "mean" divides by (Σc)² / Σ1 over the uses, the default scaler
-        of STABLE-RPS (Desai and Shrivastava, ICLR 2024).
+        multiplier. If GᵀG is diagonal, gradient descent on W then moves the weights as projected
+        gradient descent on Ŵ does. "mean" divides by (Σc)² / Σ1 over the uses, the default scaler
+        of STABLE-RPS (Desai and Shrivastava, ICLR 2024). The result is on the device and in the
+        dtype of ``like``.
         """
         if self.gradient == "euclidean":
             return None

@@ -1,5 +1,4 @@
-"""The first free vector of a group, and the multipliers that give each tensor its own standard
-deviation."""
+"""The first free vector of a group, and the multipliers that match each tensor's deviation."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -17,11 +16,13 @@ from lincon.maps.scaled import Scaled
 _FREE_STREAM = 202
 
 FEW = 32
-"""Values from which a standard deviation says more than a root mean square."""
+"""Tensors of fewer values are measured by their root mean square, not a standard deviation."""
 
 TINY = 100
-"""A tensor this many times smaller than all together, as a class token of 1e-6, does not set the
-size of W."""
+"""A tensor this many times smaller than the average, such as a class token of 1e-6, is ignored.
+
+It does not set the size of W.
+"""
 
 
 def initial(
@@ -30,11 +31,12 @@ def initial(
     """The group with its multipliers, and its first free vector, float64 on the CPU.
 
     With ``scale="match"`` every tensor starts with the standard deviation of its own
-    initialisation, and the smallest multiplier is 1 (but for tensors that are `TINY`, whose
-    multiplier is smaller). Otherwise the multipliers stay, and the standard deviation over all
-    tensors is kept. ``zero``: W is zero, the multipliers are the same.
+    initialisation, and the smallest multiplier is 1 (tensors that are `TINY` have smaller ones).
+    Otherwise the multipliers do not change, and the standard deviation over all tensors stays the
+    same. ``zero`` sets W to zero and leaves the multipliers as they are.
 
-    Raises TargetError for tensors without values to match, by name.
+    Raises:
+        TargetError: a tensor has no values to match, or holds a value that is not finite.
     """
     free = _standard_normal(group.generator.dof, seed)
     if scale is None and zero:
@@ -44,14 +46,14 @@ def initial(
     _check_finite(targets, wanted)
     drawn = _deviations(group.scaled(), group, free)
 
-    # One factor for all: W of this standard deviation gives all tensors together the one they had.
+    # With W of this standard deviation all tensors together keep the one they had.
     known = [_known_values(target) for target in targets]
     factor = _overall(wanted, known) / (_overall(drawn, known) or 1.0) or 1.0
 
     if scale == "match":
         ratios = _ratios(wanted, drawn, factor)
-        # W takes the smallest factor: all multipliers are at least 1, so that the learning rates of
-        # ordinary training carry over.
+        # W takes the smallest factor. All multipliers are then at least 1, so that the learning
+        # rates of ordinary training carry over.
         least = min(factor / TINY, max(ratios))
         factor = min(ratio for ratio in ratios if ratio >= least)
         group = group.with_scales([ratio / factor for ratio in ratios])
@@ -59,14 +61,15 @@ def initial(
 
 
 def _ratios(wanted: list[float], drawn: list[float], overall: float) -> list[float]:
-    """What each tensor must be multiplied by. A tensor of zeros has no size of its own."""
+    """The factor that each tensor needs. A tensor of zeros takes the overall one."""
     pairs = zip(wanted, drawn, strict=True)
     return [want / have if want > 0 and have > 0 else overall for want, have in pairs]
 
 
 def deviation(tensor: Tensor) -> float:
-    """Standard deviation of a tensor's values, in float64; of fewer than `FEW` the root mean
-    square; 0 on meta.
+    """The standard deviation of a tensor's values, computed in float64.
+
+    It is the root mean square of fewer than `FEW` values, and 0 on the meta device.
 
     >>> deviation(torch.tensor([3.0, -3.0]))
     3.0
@@ -92,8 +95,8 @@ def _check_not_meta(targets: list[Target], scale: str | None) -> None:
     for target in targets:
         if target.tensor.is_meta and scale == "match":
             raise TargetError(
-                f"{target.name!r} is on the meta device: it has no values to match. Materialise "
-                "it, or give scale=None."
+                f"{target.name!r} is on the meta device: it has no values to match. "
+                "Materialise it, or give scale=None."
             )
 
 
@@ -101,14 +104,13 @@ def _check_finite(targets: list[Target], deviations: list[float]) -> None:
     for target, of_target in zip(targets, deviations, strict=True):
         if not isfinite(of_target):
             raise TargetError(
-                f"Weights for {target.name!r} hold a value that is not finite; nothing can be "
-                "matched to them."
+                f"Weights for {target.name!r} hold a value that is not finite; "
+                "nothing can be matched to them."
             )
 
 
 def _deviations(linear_map: Scaled, group: Group, free: Tensor) -> list[float]:
-    """The standard deviation that each tensor gets from W; for few values, the one expected over
-    seeds."""
+    """The deviation that W gives each tensor; for few values, its expectation over seeds."""
     parts = linear_map.unpack(free).split(group.ledger.sizes)
     return [
         linear_map.energy(entry.start, entry.stop) ** 0.5 if entry.numel < FEW else deviation(part)
@@ -117,6 +119,6 @@ def _deviations(linear_map: Scaled, group: Group, free: Tensor) -> list[float]:
 
 
 def _overall(deviations: Sequence[float], sizes: Sequence[int]) -> float:
-    """The root mean square over all values of tensors of these deviations and sizes."""
+    """The root mean square over all tensors, from their deviations and sizes."""
     total = sum(d * d * size for d, size in zip(deviations, sizes, strict=True))
     return float((total / max(1, sum(sizes))) ** 0.5)

@@ -1,5 +1,7 @@
-"""The ledger: which tensor of the model owns which rows of G, with which scale. A value, stored in
-the file."""
+"""The ledger: which tensor of the model owns which rows of G, with which scale.
+
+A ledger is a value, and a model file stores it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,8 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Entries in the order of `named_parameters`; their ranges are disjoint, contiguous and cover
-    all rows.
+    """Entries in the order of `named_parameters`, whose ranges cover all rows without overlap.
 
     >>> ledger = Ledger.of([(("a.weight",), (2, 3)), (("b.weight", "c.weight"), (4,))])
     >>> [(entry.name, entry.start, entry.stop) for entry in ledger]
@@ -83,7 +84,7 @@ class Ledger:
         return len(self.entries)
 
     def to_json(self) -> list[list[Any]]:
-        """[[names, shape, scale], ...]; the ranges follow."""
+        """[[names, shape, scale], ...]. The ranges follow from the shapes."""
         return [[list(e.names), list(e.shape), e.scale] for e in self.entries]
 
     @classmethod

@@ -131,5 +131,6 @@ def _frozen(constraint: Watched) -> Iterator[tuple[str, nn.Module]]:
     for name, module in constraint.owner.named_modules():
         if name and not name.startswith("parametrizations"):
             own = {f"{name}.{each}": p for each, p in module.named_parameters()}
-            if own.keys() & constraint.trainable and not any(p.requires_grad for p in own.values()):
+            trains = any(parameter.requires_grad for parameter in own.values())
+            if own.keys() & constraint.trainable and not trains:
                 yield name, module

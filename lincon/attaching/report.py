@@ -1,4 +1,4 @@
-"""What a constrained model is made of: `summary`."""
+"""A summary of a constrained model: `summary`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ class Summary:
     """A table; counts are numbers, sizes are bytes.
 
     Attributes:
-        lines: one for each generated tensor.
-        dof: the free vectors alone.
-        rows: generated weights.
-        unconstrained: parameters that are neither generated nor free.
-        unused: free entries that no row reads.
-        resident: bytes of parameters and buffers that stay in memory.
-        dense: the same for the merged model.
-        file: bytes of tensors in the file that `lincon.save` writes, without its header, and before
+        lines: one line for each generated tensor.
+        dof: the length of the free vectors.
+        rows: the number of generated weights.
+        unconstrained: the number of parameters that are neither generated nor free.
+        unused: the number of free entries that no row reads.
+        resident: bytes of parameters, buffers and tables that stay in memory.
+        dense: bytes of parameters and buffers of the merged model.
+        file: bytes of tensors in the file that `lincon.save` writes, without its header, before
             masks and integers are coded.
         residual: the relative residual of the last projection, or None.
     """
@@ -50,7 +50,7 @@ class Summary:
 
     @property
     def total(self) -> int:
-        """DoF and all unconstrained parameters."""
+        """The DoF and all unconstrained parameters together."""
         return self.dof + self.unconstrained
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Summary:
 
 
 def summary(model: nn.Module) -> Summary:
-    """Count everything in a model, constrained or not; every free vector once.
+    """Count everything in a model, constrained or not. Every free vector counts once.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -116,7 +116,7 @@ def _table_bytes(generators: list[Generator]) -> int:
 
 
 def _unused(generators: list[Generator]) -> int:
-    """Free entries that no row reads. Only some generators can have any, and counting takes time."""
+    """Free entries that no row reads. Only some generators have any, and counting takes time."""
     return sum(generator.unused() for generator in generators if generator.allows_unused)
 
 
@@ -125,9 +125,9 @@ def _first(residuals: list[float | None]) -> float | None:
 
 
 def stored_bytes(model: nn.Module) -> int:
-    """Bytes of the tensors in a model's state_dict, each storage place once."""
+    """Bytes of the tensors in a model's state_dict. Tensors at one address count once."""
     tensors = [t for t in model.state_dict().values() if isinstance(t, Tensor)]
-    # Empty tensors share an address; they have no bytes, whatever they are.
+    # Empty tensors of any kind share an address.
     return _bytes({t.data_ptr() if t.numel() else id(t): t for t in tensors}.values())
 
 

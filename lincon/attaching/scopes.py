@@ -8,14 +8,15 @@ from lincon.attaching.targets import Target
 from lincon.errors import DofError, TargetError
 
 Scope = str | Iterable[str] | Mapping[str, int | float] | Callable[[str], str]
-"""The names "model" and "tensor", name prefixes, a mapping prefix -> dof, or a function name ->
-label."""
+"""`"model"`, `"tensor"`, name prefixes, a mapping prefix -> dof, or a function name -> label."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Tensors that will share a free vector of ``dof`` numbers; the label is "" for the whole
-    model."""
+    """Tensors that will share a free vector of ``dof`` numbers.
+
+    The label is "" for the whole model. ``dof`` is None if the generator determines it.
+    """
 
     label: str
     targets: list[Target]
@@ -23,15 +24,16 @@ class Share:
 
     @property
     def rows(self) -> int:
-        """Weights that will be generated."""
+        """The number of weights that will be generated."""
         return sum(target.tensor.numel() for target in self.targets)
 
 
 def shares(chosen: list[Target], scope: Scope, dof: Dof) -> list[Share]:
-    """What ``scope`` makes of the chosen tensors, in the order of the first tensor of each.
+    """Divide the chosen tensors by ``scope``. Shares are in the order of their first tensors.
 
-    Raises TargetError for a scope that names no tensor or leaves one out, DofError for a budget
-    that cannot be had.
+    Raises:
+        TargetError: the scope is unknown, names no tensor, or leaves one out.
+        DofError: the budget is impossible.
     """
     if isinstance(scope, Mapping) and dof is not None:
         raise DofError(
@@ -54,7 +56,7 @@ def _check_all_used(scope: Scope, labels: set[str]) -> None:
         return
     if idle := set(scope) - labels:
         raise TargetError(
-            f"scope names {sorted(idle)}, under which there is no tensor to constrain."
+            f"scope names {sorted(idle)}, but no tensor to constrain is under these prefixes."
         )
 
 
@@ -62,9 +64,8 @@ def _label(scope: Scope, name: str) -> str:
     if isinstance(scope, str):
         if scope not in ("model", "tensor"):
             raise TargetError(
-                f"scope={scope!r}; give 'model', 'tensor', a list of name prefixes, a mapping "
-                "prefix -> dof, "
-                "or a function name -> group."
+                f"scope={scope!r}; give 'model', 'tensor', a list of name prefixes, "
+                "a mapping prefix -> dof, or a function name -> group."
             )
         return "" if scope == "model" else name
     if callable(scope):
@@ -72,14 +73,14 @@ def _label(scope: Scope, name: str) -> str:
     matching = [prefix for prefix in scope if name == prefix or name.startswith(prefix + ".")]
     if not matching:
         raise TargetError(
-            f"{name!r} is under none of the scopes {list(scope)}; add a prefix, or choose by "
-            "where=..."
+            f"{name!r} is under none of the scopes {list(scope)}; "
+            "add a prefix, or choose tensors by where=..."
         )
     return max(matching, key=len)
 
 
 def _budgets(scope: Scope, dof: Dof, rows: dict[str, int]) -> Mapping[str, int | None]:
-    """Degrees of freedom by label; None where the generator says them."""
+    """Degrees of freedom by label; None if the generator determines them."""
     if isinstance(scope, Mapping):
         return {label: as_count(scope[label], size) for label, size in rows.items()}
     if dof is None:

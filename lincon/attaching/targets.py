@@ -1,5 +1,4 @@
-"""Which tensors of a module are to be constrained: discovery and selection. Nothing here changes a
-model."""
+"""Finding and selecting the tensors of a module to constrain. Nothing here changes a model."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ Where = str | Iterable[str] | Callable[[str, nn.Parameter], bool] | None
 
 @dataclass(frozen=True)
 class Target:
-    """A tensor to be constrained.
+    """A tensor to constrain.
 
     Attributes:
-        names: dotted names in the model; the first is its own, the others are tied to it.
+        names: dotted names in the model. The first is its own, the others are tied to it.
         places: (module, attribute) of all places that hold it.
         tensor: the Parameter.
     """
@@ -39,10 +38,9 @@ class Target:
 
 
 def targets(model: nn.Module) -> list[Target]:
-    """Every Parameter of the model, in the order of `named_parameters`, with all its names and
-    places.
+    """Every Parameter of the model with its names and places, in the order of `named_parameters`.
 
-    Free vectors of existing constraints are not among them.
+    Free vectors of existing constraints are left out.
     """
     free = {id(tensor) for constraint in constraints(model) for tensor in constraint.free.values()}
     tensors: dict[int, nn.Parameter] = {}
@@ -55,7 +53,7 @@ def targets(model: nn.Module) -> list[Target]:
             tensors[id(tensor)] = tensor
             full = f"{prefix}.{attribute}" if prefix else attribute
             names.setdefault(id(tensor), []).append(full)
-            place = id(module), attribute  # a module that is there twice is one place
+            place = id(module), attribute  # a module with two names is one place
             places.setdefault(id(tensor), {})[place] = module, attribute
     return [
         Target(tuple(names[number]), tuple(places[number].values()), tensor)
@@ -64,7 +62,7 @@ def targets(model: nn.Module) -> list[Target]:
 
 
 def generated_names(model: nn.Module) -> set[str]:
-    """Names of the tensors that are generated already."""
+    """The names of tensors that are generated already."""
     names = set()
     for prefix, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, Generated):
@@ -75,7 +73,8 @@ def generated_names(model: nn.Module) -> set[str]:
 def select(model: nn.Module, where: Where) -> tuple[list[Target], list[str]]:
     """The targets that ``where`` names, and the names of constant ones that the default leaves out.
 
-    Raises TargetError, naming the tensor and the remedy, for whatever cannot be constrained.
+    Raises:
+        TargetError: nothing was chosen, or a chosen tensor cannot be constrained.
     """
     check_unsharded(model)
     everything = targets(model)
@@ -96,7 +95,7 @@ def select(model: nn.Module, where: Where) -> tuple[list[Target], list[str]]:
 
 
 def _by_default(everything: list[Target]) -> tuple[list[Target], list[str]]:
-    """All weights, without those that are constant, and the names of these."""
+    """All weights that are not constant, and the names of the constant ones."""
     weights = [target for target in everything if _is_weight(target.tensor)]
     constant = [target.name for target in weights if _is_constant(target.tensor)]
     return [target for target in weights if target.name not in constant], constant
@@ -122,8 +121,8 @@ def _no_match(model: nn.Module, everything: list[Target], pattern: str) -> Targe
 
 def _why_nothing(model: nn.Module, everything: list[Target], constant: list[str]) -> str:
     why = (
-        f"of {len(everything)} parameters none was chosen (the default is those of two or more "
-        "dimensions)."
+        f"of {len(everything)} parameters none was chosen "
+        "(the default is those of two or more dimensions)."
     )
     if generated := sorted(generated_names(model)):
         why = (
@@ -136,7 +135,7 @@ def _why_nothing(model: nn.Module, everything: list[Target], constant: list[str]
 
 
 def _is_weight(tensor: Tensor) -> bool:
-    """What the default chooses: trainable, real, of two or more dimensions; a lazy tensor may be."""
+    """Whether it is trainable and real and has two or more dimensions, or is lazy."""
     if is_lazy(tensor):
         return True
     return tensor.requires_grad and tensor.is_floating_point() and tensor.dim() >= 2
@@ -153,8 +152,8 @@ def _check(target: Target) -> None:
     name, tensor = target.name, target.tensor
     if is_lazy(tensor):
         raise TargetError(
-            f"{name!r} belongs to a lazy module that has no shape yet: run the model once, then "
-            "constrain."
+            f"{name!r} belongs to a lazy module that has no shape yet: "
+            "run the model once, then constrain it."
         )
     if not tensor.is_floating_point():
         raise TargetError(
@@ -170,15 +169,14 @@ def _check_place(name: str, module: nn.Module, attribute: str) -> None:
     kind = type(module).__name__
     if _is_hooked(module, attribute) or isinstance(module, parametrize.ParametrizationList):
         raise TargetError(
-            f"{name!r} is parametrized or pruned already (weight norm, spectral norm, ...): undo "
-            "that first "
-            "(torch.nn.utils.parametrize.remove_parametrizations), or leave it out with where=..."
+            f"{name!r} is parametrized or pruned already (weight norm, spectral norm, ...): "
+            "undo that first (torch.nn.utils.parametrize.remove_parametrizations), "
+            "or leave it out with where=..."
         )
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         raise TargetError(
-            f"{name!r} belongs to a {kind}, which iterates over what it holds; move the parameter "
-            "to a module of "
-            "its own, or leave it out with where=..."
+            f"{name!r} belongs to a {kind}, which iterates over its members; "
+            "move the parameter to a module of its own, or leave it out with where=..."
         )
     if hasattr(nn.ModuleDict, attribute):
         raise TargetError(
@@ -189,10 +187,10 @@ def _check_place(name: str, module: nn.Module, attribute: str) -> None:
 
 
 def _is_hooked(module: nn.Module, attribute: str) -> bool:
-    """Whether one of torch's older hooks (weight norm, pruning) makes a tensor of this Parameter."""
+    """Whether one of torch's older hooks (weight norm, pruning) reads this Parameter."""
     for hook in module._forward_pre_hooks.values():
-        made = getattr(hook, "name", getattr(hook, "_tensor_name", None))
-        if isinstance(made, str) and attribute in (f"{made}_g", f"{made}_v", f"{made}_orig"):
+        name = getattr(hook, "name", getattr(hook, "_tensor_name", None))
+        if isinstance(name, str) and attribute in (f"{name}_g", f"{name}_v", f"{name}_orig"):
             return True
     return False
 
@@ -202,6 +200,5 @@ def _check_embedding(name: str, module: nn.Embedding | nn.EmbeddingBag) -> None:
         option = "sparse=True" if module.sparse else "max_norm"
         raise TargetError(
             f"{name!r} belongs to an embedding with {option}, which writes to its weight or gives "
-            "sparse gradients: "
-            "make it without, or leave it out with where=..."
+            "sparse gradients: make it without, or leave it out with where=..."
         )

@@ -1,1 +1,1 @@
-"""Model files: what they hold, whether they fit a model, writing them whole."""
+"""Model files: reading and checking them, matching them with a model, and writing them."""

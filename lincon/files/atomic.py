@@ -14,18 +14,23 @@ from lincon.errors import FileError, LinconError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that, synced, becomes it at the end; or nothing does, and
-    FileError says why."""
+    """A temporary path beside ``path``, which is synced and renamed to ``path`` at the end.
+
+    If anything fails, ``path`` is unchanged.
+
+    Raises:
+        FileError: the file could not be written.
+        LinconError: the folder does not exist, or ``path`` is a folder.
+    """
     if not path.parent.is_dir():
         raise LinconError(f"{path.parent} is not a folder; make it first.")
     if path.is_dir():
         raise LinconError(f"{path} is a folder; give the name of a file.")
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")  # as `remove_partial` knows them
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")  # the pattern of `remove_partial`
     try:
         temporary.touch()
-        mode = (
-            (path if path.exists() else temporary).stat().st_mode
-        )  # safetensors' own would be for the owner alone
+        # safetensors would create a file that only its owner can read.
+        mode = (path if path.exists() else temporary).stat().st_mode
         yield temporary
         temporary.chmod(stat.S_IMODE(mode))
         with open(temporary, "rb+") as file:
@@ -37,12 +42,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError | SafetensorError):
             why = getattr(error, "strerror", None) or error
             raise FileError(
-                f"{path} could not be written ({why}); what was there before is as it was."
+                f"{path} could not be written ({why}); an earlier file is as it was."
             ) from error
         raise
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what writes that were killed have left in a folder to which nobody writes at present."""
+    """Remove the files of killed writes from a folder. Nobody may write to it at the same time."""
     for temporary in folder.glob(".*." + 32 * "[0-9a-f]"):
         temporary.unlink(missing_ok=True)

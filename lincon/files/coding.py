@@ -1,14 +1,13 @@
-"""Entropy coding of small integers: masks, quantised numbers, cluster numbers, as they lie in a
-file. Lossless.
+"""Lossless entropy coding of small integers in a file: masks, quantised and cluster numbers.
 
-A tensor of at most 256 neighbouring values becomes bytes in the shortest of three ways:
+A tensor whose values span at most 256 integers becomes bytes in the shortest of three ways:
 
-- "bits": as many bits a value as the range needs, one after the other;
-- "huffman": a byte a value, Huffman-coded (zlib with matches switched off: Deep Compression's last
-  step);
-- "gaps": the most frequent value is left out. A byte each says how far the others are from one
-  another (255: go on counting), then come the others themselves, Huffman-coded as well: a sparse
-  mask takes about its entropy.
+- "bits" packs each value into as many bits as the range needs.
+- "huffman" codes a byte a value (zlib with matches switched off), as the last step of Deep
+  Compression does.
+- "gaps" leaves out the most frequent value. One byte gives the distance from each other value to
+  the next (255 continues the count). The distances and then the values are Huffman-coded, so that a
+  sparse mask takes about its entropy.
 """
 
 import zlib
@@ -27,28 +26,30 @@ DTYPES = {
     str(t).removeprefix("torch."): t
     for t in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)
 }
-"""Types that are coded, by name."""
+"""The dtypes that can be coded, by name."""
 
 MAX_RATIO = 256 * 8
-"""Bytes that a coded byte stands for at most: a gap of 255 in each bit. A file that claims more is
-not read."""
+"""The most bytes that a coded byte can stand for: a gap of 255 in each bit.
+
+A file that claims more is refused.
+"""
 
 USUAL_RATIO = MAX_RATIO // 8
-"""Bytes that a coded byte may stand for without drawing on the budget."""
+"""The bytes that a coded byte may stand for without drawing on the budget."""
 
 BUDGET = 1 << 26
-"""Bytes that all coded tensors of a file together may take beyond `USUAL_RATIO` (64 MiB)."""
+"""The bytes that all coded tensors of a file may take beyond `USUAL_RATIO` (64 MiB)."""
 
-SKIP = 255  # the gap that says: as far as that, and no value yet
+SKIP = 255  # a gap that continues in the next byte
 
 
 def encode(
     tensor: Shaped[Tensor, "..."], budget: int = BUDGET
 ) -> tuple[UInt8[Tensor, " bytes"], dict[str, Any]] | None:
-    """The tensor as bytes, and plain JSON from which `decode` makes it again.
+    """Code a tensor as bytes, with plain JSON from which `decode` restores it.
 
-    None for a tensor of another dtype or a wider range, and where no way is shorter than the tensor
-    itself or keeps within the ``budget``, in bytes.
+    Returns None if the dtype cannot be coded, the range of values is too wide, or no way is shorter
+    than the tensor itself and within the ``budget`` in bytes.
 
     >>> mask = torch.zeros(10_000, dtype=torch.bool)
     >>> mask[::100] = True
@@ -88,8 +89,10 @@ def decode(
 ) -> Shaped[Tensor, "..."]:
     """The tensor that was encoded, bit for bit.
 
-    Raises FileError for what `encode` did not write, before it takes more memory than the bytes and
-    ``budget`` allow.
+    It checks sizes first, and never takes more memory than the bytes and ``budget`` allow.
+
+    Raises:
+        FileError: `encode` did not write this.
     """
     try:
         return _decode(coded, description, budget)
@@ -120,7 +123,7 @@ def _decode(coded: Tensor, description: dict[str, Any], budget: int) -> Tensor:
     least, most = _limits(dtype)
     if len(symbols) != count or low < least or low + int(symbols.max(initial=0)) > most:
         raise ValueError(f"{len(symbols)} values from {low} on are not {count} of {dtype}")
-    # Bools are added to as bytes: torch adds no integer to a bool in place.
+    # torch cannot add an integer to a bool in place, so bools are added as bytes.
     plain = torch.from_numpy(symbols.copy()).to(torch.uint8 if dtype == torch.bool else dtype)
     return plain.add_(low).to(dtype).view(shape)
 
@@ -132,12 +135,12 @@ def _limits(dtype: torch.dtype) -> tuple[int, int]:
 
 
 def drawn(plain: int, coded: int) -> int:
-    """Bytes that a tensor of ``plain`` bytes, coded in ``coded``, draws from the budget."""
+    """The bytes that a tensor of ``plain`` bytes, coded in ``coded``, draws from the budget."""
     return max(0, plain - USUAL_RATIO * coded)
 
 
 def _is_allowed(plain: int, coded: int, budget: int) -> bool:
-    """Whether so many bytes may come of so few: no small file asks for much memory."""
+    """Whether ``coded`` bytes may become ``plain``: no small file may take much memory."""
     return plain <= MAX_RATIO * coded and drawn(plain, coded) <= budget
 
 
@@ -163,7 +166,7 @@ def _from_huffman(coded: bytes, count: int, width: int = 8) -> np.ndarray:
 
 
 def _inflated(coded: bytes, most: int) -> bytes:
-    """What was deflated, whole; never more than ``most`` bytes."""
+    """The deflated bytes. Raises ValueError if they are cut or more than ``most``."""
     decoder = zlib.decompressobj(-15)
     plain = decoder.decompress(coded, most + 1)
     if len(plain) > most or not decoder.eof or decoder.unused_data:
@@ -172,7 +175,7 @@ def _inflated(coded: bytes, most: int) -> bytes:
 
 
 def _to_gaps(symbols: np.ndarray) -> bytes:
-    """Count of gaps, the most frequent value, then gaps and other values as one stream."""
+    """A head with the counts and the most frequent value, then the gaps, then the other values."""
     common = int(np.bincount(symbols).argmax())
     places = np.flatnonzero(symbols != common)
     gaps = np.diff(places, prepend=-1) - 1

@@ -1,4 +1,4 @@
-"""What a model file holds, read and checked, before it is known for which model: `inspect`."""
+"""The contents of a model file, read and checked without a model: `inspect`."""
 
 import os
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from lincon.files.header import read, seal
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         header: its description (JSON).
-        tensors: everything stored, by key.
+        tensors: all stored tensors, by key.
         bytes: the size of the file.
-        records: its groups, by what stands before the names of their owner in the model.
+        records: its groups, by the prefix of their owner's names in the model.
     """
 
     path: Path
@@ -39,18 +39,17 @@ class Contents:
 
     @property
     def dof(self) -> int:
-        """Degrees of freedom: the free vectors alone."""
+        """Degrees of freedom: the total length of the free vectors."""
         return sum(group.generator["dof"] for group in self.groups)
 
     @property
     def rows(self) -> int:
-        """Weights that are generated."""
+        """The number of generated weights."""
         return sum(group.generator["rows"] for group in self.groups)
 
     @property
     def total(self) -> int:
-        """All numbers that are stored: free vectors and unconstrained tensors, without the tables
-        of G."""
+        """The count of stored numbers: free vectors and unconstrained tensors, not tables of G."""
         stored = [tensor for name, tensor in self.tensors.items() if not name.startswith(TABLES)]
         return sum(tensor.numel() for tensor in stored)
 
@@ -80,10 +79,13 @@ def _lines(group: GroupRecord) -> list[str]:
 
 
 def inspect(path: str | os.PathLike[str]) -> Contents:
-    """Read a file and check that it is complete and unaltered; ``str()`` of the result is a
-    readable report.
+    """Read a file and check that it is complete and unaltered.
 
-    Raises FileError, naming the file, what is wrong, and what to do; FileNotFoundError.
+    ``str()`` of the result is a readable report.
+
+    Raises:
+        FileError: the file is damaged, altered, too new, or not a file of lincon.
+        FileNotFoundError: there is no such file.
 
     >>> import lincon, tempfile, torch
     >>> model = torch.nn.Linear(8, 4)

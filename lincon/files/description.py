@@ -1,7 +1,11 @@
-"""What a file says of each group: `GroupRecord`. A new field of the format is a line there and one
-in `Group`."""
+"""The description of a group in a file: `GroupRecord`.
+
+A new field of plain JSON needs one line there and one, of the same name, in `Group`. Older versions
+leave out fields that they do not know, with a warning: where the weights depend on one, raise `FORMAT`.
+"""
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from math import isfinite
@@ -23,18 +27,18 @@ from torch import Tensor
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
-from lincon.errors import one_line
+from lincon.errors import LinconWarning, one_line
 from lincon.maps.registry import build
 
 TABLES = "lincon.tables."
-"""Before the keys of a generator's tables, which no seed can rebuild."""
+"""The prefix of the keys of a generator's tables, which no seed can rebuild."""
 
 DIMENSIONS = 64
-"""Of a tensor, at most, as in torch: the product of any number of sizes would take very long."""
+"""The most dimensions of a tensor, as in torch. A product of unlimited sizes could take hours."""
 
 
 class Spec(TypedDict):
-    """A generator, as `Generator.spec` says it."""
+    """A generator, as `Generator.spec` describes it."""
 
     name: str
     version: int
@@ -46,15 +50,14 @@ class Spec(TypedDict):
 
 
 class Steps(TypedDict):
-    """The steps of a quantised free vector: the name of their buffer, and how many integers share
-    one."""
+    """The steps of a quantised free vector: their buffer, and how many integers share one."""
 
     name: str
     size: int
 
 
 class Origin(TypedDict):
-    """W₀: the name of its buffer, whether the "generator" or the "model" has it, and its checksum."""
+    """W₀: its buffer's name, its source ("generator" or "model"), and its checksum."""
 
     name: str
     of: str
@@ -66,12 +69,12 @@ class GroupRecord:
     """A group as the file describes it; names are those in the owner.
 
     Attributes:
-        free: name of the free vector.
-        generator: spec of G.
-        fingerprint: of G itself.
+        free: the name of the free vector.
+        generator: the spec of G.
+        fingerprint: the fingerprint of G itself.
         isometric: whether the columns of the map are scaled to norm 1.
         ledger: which tensor owns which rows, with which multiplier.
-        steps: of a quantised free vector, or None.
+        steps: the steps of a quantised free vector, or None.
         origin: W₀, or None.
     """
 
@@ -94,20 +97,24 @@ class GroupRecord:
         if group.steps is not None:
             of_steps = Steps(name=group.steps, size=group.size)
         return cls(
-            free=group.free,
+            **{name: getattr(group, name) for name in _plain_fields()},
             generator=cast(Spec, group.generator.spec()),
             fingerprint=group.generator.fingerprint(),
-            isometric=group.isometric,
-            ledger=group.ledger,
             steps=of_steps,
             origin=of_origin,
         )
 
     @classmethod
     def read(cls, description: Any) -> "GroupRecord":
-        """The record that JSON from a file describes. Raises ValueError for anything else."""
+        """The record that JSON from a file describes. Raises ValueError if it describes none."""
         check(description, dict, "")
         kinds, values = get_type_hints(cls), {}
+        for name in description.keys() - kinds.keys():
+            warnings.warn(
+                f"The file describes {name!r} of a group, which this lincon does not know.",
+                LinconWarning,
+                stacklevel=2,
+            )
         for field in fields(cls):
             if field.name in description:
                 check(description[field.name], kinds[field.name], f"{field.name}.")
@@ -129,21 +136,23 @@ class GroupRecord:
     @property
     def own_names(self) -> list[str]:
         """Names of the free vector and of the buffers in the owner."""
-        further = [each["name"] for each in (self.steps, self.origin) if each is not None]
-        return [self.free, *further]
+        buffers = [buffer["name"] for buffer in (self.steps, self.origin) if buffer is not None]
+        return [self.free, *buffers]
 
     @property
     def names(self) -> list[str]:
-        """All names that the group takes in its owner, those of generated tensors included."""
+        """All names that the group takes in its owner, including generated tensors."""
         return self.own_names + [name for entry in self.ledger for name in entry.names]
 
     def build(self, stored: Mapping[str, Tensor], tables: dict[str, Tensor]) -> Group:
-        """The group, whose generator is made again and whose fingerprint is known to be computable.
+        """Make the group and its generator, whose fingerprint is then computed.
 
-        ``stored``: the tensors of the owner by name. ``tables``: those of the generator, by
-        constructor argument.
+        Args:
+            stored: the tensors of the owner by name.
+            tables: the tables of the generator by constructor argument.
 
-        Raises ValueError where record and tensors do not agree, or the generator cannot be made.
+        Raises:
+            ValueError: record and tensors do not agree, or the generator cannot be made.
         """
         free, spec = stored.get(self.free), self.generator
         if free is None or free.shape != (spec["dof"],) or self.ledger.rows != spec["rows"]:
@@ -151,18 +160,18 @@ class GroupRecord:
         try:
             generator = build(dict(spec), tables)
             generator.fingerprint()
-        except Exception as error:  # a generator can make anything of options that are none
+        except Exception as error:  # a generator may raise anything for wrong options
             raise ValueError(f"{spec['name']!r} cannot be made ({one_line(error)}).") from None
         origin = None if self.origin is None else self.origin["name"]
-        group = Group(self.free, generator, self.ledger, self.isometric, origin)
+        plain = {name: getattr(self, name) for name in _plain_fields()}
+        group = Group(**plain, generator=generator, origin=origin)
         if self.steps is None and free.is_floating_point():
             return group
         size = self._checked_size(free, stored)
         return replace(group, steps=self.steps["name"] if self.steps else None, size=size)
 
     def _checked_size(self, free: Tensor, stored: Mapping[str, Tensor]) -> int:
-        """How many integers share a step. Raises ValueError unless integers and steps fit each
-        other."""
+        """How many integers share a step. Raises ValueError if integers and steps do not match."""
         size = self.steps["size"] if self.steps else 0
         steps = stored.get(self.steps["name"]) if self.steps else None
         fits = 0 < size <= max(1, len(free)) and free.dtype == torch.int8
@@ -173,9 +182,14 @@ class GroupRecord:
         return size
 
 
+def _plain_fields() -> list[str]:
+    """Fields that a group and its record have alike; the others differ, or are made anew."""
+    shared = {field.name for field in fields(GroupRecord)} & {f.name for f in fields(Group)}
+    return sorted(shared - {"generator", "steps", "origin"})
+
+
 def tables_prefix(owner: str, free: str) -> str:
-    """What stands before the keys of a group's tables; ``owner``: what stands before the owner's
-    names."""
+    """The prefix of the keys of a group's tables. ``owner`` is the prefix of the owner's names."""
     return f"{TABLES}{owner}{free}."
 
 
@@ -192,10 +206,11 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 
 def check(value: Any, kind: Any, place: str) -> None:
-    """Raise ValueError unless a value from JSON is of a type; dictionaries and lists item by item.
+    """Raise ValueError unless a value from JSON is of a type. Containers are checked item by item.
 
-    ``kind``: str, int, bool, dict, list, a TypedDict, dict[str, ...], list[...], one of these or
-    None, or `Ledger`, for the JSON of one. ``place`` names the value in the message.
+    ``kind`` is str, int, bool, dict, list, a TypedDict, dict[str, ...], list[...], a union of one
+    of these and None, or `Ledger` for the JSON of a ledger. ``place`` names the value in the
+    message.
     """
     kind = _without_none(kind)
     container, inner = get_origin(kind), get_args(kind)
@@ -219,7 +234,7 @@ def check(value: Any, kind: Any, place: str) -> None:
 
 def _without_none(kind: Any) -> Any:
     """The type beside None in a union."""
-    kinds = [each for each in get_args(kind) if each is not NoneType]
+    kinds = [member for member in get_args(kind) if member is not NoneType]
     return kinds[0] if isinstance(kind, UnionType) else kind
 
 

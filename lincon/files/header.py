@@ -1,4 +1,4 @@
-"""The description in a model file: JSON that is checked value by value, and its checksum."""
+"""The header of a model file: JSON that is checked value by value, and its checksum."""
 
 import hashlib
 import json
@@ -11,12 +11,11 @@ from lincon.errors import FileError
 from lincon.files.description import GroupRecord, bytes_of, check
 
 FORMAT = 2
-"""The newest format. Files without coded or quantised tensors have format 1, which older versions
-read."""
+"""The newest format. Files without coded or quantised tensors have format 1, for older versions."""
 
 
 class ConstraintJson(TypedDict):
-    """A constraint: what stands before the names of its owner in the model, and its groups."""
+    """A constraint: the prefix of its owner's names in the model, and its groups."""
 
     owner: str
     groups: list[dict[str, Any]]
@@ -25,8 +24,8 @@ class ConstraintJson(TypedDict):
 class HeaderJson(TypedDict):
     """The metadata entry ``lincon`` of a file.
 
-    ``format``, the version of ``lincon`` that wrote it, its constraints, further names of tensors
-    by the name that is stored, and how each entropy-coded tensor is coded.
+    It holds the format, the version of lincon that wrote the file, the constraints, the aliases
+    (other names of a stored tensor), and how each entropy-coded tensor is coded.
     """
 
     format: int
@@ -38,9 +37,12 @@ class HeaderJson(TypedDict):
 
 
 def read(path: Path, text: str) -> tuple[dict[str, Any], dict[str, list[GroupRecord]]]:
-    """The description of the file at ``path``, and the records of the groups in it by owner.
+    """The header of the file at ``path``, and the records of its groups by owner.
 
-    Raises FileError for one that is damaged or of a newer format; its checksum is not checked here.
+    `seal` computes the checksum, which is not checked here.
+
+    Raises:
+        FileError: the header is damaged or has a newer format.
     """
     try:
         header = json.loads(text)
@@ -61,7 +63,7 @@ def read(path: Path, text: str) -> tuple[dict[str, Any], dict[str, list[GroupRec
 
 
 def _records(header: HeaderJson) -> dict[str, list[GroupRecord]]:
-    """Raises ValueError where two groups of an owner take the same name."""
+    """The records by owner. Raises ValueError if two groups of an owner take the same name."""
     records: dict[str, list[GroupRecord]] = {}
     taken: set[tuple[str, str]] = set()
     for constraint in header["constraints"]:
@@ -70,14 +72,14 @@ def _records(header: HeaderJson) -> dict[str, list[GroupRecord]]:
             record = GroupRecord.read(description)
             for name in record.names:
                 if (owner, name) in taken:
-                    raise ValueError(f"{name!r} is there twice")
+                    raise ValueError(f"{name!r} occurs twice")
                 taken.add((owner, name))
             records.setdefault(owner, []).append(record)
     return records
 
 
 def seal(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """The JSON of a header, whose last entry is the SHA-256 of all else in it and of the tensors."""
+    """The JSON of a header. Its last entry is the SHA-256 of the other entries and the tensors."""
     header = {name: value for name, value in header.items() if name != "sha256"}
     sha = hashlib.sha256(json.dumps(header, separators=(",", ":")).encode())
     for name, tensor in sorted(tensors.items()):

@@ -1,5 +1,7 @@
-"""Loading a model file: `load`. It changes nothing before all is checked, and undoes what it has
-done if that fails."""
+"""Loading a model file: `load`.
+
+Everything is checked before the model changes. If loading fails later, all changes are undone.
+"""
 
 import os
 from dataclasses import replace
@@ -20,17 +22,17 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
     """Constrain ``model`` as the file says and fill it, bit for bit.
 
     Args:
-        model: of the architecture that was saved; fresh, or constrained in the same way already.
-            With an offset, it must hold the same W₀. Values come in the model's own dtypes. If it is
-            sharded over ranks, every rank must call `load`, with the file before it.
-        path: what `save` wrote.
+        model: a model of the architecture that was saved, either fresh or constrained in the same
+            way. With an offset, it must hold the same W₀. Values take the model's own dtypes. If
+            the model is sharded over ranks, every rank must call `load` and read the file.
+        path: a file that `save` wrote.
 
     Returns:
         The constraints.
 
     Raises:
-        FileError, TargetError: the file is damaged or does not fit, naming what differs; the model is
-            as it was.
+        FileError: the file is damaged or does not fit. The model is then unchanged.
+        TargetError: the model's tensors cannot be constrained. The model is then unchanged.
         FileNotFoundError: there is no such file.
 
     >>> import lincon, tempfile, torch
@@ -48,7 +50,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
         plan = on_every_rank(lambda: match(model, path)) if sharded else match(model, path)
     try:
         _follow(model, plan)
-    except KeyError as error:  # torch's, for a name that is taken
+    except KeyError as error:  # torch raises it if a name is taken
         raise FileError(f"{path} does not fit this {type(model).__name__}: {error}") from None
     replaced = [target.tensor for owner in plan.owners for target in owner.targets]
     if replaced:
@@ -57,7 +59,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> list[Constraint]:
 
 
 def _follow(model: nn.Module, plan: Plan) -> None:
-    """Do what the plan says, or nothing."""
+    """Carry out the plan. If that fails, undo it."""
     bound: list[tuple[Constraint, list[Target]]] = []
     try:
         for owner in plan.owners:
@@ -72,7 +74,7 @@ def _follow(model: nn.Module, plan: Plan) -> None:
 
 
 def _bind(model: nn.Module, plan: OwnerPlan, state: dict[str, Tensor]) -> Constraint:
-    """Constrain an owner as the plan says, in the devices and dtypes of its tensors."""
+    """Constrain an owner as the plan says, on the devices and in the dtypes of its tensors."""
     present = {target.name: target.tensor for target in plan.targets}
     values = dict(plan.origins)
     groups = []
@@ -96,8 +98,8 @@ def _placed(group: Group, members: list[nn.Parameter]) -> Group:
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """load_state_dict with what the file holds; the rest (W₀) stays as it is."""
-    complete = model.state_dict()  # with its metadata, the versions of the modules
+    """Load the tensors of the file. Others (W₀) stay as they are."""
+    complete = model.state_dict()  # including its metadata, the versions of the modules
     for name, tensor in state.items():
         complete[name] = shard_like(tensor, complete.get(name))
     model.load_state_dict(complete)

@@ -1,4 +1,4 @@
-"""Whether a model file fits a model: everything is checked before `load` changes anything."""
+"""Matching a model file with a model, before `load` changes anything: `match`."""
 
 import os
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from lincon.processes.shards import check_unsharded
 
 @dataclass(frozen=True)
 class OwnerPlan:
-    """What loading will do to a module that owns free vectors.
+    """The changes that loading makes to a module that owns free vectors.
 
     Attributes:
-        prefix: what stands before the names of its tensors in the model.
-        groups: as the file has them.
-        targets: the tensors that are to be constrained; none if they are already.
+        prefix: the prefix of its tensors' names in the model.
+        groups: its groups, as the file describes them.
+        targets: the tensors to constrain; none if they are constrained already.
         origins: W₀ by name of its buffer.
     """
 
@@ -37,31 +37,38 @@ class OwnerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What loading will do: to each owner, and which tensors of the model it fills."""
+    """The changes that loading makes.
+
+    Attributes:
+        owners: the changes to each owner.
+        state: the tensors that loading fills, by name in the model.
+    """
 
     owners: list[OwnerPlan]
     state: dict[str, Tensor]
 
 
 def match(model: nn.Module, path: str | os.PathLike[str]) -> Plan:
-    """Check that a file fits the model. Nothing is changed.
+    """Check that a file fits the model, which does not change.
 
-    Raises FileError, naming what differs.
+    Raises:
+        FileError: the file is damaged or does not fit.
+        TargetError: the model is sharded.
     """
     return _Match(model, inspect(path)).plan()
 
 
 @dataclass(frozen=True)
 class _Match:
-    """A file beside the model that it may fit."""
+    """A file, and the model that it may fit."""
 
     model: nn.Module
     contents: Contents
 
     def plan(self) -> Plan:
         existing = self._existing()
-        # The ledger comes first: once it fits, G has the size of the model, and no file can ask for
-        # more memory.
+        # The ledger is checked first. If it fits, G has the size of the model, so that no file can
+        # take more memory.
         chosen: dict[str, list[Target]] = {}
         for prefix, records in self.contents.records.items():
             chosen[prefix] = [] if existing else self._targets(prefix, records)
@@ -92,7 +99,7 @@ class _Match:
         return self.model.get_submodule(prefix.rstrip("."))
 
     def _existing(self) -> dict[str, list[Group]]:
-        """The groups that the model has already, by prefix of their owner."""
+        """The groups that the model has already, by the prefix of their owner."""
         existing: dict[str, list[Group]] = {}
         for prefix, constraint in owned(self.model):
             existing.setdefault(prefix, []).extend(constraint.groups)
@@ -117,7 +124,7 @@ class _Match:
         return [self._target(prefix, entry, present.get(entry.name)) for entry in entries]
 
     def _target(self, prefix: str, entry: Entry, target: Target | None) -> Target:
-        """Refused if the tensor is missing, has another shape, or is tied to others."""
+        """The tensor of an entry. Raises FileError if it is missing or its shape or ties differ."""
         name = prefix + entry.name
         if target is None:
             raise self._refusal(f"it has no tensor {name!r} (renamed, or another architecture).")
@@ -131,7 +138,7 @@ class _Match:
         return target
 
     def _groups(self, prefix: str) -> list[Group]:
-        """The groups of an owner; every generator is made and compared with its fingerprint."""
+        """The groups of an owner. Every generator is made, and its fingerprint is compared."""
         contents = self.contents
         stored = _without_prefix(contents.tensors, prefix)
         groups = []
@@ -144,14 +151,13 @@ class _Match:
             if group.generator.fingerprint() != record.fingerprint:
                 raise FileError(
                     f"{contents.path}: this lincon makes another G of {group.generator!r} than the "
-                    "one that saved the "
-                    f"file; install lincon {contents.header['lincon']}."
+                    f"one that saved the file; install lincon {contents.header['lincon']}."
                 )
             groups.append(group)
         return groups
 
     def _state(self) -> dict[str, Tensor]:
-        """The tensors of the model's state_dict that the file has, under all their names."""
+        """The stored tensors of the model's state_dict, under all their names."""
         contents = self.contents
         stored = contents.tensors.items()
         state = {name: tensor for name, tensor in stored if not name.startswith(TABLES)}
@@ -164,19 +170,19 @@ class _Match:
         return state
 
     def _check_state(self, state: dict[str, Tensor], groups: dict[str, list[Group]]) -> None:
-        """Beside free vectors, the file must have just what the model has beside generated tensors."""
+        """Raise FileError unless the unconstrained tensors of file and model match."""
         free, derived = self._own_names(groups)
         present = {k: v for k, v in self.model.state_dict().items() if isinstance(v, Tensor)}
         wanted = {k: tuple(v.shape) for k, v in present.items() if k not in free | derived}
         stored = {k: tuple(v.shape) for k, v in state.items() if k not in free}
         for name in sorted(wanted.keys() | stored.keys()):
             if wanted.get(name) != stored.get(name):
-                there, here = stored.get(name, "not"), wanted.get(name, "not")
-                raise self._refusal(f"{name!r} is {there} in the file and {here} here.")
+                in_file, here = stored.get(name, "not"), wanted.get(name, "not")
+                raise self._refusal(f"{name!r} is {in_file} in the file and {here} here.")
             self._check_dtype(name, state[name], present[name].dtype)
 
     def _own_names(self, groups: dict[str, list[Group]]) -> tuple[set[str], set[str]]:
-        """Names in the model of free vectors with their steps, and of generated tensors and W₀."""
+        """The model's names of free vectors and steps, and those of generated tensors and W₀."""
         free: set[str] = set()
         derived: set[str] = set()
         for first, of_owner in groups.items():
@@ -191,8 +197,7 @@ class _Match:
     def _check_values(
         self, prefix: str, groups: list[Group], chosen: list[Target], state: dict[str, Tensor]
     ) -> None:
-        """The dtype of the weights, or of the vectors that are there already, must hold what is
-        stored."""
+        """Raise FileError unless the model's dtypes can hold the stored free vectors and steps."""
         owner = self._owner(prefix)
         dtypes = {name: target.tensor.dtype for target in chosen for name in target.names}
         for group in groups:
@@ -206,20 +211,25 @@ class _Match:
                 self._check_dtype(prefix + name, stored, beside if bound is None else bound.dtype)
 
     def _check_dtype(self, name: str, stored: Tensor, dtype: torch.dtype) -> None:
-        """The dtype must be of the same kind (complex, real, integer, bool), and keep finite values
-        finite."""
+        """Raise FileError if ``dtype`` is of another kind or cannot hold the stored values.
+
+        The kinds are complex, real, integer and bool. Finite values must stay finite.
+        """
         if _kind(stored.dtype) != _kind(dtype):
             raise self._refusal(f"{name!r} is {stored.dtype} in the file and {dtype} here.")
         if stored.dtype != dtype:
             overflows = stored.isfinite() & ~stored.to(dtype).isfinite()
             if bool(overflows.any()):
                 raise self._refusal(
-                    f"{name!r} has values in the file that {dtype}, which it is here, cannot hold."
+                    f"{name!r} is {dtype} here, which cannot hold its values in the file."
                 )
 
     def _origins(self, prefix: str, groups: list[Group]) -> dict[str, Tensor]:
-        """W₀ of each group that has one: the generator's, or the model's own weights, which must be
-        the file's."""
+        """W₀ of each group that has one, by name of its buffer.
+
+        It comes from the generator, or from the model's weights. Raises FileError if these are not
+        the ones that the file was saved with.
+        """
         records = {record.free: record for record in self.contents.records[prefix]}
         owner = self._owner(prefix)
         weights = {name: t.tensor for t in targets(owner) for name in t.names}
@@ -232,21 +242,20 @@ class _Match:
             of_model = group.generator.offset() is None
             if of_model and described and sha_of(origin) != described["sha256"]:
                 raise self._refusal(
-                    "the file's W₀ differs from the weights this model has; give it the same base "
-                    "in the same dtype "
-                    f"(here {origin.dtype})."
+                    "the file's W₀ differs from the weights of this model; "
+                    f"give it the same base in the same dtype (here {origin.dtype})."
                 )
             origins[group.origin] = origin
         return origins
 
 
 def dtype_beside(stored: Tensor, weights: torch.dtype) -> torch.dtype:
-    """The dtype that a free vector or steps have beside weights of a dtype: integers stay."""
+    """The dtype of a free vector or steps for weights of a dtype. Integers keep their own."""
     return weights if stored.is_floating_point() else stored.dtype
 
 
 def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with ``prefix``, by the rest of their names."""
+    """The tensors whose names begin with ``prefix``, by the rest of their names."""
     under: Iterator[str] = (name for name in tensors if name.startswith(prefix))
     return {name[len(prefix) :]: tensors[name] for name in under}
 

@@ -1,10 +1,11 @@
-"""Model files: the free vectors, the unconstrained tensors, the spec and the ledger, in one
-safetensors file.
+"""Saving a model file: `save`.
 
-The metadata entry ``lincon`` is JSON (`FORMAT` 2; 1 where nothing is coded or quantised). It says
-for each constraint its owner and groups, see `GroupRecord`, and for each entropy-coded tensor how
-it is coded. Its ``sha256`` covers the rest of the JSON and every tensor as it is stored. A file is
-written under a temporary name, synced and renamed; nothing is ever unpickled.
+A model file is a safetensors file that holds the free vectors, the unconstrained tensors, the spec
+and the ledger. Its metadata entry ``lincon`` is JSON (`FORMAT` 2, or 1 if nothing is coded or
+quantised). The JSON describes the owner and the groups of each constraint (see `GroupRecord`), and
+how each entropy-coded tensor is coded. Its ``sha256`` covers the rest of the JSON and every tensor
+as it is stored. A file is written under a temporary name, synced and renamed. Nothing is ever
+unpickled.
 """
 
 import os
@@ -31,24 +32,25 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
     """Write a model: free vectors, unconstrained tensors, spec and ledger.
 
     The file is written whole or not at all: under a temporary name beside ``path``, synced, then
-    renamed. Of a plain or merged model it holds all tensors.
+    renamed. For a plain or merged model it holds all tensors.
 
     Args:
-        model: constrained or plain. If it is wrapped by DDP or torch.compile, the module inside is
-            saved. If it is sharded over ranks it is gathered, so every rank must call `save`; the
-            first one writes.
-        path: of the file.
-        code: whether quantised free vectors and tables of small integers are entropy-coded, which
-            loses nothing.
+        model: a constrained or plain model. If DDP or torch.compile wraps it, the module inside is
+            saved. If it is sharded over ranks, every rank must call `save`, which gathers it; the
+            first rank writes.
+        path: the path of the file.
+        code: whether to entropy-code quantised free vectors and tables of small integers, which is
+            lossless.
 
     Returns:
         The size of the file in bytes.
 
     Raises:
-        LinconError: something could not be loaded again, by name: a part of a constrained model
-            without its free vector, a module that was replaced after it was constrained, a generator
-            that is not registered, extra state that is no tensor, tensors on the meta device. Or the
-            folder does not exist.
+        TargetError: the model is a part of a constrained model without its free vector, or a module
+            was replaced after it was constrained.
+        LinconError: a generator is not registered, extra state is not a tensor, a tensor is on the
+            meta device, or the folder does not exist.
+        FileError: the file could not be written.
 
     >>> import lincon, tempfile
     >>> model = nn.Linear(100, 10)
@@ -59,7 +61,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
     """
     model = unwrapped(model)
     check_complete(model)
-    state = model.state_dict(keep_vars=True)  # one tensor of two names is one object
+    state = model.state_dict(keep_vars=True)  # a tensor with two names is one object
     if not any(is_shard(tensor) for tensor in state.values()):
         return _write(model, state, Path(path), code)
     by_identity = {id(tensor): tensor for tensor in state.values()}
@@ -69,7 +71,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
 
 
 def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> int:
-    """Write the file of a model whose state_dict is ``state``; its size in bytes."""
+    """Write the file of a model whose state_dict is ``state``, and return its size in bytes."""
     placed = owned(model)
     derived = _derived(model, placed)
     distinct, aliases = _distinct({k: v for k, v in state.items() if k not in derived})
@@ -98,7 +100,7 @@ def _records(constraint: Constraint) -> list[dict[str, Any]]:
 
 
 def _derived(model: nn.Module, placed: list[tuple[str, Constraint]]) -> set[str]:
-    """Names in the state_dict of W₀, which the file does not hold."""
+    """The names of W₀ in the state_dict, which the file does not hold."""
     derived = set()
     for _, constraint in placed:
         origins = [group.origin for group in constraint.groups if group.origin]
@@ -116,7 +118,7 @@ def _is_quantised(placed: list[tuple[str, Constraint]]) -> bool:
 
 
 def _tables(placed: list[tuple[str, Constraint]]) -> dict[str, Tensor]:
-    """What no seed can rebuild of the generators, by key in the file."""
+    """The tables of the generators, which no seed can rebuild, by key in the file."""
     tables = {}
     for prefix, constraint in placed:
         for group in constraint.groups:
@@ -128,7 +130,7 @@ def _tables(placed: list[tuple[str, Constraint]]) -> dict[str, Tensor]:
 
 
 def _encode(stored: dict[str, Tensor], names: list[str]) -> dict[str, dict[str, Any]]:
-    """Put coded tensors in the place of plain ones where they are shorter; how each is coded."""
+    """Replace tensors by shorter coded ones, and return how each is coded."""
     coded, budget = {}, BUDGET
     for name in names:
         code = encode(stored[name], budget)
@@ -139,8 +141,10 @@ def _encode(stored: dict[str, Tensor], names: list[str]) -> dict[str, dict[str, 
 
 
 def _check_registered(generator: Generator) -> None:
-    """That a file could be loaded: the generator and those that it is made of are the registered
-    ones."""
+    """Raise LinconError unless a generator and those inside it are registered.
+
+    A file with another generator could not be loaded.
+    """
     cls = type(generator)
     inner = getattr(generator, "inner", None)
     if isinstance(inner, Generator):
@@ -148,13 +152,12 @@ def _check_registered(generator: Generator) -> None:
     if registered(cls.name) is not cls:
         raise LinconError(
             f"{cls.__name__} is not the registered generator {cls.name!r}, so the file could not "
-            "be loaded: "
-            "decorate it with @lincon.generators.register."
+            "be loaded: decorate it with @lincon.generators.register."
         )
 
 
 def _separate(tensors: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors on the CPU, no two in one storage."""
+    """The tensors on the CPU, each in its own storage."""
     stored: dict[str, Tensor] = {}
     addresses = set()
     for name, tensor in tensors.items():
@@ -171,7 +174,7 @@ def _separate(tensors: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _distinct(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors without those that are another name for an earlier one, and these names."""
+    """The tensors without aliases, and the first name of each alias."""
     first: dict[tuple[Any, ...], str] = {}
     distinct, aliases = {}, {}
     for name, tensor in state.items():

@@ -1,9 +1,8 @@
-"""The pair of torch operators that apply G and Gᵀ, opaque to compilers; each is the derivative of
-the other.
+"""The pair of torch operators that apply G and Gᵀ. Each is the derivative of the other.
 
-So gradients of any order, forward mode, `torch.func` and `torch.compile(fullgraph=True)` see a
-linear map and never trace into it. A generator reaches them by its handle, a string that compilers
-treat as a constant.
+Gradients of any order, forward mode, `torch.func` and `torch.compile(fullgraph=True)` see a linear
+map and never trace into it. A generator is known to the operators by its handle, a string that
+compilers treat as a constant.
 """
 
 import itertools
@@ -18,7 +17,7 @@ from lincon.errors import LinconError
 
 
 class LinearMap(Protocol):
-    """What the operators ask of a generator."""
+    """What the operators need from a generator."""
 
     @property
     def dof(self) -> int:
@@ -36,20 +35,19 @@ _live: WeakValueDictionary[str, LinearMap] = WeakValueDictionary()
 
 
 def handle_of(linear_map: LinearMap) -> str:
-    """A new handle, which is valid for as long as the map lives."""
+    """A new handle, which is valid as long as the map lives."""
     handle = str(next(_numbers))
     _live[handle] = linear_map
     return handle
 
 
 def unpack(vector: Tensor, handle: str, rows: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """G[start:stop] @ vector, differentiable; ``rows`` are (start, stop), ``dtype`` that of the
-    result."""
+    """G[start:stop] @ vector in ``dtype``, differentiable, where ``rows`` is (start, stop)."""
     return _apply(vector, False, handle, *rows, dtype)
 
 
 def adjoint(vector: Tensor, handle: str, rows: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """G[start:stop].T @ vector, differentiable."""
+    """G[start:stop].T @ vector in ``dtype``, differentiable, where ``rows`` is (start, stop)."""
     return _apply(vector, True, handle, *rows, dtype)
 
 
@@ -73,15 +71,15 @@ def _(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -
     return grad.new_empty(_live[generator].dof, dtype=dtype)
 
 
-# Newer than the oldest torch allowed.
+# The oldest torch that lincon allows does not have it.
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 def _apply(vector: Tensor, transposed: bool, *where: Any) -> Tensor:
     if _is_exporting():
         raise LinconError(
-            "A constrained model cannot be exported: its G lives in this process. lincon.merge it "
-            "first."
+            "A constrained model cannot be exported, because its G lives in this process: "
+            "lincon.merge it first."
         )
     # Compilers refuse to trace a function that has a forward-mode derivative.
     function = _apply_plainly if torch.compiler.is_compiling() else _apply_with_forward_mode
@@ -89,8 +87,10 @@ def _apply(vector: Tensor, transposed: bool, *where: Any) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """Applies G, or Gᵀ if ``transposed``; the arguments after it are handle, start, stop, the
-    result's dtype."""
+    """Applies G, or Gᵀ if ``transposed``, to a vector.
+
+    The further arguments are handle, start, stop, and the dtype of the result.
+    """
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""Results that are kept once for each device: tables that make a map fast and belong to no state."""
+"""A cache of results per device, for tables that make a map fast and belong to no state."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Cache(dict[Any, Any]):
-    """Results by method and arguments. A copy or a pickle of it is empty, whatever holds it."""
+    """Results by method and arguments. A copy or a pickle of the cache is empty."""
 
     def __reduce__(self) -> tuple[type["Cache"], tuple[()]]:
         return Cache, ()
@@ -21,9 +21,9 @@ class Cache(dict[Any, Any]):
 def per_device(
     method: Callable[Concatenate[Owner, torch.device, Arguments], Result],
 ) -> Callable[Concatenate[Owner, torch.device, Arguments], Result]:
-    """Keep the results of a method, by device and all other (hashable) arguments.
+    """Cache the results of a method by device and all other (hashable, positional) arguments.
 
-    The results are made outside of inference mode, because a training may need them later.
+    The results are computed outside of inference mode, because training may need them later.
 
     >>> class Squares:
     ...     @per_device
@@ -35,15 +35,16 @@ def per_device(
     """
 
     @wraps(method)
-    def kept(
+    def cached(
         owner: Owner, device: torch.device, /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
-        cache = vars(owner).setdefault("_per_device", Cache())
-        slot = method, device, args, tuple(kwargs.items())
-        if slot not in cache:
+        call = method, device, args
+        cache = vars(owner).get("_per_device", {})  # a step comes here for every tensor
+        if call not in cache:
+            cache = vars(owner).setdefault("_per_device", Cache())
             with torch.inference_mode(False):
-                cache[slot] = method(owner, device, *args, **kwargs)
-        result: Result = cache[slot]
+                cache[call] = method(owner, device, *args, **kwargs)
+        result: Result = cache[call]
         return result
 
-    return kept
+    return cached

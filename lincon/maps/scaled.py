@@ -99,11 +99,19 @@ class Scaled(Generator):
         total = self.inner.prepare_adjoint(total)
         return total * self._column_scale(total.device, total.dtype) if self.isometric else total
 
-    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+    def write(self, out: Tensor, prepared: Tensor, start: int, segments: Segments = ()) -> None:
+        """Generate rows; ``segments`` are its own: nothing wraps a scaled generator."""
         self.inner.write(out, prepared, start, self._segments(start, start + len(out)))
 
-    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+    def accumulate(self, out: Tensor, grad: Tensor, start: int, segments: Segments = ()) -> None:
+        """Add the adjoint of rows; ``segments`` are its own, as in `write`."""
         self.inner.accumulate(out, grad, start, self._segments(start, start + len(grad)))
+
+    def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
+        self.write(out, prepared, start)
+
+    def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        self.accumulate(out, grad, start)
 
     def energy(self, start: int, stop: int) -> float:
         if self.isometric:

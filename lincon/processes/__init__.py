@@ -1,1 +1,1 @@
-"""Many processes: sharded parameters, and what all ranks agree on."""
+"""Many processes: sharded parameters, and checks that all ranks agree."""

@@ -1,11 +1,9 @@
-"""Many processes: what torch's FSDP2 needs beside `fully_shard`, and what all ranks of a training
-must agree on.
+"""Many processes: sharding a constrained model by FSDP2, and checking that all ranks agree.
 
-DDP needs nothing of this: a free vector is a Parameter like others, and an all-reduce of ``dof``
-numbers a step is all that a model's weights cost. Under FSDP2 the owner of a constraint gathers its
-free vector before its forward, and its
-blocks read the weights made of it: so the free vector must be among what the owner, or the root,
-gathers.
+DDP needs none of this. A free vector is an ordinary Parameter, so the weights of a model cost an
+all-reduce of ``dof`` numbers a step. Under FSDP2 the owner of a constraint gathers its free vector
+before its forward, and its blocks read the weights that are generated from it. So the owner or the
+root must gather the free vector.
 """
 
 import hashlib
@@ -24,48 +22,48 @@ from lincon.processes.shards import is_shard
 
 
 def fully_shard(model: nn.Module, blocks: Iterable[nn.Module] = (), **options: Any) -> nn.Module:
-    """Shard a constrained model over the ranks, in place, by torch's FSDP2: each block, then the
-    model itself.
+    """Shard a constrained model over the ranks by torch's FSDP2, in place.
 
-    The model is the last one, so the free vectors of all owners that are no block are gathered once
-    a forward for the whole of it. To be called by every rank, after `lincon.constrain` and before
-    the optimizer is made.
+    It shards each block and then the model itself. So the model gathers the free vectors of all
+    owners that are not blocks, once for the whole forward. Every rank must call this function,
+    after `lincon.constrain` and before the optimiser is made.
 
     Args:
-        model: constrained in the same way on all ranks.
-        blocks: modules of it that gather what they have of their own (norms, biases, weights that
-            are not generated) when their turn comes, such as ``model.layers``; the model alone
-            where there are none.
-        options: of `torch.distributed.fsdp.fully_shard`: mesh, mp_policy, offload_policy and so on.
+        model: a model that is constrained in the same way on all ranks.
+        blocks: modules of the model, such as ``model.layers``. Each gathers its own parameters
+            (norms, biases, weights that are not generated) when its forward runs. Without blocks
+            the model gathers everything.
+        options: options of `torch.distributed.fsdp.fully_shard`: mesh, mp_policy, offload_policy
+            and so on.
 
     Returns:
         The model.
 
     Raises:
-        TargetError: a block that is not in the model, or parameters that are sharded already.
-        LinconError: the constraints of two ranks are not the same (see `check_ranks`), or no
-            process group is there.
+        TargetError: a block is not in the model, or parameters are sharded already.
+        LinconError: two ranks have different constraints (see `check_ranks`), or there is no
+            process group.
     """
     from torch.distributed.fsdp import fully_shard as shard
 
     if not dist.is_initialized():
         raise LinconError(
-            "There is no process group: torch.distributed.init_process_group() first, under "
-            "torchrun."
+            "There is no process group: call torch.distributed.init_process_group() first, "
+            "under torchrun."
         )
     parts = list(blocks)
     members = {id(module) for module in model.modules()}
     for part in parts:
         if id(part) not in members:
             raise TargetError(
-                f"A {type(part).__name__} among the blocks is not a part of this "
-                f"{type(model).__name__}."
+                f"A {type(part).__name__} among the blocks is not a part of "
+                f"this {type(model).__name__}."
             )
     for name, tensor in model.named_parameters():
         if is_shard(tensor):
             raise TargetError(f"{name!r} is sharded already.")
     check_ranks(model)
-    # A block inside of another one must be sharded before it.
+    # A block inside another one must be sharded first.
     depth = {id(module): name.count(".") for name, module in model.named_modules() if name}
     inner_first = sorted(
         (part for part in parts if part is not model), key=lambda part: -depth[id(part)]
@@ -76,11 +74,13 @@ def fully_shard(model: nn.Module, blocks: Iterable[nn.Module] = (), **options: A
 
 
 def check_ranks(model: nn.Module) -> None:
-    """Raise LinconError on every rank unless all have the same generators, ledgers and W₀: the same
-    map from W to Ŵ.
+    """Check that all ranks have the same map from W to Ŵ: the same generators, ledgers and W₀.
 
-    A collective: every rank must call it. Free vectors may differ, as DDP sends those of the first
-    rank to all. One process alone passes.
+    This is a collective operation: every rank must call it. Free vectors may differ, because DDP
+    sends those of the first rank to all. A single process always passes.
+
+    Raises:
+        LinconError: two ranks differ. Every rank raises it.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
@@ -92,19 +92,19 @@ def check_ranks(model: nn.Module) -> None:
     everywhere: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everywhere, here)
     first = everywhere[0]
-    for rank, there in enumerate(everywhere):
-        if there != first:
-            differing = {name for name, _ in {*there} ^ {*first}}
+    for rank, digests in enumerate(everywhere):
+        if digests != first:
+            differing = {name for name, _ in {*digests} ^ {*first}}
             names = ", ".join(sorted(differing)) or "all, in another order"
             raise LinconError(
                 f"Rank {rank} constrains this {type(model).__name__} in another way than rank 0 "
-                "(generator, seed, "
-                f"ledger or W₀ of {names}): give all ranks one seed, and one model to begin with."
+                f"(generator, seed, ledger or W₀ of {names}): "
+                "give all ranks one seed and the same initial model."
             )
 
 
 def _digest(vector: FreeVector) -> str:
-    """Of all that must be the same on every rank; free vectors may differ."""
+    """SHA-256 of everything that must be the same on every rank."""
     record = GroupRecord.of(vector).to_json()
     steps = None if vector.steps is None else sha_of(vector.steps)
     digested = json.dumps([record, steps, vector.group.gradient])

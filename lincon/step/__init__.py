@@ -1,1 +1,1 @@
-"""A step: how a forward gets its weights, and how its backward hands gradients to the free vectors."""
+"""A step: how a forward gets its weights, and how the free vectors get their gradients."""

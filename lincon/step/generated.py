@@ -1,9 +1,9 @@
-"""The parametrization that stands where a weight was, on top of torch.nn.utils.parametrize.
+"""The parametrization that takes the place of a weight, built on torch.nn.utils.parametrize.
 
-The contract, in plain words. When it is registered, `right_inverse` returns `()`: torch then keeps
-no original, so nothing of the old tensor stays behind and `state_dict` has no entry for it
-(undocumented behaviour of torch, pinned by a test). From then on reading the tensor asks the
-constraint for it, and writing to it is refused.
+When it is registered, `right_inverse` returns `()`. Torch then keeps no original: nothing of the
+old tensor remains, and `state_dict` has no entry for it (torch does not document this; a test pins
+it). From then on the constraint provides the tensor whenever it is read, and writing to it raises
+TargetError.
 """
 
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from lincon.step.weight import REMEDY
 
 
 class Source(Protocol):
-    """What reads weights: a constraint."""
+    """The part of a constraint that provides weights."""
 
     owner: nn.Module
 
@@ -30,7 +30,7 @@ class Generated(nn.Module):
     Args:
         source: the constraint.
         key: (group, index) of the entry.
-        name: of the tensor in the constraint's owner.
+        name: the name of the tensor in the constraint's owner.
     """
 
     def __init__(self, source: Source, key: tuple[int, int], name: str) -> None:
@@ -52,7 +52,7 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
     order = tuple(module._parameters)
     stored = module._modules.get("parametrizations")
     if isinstance(stored, nn.ModuleDict):
-        # Its class may be shared with deep copies: it gets one of its own.
+        # Deep copies may share the class, so the module gets a new one.
         module.__class__ = type(module).__bases__[0]
         _dress(module, tuple(stored))
     parametrize.register_parametrization(module, attribute, generated, unsafe=True)
@@ -63,10 +63,9 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
 
 
 def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> None:
-    """Put an ordinary Parameter back, in its old place among the module's parameters.
+    """Put an ordinary Parameter back in its old place among the module's parameters.
 
-    The class made by torch may be shared with deep copies of the module, so it is left alone, never
-    edited.
+    Torch's class is not edited, because deep copies of the module may share it.
     """
     parametrizations = module._modules["parametrizations"]
     assert isinstance(parametrizations, nn.ModuleDict)
@@ -87,8 +86,7 @@ def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> Non
 
 
 def _dress(module: nn.Module, attributes: tuple[str, ...]) -> None:
-    """Give a module of the original class a parametrized class of its own, with these attributes as
-    properties."""
+    """Give a module of the original class a new parametrized class with these properties."""
     parametrize._inject_new_class(module)
     for attribute in attributes:
         parametrize._inject_property(module, attribute)
@@ -96,23 +94,22 @@ def _dress(module: nn.Module, attributes: tuple[str, ...]) -> None:
 
 
 def _finish(module: nn.Module) -> None:
-    """What torch's parametrized class lacks: pickling, and weights of recurrent networks that are
-    never stale."""
+    """Add what torch's parametrized class lacks: pickling, and fresh weights for RNNs."""
     cls = type(module)
     cls.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]
     if issubclass(cls, nn.RNNBase):
         module.__dict__.pop("_flat_weights", None)
-        setattr(cls, "_flat_weights", property(_flat_weights, lambda self, value: None))  # noqa: B010
+        fresh = property(_flat_weights, lambda self, value: None)
+        setattr(cls, "_flat_weights", fresh)  # noqa: B010
 
 
 def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
-    """What an RNN runs on: read afresh, so it is never that of an earlier step and no graph is kept
-    alive."""
+    """The weights an RNN runs on, read at every call: none is stale or keeps a graph alive."""
     return [getattr(self, name, None) for name in self._flat_weights_names]
 
 
 def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-    """Pickle as the original class and the names that are parametrized; torch's own refuses."""
+    """Pickle the original class and the parametrized names; torch's own class refuses."""
     original = type(self).__bases__[0]
     attributes: tuple[str, ...] = tuple(self._modules["parametrizations"])  # type: ignore[arg-type]
     return _restore, (original, attributes), original.__getstate__(self)  # type: ignore[call-arg]

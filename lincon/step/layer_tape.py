@@ -1,8 +1,7 @@
-"""The tape of ``materialize="layer"``: each weight is generated when it is used, and again for the
-backward.
+"""The tape of ``materialize="layer"``: it generates a weight for each use in forward and backward.
 
-While the owner's forward runs, torch's hooks for saved tensors put a `SavedWeight`, which says
-which entry it was, in the place of a weight that an operation saves. So no weight outlives its use.
+While the owner's forward runs, torch's hooks for saved tensors replace each weight that an
+operation saves by a `SavedWeight`, which names the entry. So no weight outlives its use.
 """
 
 import weakref
@@ -21,7 +20,7 @@ from lincon.step.tape import Key, Tape, version_of
 
 
 class SavedWeight(NamedTuple):
-    """Stands for a view of a generated weight that an operation has saved."""
+    """Describes a view of a generated weight that an operation has saved."""
 
     key: Key
     size: torch.Size
@@ -41,13 +40,13 @@ Hooks = tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]
 
 
 class LayerTape(Tape):
-    """One weight at a time."""
+    """Generates one weight at a time."""
 
     def __init__(self, vectors: Sequence[FreeVector]) -> None:
         super().__init__(vectors)
         self.alive: dict[Key, weakref.ref[Tensor]] = {}
         self.places: dict[int, Key] = {}
-        """Which weight is at an address."""
+        """The weight at each address."""
         self.activations = SavedBytes()
         self.queue = GradientQueue(self.activations)
         self.prepared: dict[tuple[int, torch.dtype], Tensor] = {}
@@ -57,7 +56,7 @@ class LayerTape(Tape):
         self.hooks.__enter__()
 
     def close(self) -> None:
-        """Tensors that are saved from now on are none of this forward."""
+        """Stop replacing saved tensors: later ones do not belong to this forward."""
         super().close()
         self.hooks.__exit__()
         del self.hooks  # they hold this tape
@@ -65,7 +64,7 @@ class LayerTape(Tape):
         self.places.clear()
 
     def weight(self, key: Key) -> Tensor:
-        """The one that is alive, or a new one."""
+        """The living weight of an entry, or a new one."""
         number, _ = key
         reference = self.alive.get(key)
         weight = None if reference is None else reference()
@@ -95,12 +94,12 @@ class LayerTape(Tape):
         return counter, version_of(counter)
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """One that is freed with the gradient: a recycled one would stay through every forward."""
+        """Zeros that are freed with the gradient; recycled storage would outlive the backward."""
         return torch.zeros(generator.prepared_dof, dtype=wide_enough(dtype), device=device)
 
     def add(self, key: Key, grad: Tensor) -> None:
         self.queue.put(key, grad)
-        del grad  # each gradient is freed as soon as it is added
+        del grad  # so that each gradient is freed once it is added
         number, _ = key
         if number in self.buffers or not self._should_wait(number):
             self._add_waiting()
@@ -108,7 +107,7 @@ class LayerTape(Tape):
     def gradient(self, number: int) -> Tensor | None:
         self._add_waiting()
         for group, dtype in list(self.prepared):
-            if group == number:  # a loss may be kept for long; a second backward prepares again
+            if group == number:  # the loss may live long; a second backward prepares again
                 del self.prepared[group, dtype]
         return super().gradient(number)
 
@@ -152,7 +151,7 @@ class LayerTape(Tape):
         weight = None if key is None else self.alive[key]()
         if weight is None or weight.dtype != tensor.dtype:
             return None
-        # The weight may have been freed and its place taken by something else.
+        # The weight may have been freed, and another tensor may have taken its address.
         return key if weight.untyped_storage().data_ptr() == address else None
 
     def _unpack(self, saved: Tensor | SavedWeight | SavedByOthers) -> Tensor:
@@ -170,8 +169,8 @@ class LayerTape(Tape):
         if version_of(self.free[number]) != self.versions[number]:
             raise LinconError(
                 "The free vector was changed between the forward and the backward, so the weights "
-                "of the forward "
-                "cannot be generated again: run the backward before the optimiser's step."
+                "of the forward cannot be generated again: "
+                "run the backward before the optimiser's step."
             )
         weight = self.generate(saved.key, saved.dtype)
         return weight.as_strided(saved.size, saved.stride, saved.offset)

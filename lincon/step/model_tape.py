@@ -1,5 +1,4 @@
-"""The tape of ``materialize="model"``: all weights of a group are generated in one operation,
-before the forward.
+"""The tape of ``materialize="model"``: it generates all weights of a group before the forward.
 
 Some generators cannot process a short range of rows cheaply (see `Generator.grain`). For them the
 gradients of small tensors are collected, and all that lie side by side are reduced in one call.
@@ -17,7 +16,7 @@ Range = tuple[int, int]
 
 
 class ModelTape(Tape):
-    """All weights, generated in one operation a group."""
+    """Generates all weights in one operation a group."""
 
     def __init__(self, vectors: Sequence[FreeVector]) -> None:
         super().__init__(vectors)
@@ -28,9 +27,9 @@ class ModelTape(Tape):
             for number, group in enumerate(generated)
         ]
         self.collected: dict[int, Tensor] = {}
-        """Gradients of small tensors, (rows,) a group, in their places."""
+        """Gradients of small tensors in their rows, (rows,) for each group."""
         self.ranges: dict[int, list[Range]] = {}
-        """Which rows of `collected` are filled."""
+        """The filled rows of `collected`."""
 
     def weight(self, key: Key) -> Tensor:
         number, index = key
@@ -41,7 +40,7 @@ class ModelTape(Tape):
         self.weights.clear()
 
     def add(self, key: Key, grad: Tensor) -> None:
-        """Reduce the gradient now if the tensor has the rows of a grain, else collect it."""
+        """Reduce the gradient now if the tensor has at least a grain of rows; else collect it."""
         (number, _), start = key, self.entry(key).start
         linear_map = self.map(number)
         if grad.numel() >= linear_map.grain:
@@ -67,7 +66,7 @@ class ModelTape(Tape):
 
 
 def _joined(ranges: list[Range]) -> list[Range]:
-    """Ranges of rows (start, stop) in order, where those that follow on one another are one."""
+    """Ranges of rows (start, stop) in order, where adjacent ranges are joined."""
     runs: list[Range] = []
     for start, stop in sorted(ranges):
         if runs and runs[-1][1] == start:

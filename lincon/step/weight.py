@@ -35,7 +35,8 @@ def refuse_mark(name: str) -> TargetError:
     """The refusal of a hook, an attribute or a freeze."""
     remedy = _LASTING.get(name, "keep it elsewhere; for a mask see lincon.prune(level='weights')")
     return TargetError(
-        f"A generated weight is made anew from the free vector and would lose it ({name}): {remedy}."
+        "A generated weight is made again from the free vector and would lose it "
+        f"({name}): {remedy}."
     )
 
 
@@ -75,10 +76,14 @@ class WeightInForward(Tensor):
 
     It is as fast as a Parameter: only the methods of this class are its own, and functions of torch
     treat it as a plain tensor. So a function that writes to it is noticed when the forward ends, by
-    the tensor's counter of writes.
+    the tensor's counter of writes. A hook on it is called in the backward of this forward, as tools
+    that count or trace want it.
+
+    Attributes:
+        _kept: weights that the forward is to keep, so that they are not made again without their hooks.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    _kept: list[Tensor]
 
     @property
     def data(self) -> Tensor:
@@ -91,18 +96,37 @@ class WeightInForward(Tensor):
 
     def detach(self) -> Tensor:
         """The values, which refuse writes too."""
-        return in_forward(super().detach())
+        return in_forward(super().detach(), self._kept)
+
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> Any:
+        """Have ``hook`` called with the gradient in the backward of this forward."""
+        self._kept.append(self)
+        register: Callable[..., Any] = super().register_hook
+        return register(hook)
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this forward in `grad`."""
+        self._kept.append(self)
+        super().retain_grad()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise refuse_write(name) if name == "data" else refuse_mark(name)
+        if name.startswith("_"):  # torch's own, such as the hooks of this forward
+            super().__setattr__(name, value)
+        else:
+            raise refuse_write(name) if name == "data" else refuse_mark(name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.as_subclass(Tensor).__reduce_ex__(protocol)
 
 
-def in_forward(weight: Tensor) -> Tensor:
-    """The same tensor, as one that is read inside of a forward."""
+setattr(WeightInForward, "__torch_function__", torch._C._disabled_torch_function_impl)  # noqa: B010
+
+
+def in_forward(weight: Tensor, kept: list[Tensor]) -> Tensor:
+    """The same tensor, as one that is read inside of a forward, which keeps what is in ``kept``."""
     weight.__class__ = WeightInForward
+    assert isinstance(weight, WeightInForward)
+    weight._kept = kept
     return weight
 
 
@@ -140,5 +164,5 @@ def _writes(name: str) -> bool:
 _READS = {"__index__", "__int__", "__invert__", "__init__", "__init_subclass__"}
 
 for _name in dir(Tensor):
-    if callable(getattr(Tensor, _name)) and (_writes(_name) or _name in _LASTING):
+    if callable(getattr(Tensor, _name)) and _writes(_name):
         setattr(WeightInForward, _name, _refusing(_name))

@@ -21,7 +21,8 @@ def choose(kind: str, name: str, registry: Mapping[str, T]) -> T:
     16711680
     """
     if name not in registry:
-        raise LinconError(f"Unknown {kind} {name!r}; there are: {', '.join(registry)}.")
+        known = f"there are: {', '.join(registry)}" if registry else "there are none"
+        raise LinconError(f"Unknown {kind} {name!r}; {known}.")
     return registry[name]
 
 

@@ -143,6 +143,8 @@ class Distillation(nn.Module):
         super().__init__()
         self.__dict__["teacher"] = teacher.eval().requires_grad_(False)
         self.outputs: dict[str, Tensor] = {}
+        # In a dictionary: a tensor that is a plain attribute counts as part of a model's state.
+        self.batch: dict[str, Tensor] = {}
         streams = {"stem": masks["stream.0"]} | {
             f"body.{n}": masks[f"stream.{n}"] for n in range(len(model.body))
         }
@@ -153,7 +155,7 @@ class Distillation(nn.Module):
             self.handles.append(model.get_submodule(part).register_forward_hook(hook))
 
     def _record_images(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.images = inputs[0]
+        self.batch["images"] = inputs[0]
 
     def penalty(self) -> Float[Tensor, ""]:
         """The penalty for the last batch that the model saw."""
@@ -167,7 +169,7 @@ class Distillation(nn.Module):
     def _targets(self, parts: tuple[str, ...]) -> dict[str, Tensor]:
         """The outputs of the teacher's parts for the last batch."""
         # The model may have moved since, and its teacher does not move with it.
-        teacher = self.__dict__["teacher"].to(self.images)
+        teacher = self.__dict__["teacher"].to(self.batch["images"])
         outputs: dict[str, Tensor] = {}
         handles = [
             teacher.get_submodule(part).register_forward_hook(
@@ -176,7 +178,7 @@ class Distillation(nn.Module):
             for part in parts
         ]
         with torch.no_grad():
-            teacher(self.images)
+            teacher(self.batch["images"])
         for handle in handles:
             handle.remove()
         return outputs

@@ -107,8 +107,8 @@ class Difference:
 
 def fit(
     law: str,
-    dof: Num[np.ndarray, "..."],
-    accuracy: Num[np.ndarray, "..."],
+    dof: np.ndarray,
+    accuracy: np.ndarray,
     images: int,
     *,
     bootstrap: int = 1000,
@@ -185,7 +185,7 @@ def compare_exponents(a: Fit, b: Fit) -> Difference:
 
 
 def held_out(
-    law: str, dof: Num[np.ndarray, "..."], accuracy: Num[np.ndarray, "..."], images: int
+    law: str, dof: np.ndarray, accuracy: np.ndarray, images: int
 ) -> list[tuple[float, float, float]]:
     """Leave out each DoF in turn but the smallest and the largest, and predict it from the rest.
 

@@ -143,4 +143,5 @@ class Sweep:
         spread = f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else "1 seed"
         models = ", ".join(dict.fromkeys(cell.model for cell in self.cells))
         images = "" if self.recipe.images is None else f" ({self.recipe.images:,} training images)"
-        return f"{models} on {self.recipe.data}{images}, {self.recipe.epochs} epochs, {spread}"
+        epochs = f"{self.recipe.epochs} epoch{'' if self.recipe.epochs == 1 else 's'}"
+        return f"{models} on {self.recipe.data}{images}, {epochs}, {spread}"

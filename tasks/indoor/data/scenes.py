@@ -2,10 +2,11 @@
 
 from lincon.tasks.experiments.data.picture_sets import Pictures
 from lincon.tasks.indoor.data.augment import Augment
+from lincon.tasks.indoor.data.batch import Batch as Batch
 
 
 class Scenes(Pictures):
-    """Indoor scenes in two parts, ``train_set`` and ``test_set``, whose batches are `batch.Batch`.
+    """Indoor scenes in two parts, ``train_set`` and ``test_set``, whose batches are `Batch`.
 
     Args:
         size: height and width of the images, in pixels.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lincon.tasks.experiments.data.picture_sets import Pictures
 from lincon.tasks.pose.data.augment import Augment
-from lincon.tasks.pose.data.batch import Batch
+from lincon.tasks.pose.data.batch import Batch as Batch
 
 
 class People(Pictures):
