@@ -423,3 +423,62 @@ def test_an_average_of_the_model_made_before_is_warned_of():
     other = nn.Linear(6, 6)
     lincon.constrain(other, "ring", dof=0.5)
     assert average is not None
+
+
+# What other libraries do to a model.
+
+
+class Pretrained(nn.Module):
+    """Ties and initialises its weights as models of Hugging Face do."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(9, 6), nn.Linear(6, 9, bias=False)
+        self.tie_weights()
+
+    def tie_weights(self):
+        parameter = self.get_parameter("embed.weight")
+        self.head.weight = parameter
+
+    def init_weights(self):
+        nn.init.normal_(self.embed.weight)
+        self.tie_weights()
+
+    def forward(self, tokens):
+        return self.head(self.embed(tokens))
+
+
+def test_tying_generated_weights_again_changes_nothing():
+    torch.manual_seed(0)
+    model, tokens = Pretrained(), torch.tensor([[1, 2, 3]])
+    lincon.constrain(model, "ring", dof=0.5)
+    before = model(tokens)
+    model.tie_weights()
+    assert torch.equal(model(tokens), before)
+    with pytest.raises(lincon.TargetError, match=r"lincon.merge"):
+        model.init_weights()
+    twin = copy.deepcopy(model)
+    twin.tie_weights()
+    assert twin.tie_weights.model is twin
+    lincon.merge(model)
+    model.tie_weights()
+    assert "tie_weights" not in vars(model) and model.head.weight is model.embed.weight
+
+
+@MODES
+def test_values_that_a_forward_fetches_itself_are_those_it_uses(materialize):
+    """As offloading does: parameters are on the meta device but for the forward."""
+    model, x = constrained(materialize=materialize), torch.randn(4, 6)
+    expected = model(x).detach()
+    values = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model.to("meta")
+    forward = type(model).forward
+
+    def fetching(x):
+        for name, value in values.items():
+            path, _, attribute = name.rpartition(".")
+            model.get_submodule(path)._parameters[attribute] = nn.Parameter(value)
+        return forward(model, x)
+
+    model.forward = fetching
+    assert torch.equal(model(x), expected)

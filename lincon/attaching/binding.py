@@ -30,6 +30,8 @@ _WRAPPERS = {
 _HOLDERS = torch.optim.Optimizer, DistributedDataParallel, AveragedModel
 """Objects that keep their own lists of parameters, or a copy of a model."""
 
+_TIE = "tie_weights"
+
 _LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention
 """Modules whose weights autocast always casts to lower precision."""
 
@@ -59,6 +61,8 @@ def bind(
     except BaseException:
         unbind(constraint, {name: target.tensor for name, target in by_name.items()})
         raise
+    if callable(getattr(model, _TIE, None)):
+        model.__dict__[_TIE] = TieWeights(model)
     before_forward, after_forward, before_load = constraint.hooks()
     model.register_forward_pre_hook(before_forward)
     model.register_forward_hook(after_forward, always_call=True)
@@ -69,6 +73,8 @@ def bind(
 def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> None:
     """Undo `bind`. ``parameters`` takes each entry's place, by the first name of the entry."""
     owner = constraint.owner
+    if isinstance(owner.__dict__.get(_TIE), TieWeights):
+        del owner.__dict__[_TIE]
     for module in list(owner.modules()):
         for attribute, generated in generated_in(module):
             if generated.source is constraint:
@@ -83,6 +89,24 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
     for module in owner.modules():  # a part that is called in the owner's place has hooks too
         _remove_hooks(module._forward_pre_hooks, module, constraint)
         _remove_hooks(module._forward_hooks, module, constraint)
+
+
+class TieWeights:
+    """The method `tie_weights` of a Hugging Face model, which looks for Parameters to tie.
+
+    Generated tensors that were tied are one entry of the ledger, so they are tied already.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Tie what is not generated."""
+        try:
+            return getattr(type(self.model), _TIE)(self.model, *args, **kwargs)
+        except AttributeError as error:
+            if "arameter" not in str(error):  # it looked for one that is generated
+                raise
 
 
 def merge(model: nn.Module) -> nn.Module:

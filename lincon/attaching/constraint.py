@@ -203,7 +203,10 @@ class Constraint:
     def _open(self, module: nn.Module, args: Any) -> None:
         """Before the owner's forward: generate all weights, or start to do so layer by layer."""
         self._discard()
-        if not _traced() and not self._is_meta():
+        if any(vector.parameter.is_meta for vector in self.vectors):
+            # There are only shapes; or the forward itself fetches the values, as offloading does.
+            return
+        if not _traced():
             tape = LayerTape if self.materialize == "layer" else ModelTape
             self._opened[_thread()] = tape(self.vectors)
         elif self.materialize == "model":
@@ -217,10 +220,6 @@ class Constraint:
                 opened.check_unwritten()
         finally:
             self._discard()
-
-    def _is_meta(self) -> bool:
-        """Whether there are only shapes, which torch's operators know and tapes do not."""
-        return any(vector.parameter.is_meta for vector in self.vectors)
 
     def _discard(self) -> None:
         """Drop the weights of this thread's forward, or those that one which failed has left."""

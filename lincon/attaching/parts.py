@@ -108,18 +108,14 @@ def _warn_of_frozen(constraint: Watched) -> None:
     """Warn of modules that were frozen after they were constrained: their generated weights move."""
     for name, module in _frozen(constraint):
         prefix = f"{name}." if name else ""
-        moving = [
-            entry.name
-            for vector in constraint.vectors
-            if vector.parameter.requires_grad
-            for entry in vector.group.ledger
-            if entry.name.startswith(prefix)
-        ]
+        trained = [vector for vector in constraint.vectors if vector.parameter.requires_grad]
+        entries = [entry for vector in trained for entry in vector.group.ledger]
+        moving = [entry.name for entry in entries if entry.name.startswith(prefix)]
         if moving:
             warnings.warn(
                 f"{type(module).__name__} {name!r} is frozen, but its generated weights "
-                f"({moving[0]!r}, ...) move with the free vector: leave them out with where=..., or "
-                "give them a free vector of their own with scope=... and freeze that.",
+                f"({moving[0]!r}, ...) move with the free vector: leave them out with where=..., "
+                "or give them a free vector of their own with scope=... and freeze that.",
                 LinconWarning,
                 stacklevel=3,
             )
