@@ -202,30 +202,27 @@ class Constraint:
 
     def _open(self, module: nn.Module, args: Any) -> None:
         """Before the owner's forward: generate all weights, or start to do so layer by layer."""
-        self._discard()
+        thread = _thread()
+        left = self._opened.pop(thread, None)  # by a forward that failed in its hooks
+        if isinstance(left, Tape):
+            left.close()
         if any(vector.parameter.is_meta for vector in self.vectors):
             # There are only shapes; or the forward itself fetches the values, as offloading does.
             return
         if not _traced():
             tape = LayerTape if self.materialize == "layer" else ModelTape
-            self._opened[_thread()] = tape(self.vectors)
+            self._opened[thread] = tape(self.vectors)
         elif self.materialize == "model":
-            self._opened[_thread()] = [vector.weights() for vector in self.vectors]
+            self._opened[thread] = [vector.weights() for vector in self.vectors]
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""
-        opened = self._opened.get(_thread())
-        try:
-            if isinstance(opened, Tape):
-                opened.check_unwritten()
-        finally:
-            self._discard()
-
-    def _discard(self) -> None:
-        """Drop the weights of this thread's forward, or those that one which failed has left."""
         opened = self._opened.pop(_thread(), None)
         if isinstance(opened, Tape):
-            opened.close()
+            try:
+                opened.check_unwritten()
+            finally:
+                opened.close()
 
     def _load(
         self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *reports: Any

@@ -87,11 +87,11 @@ class LayerTape(Tape):
             rows = vector.group.map.prepared_rows(prepared, entry.start, entry.stop)
             return vector.shaped(index, rows)
 
-    def counter(self, weight: Tensor) -> tuple[Tensor, int]:
+    def counter(self, weight: Tensor) -> Tensor:
         """A tensor without memory: the weight itself would stay alive."""
         counter = weight.detach()
         counter.data = counter.new_empty(0)  # it keeps its counter of writes
-        return counter, version_of(counter)
+        return counter
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Zeros that are freed with the gradient; recycled storage would outlive the backward."""

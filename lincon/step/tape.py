@@ -37,6 +37,7 @@ class Tape(ABC):
         self.buffers: dict[int, Tensor] = {}
         self.watched: list[tuple[Tensor, int]] = []
         self.kept: list[Tensor] = []
+        self.inference = torch.is_inference_mode_enabled()
         self.backward = -1
         self.lock = Lock()  # autograd has a thread for each device
         pairs = zip(self.vectors, self.free, strict=True)
@@ -78,17 +79,20 @@ class Tape(ABC):
         """Connect a generated weight to its free vector, and have it refuse writes."""
         number, _ = key
         tracked = _weight(self.effective[number], self.tokens[number], weight, self, key)
-        self.watched.append(self.counter(tracked))
+        if not self.inference:  # where tensors do not count
+            counter = self.counter(tracked)
+            self.watched.append((counter, counter._version))
         return in_forward(tracked, self.kept)
 
-    def counter(self, weight: Tensor) -> tuple[Tensor, int]:
-        """A tensor that counts the writes to a weight, and how many there are now."""
-        return weight, version_of(weight)
+    def counter(self, weight: Tensor) -> Tensor:
+        """A tensor that counts the writes to a weight."""
+        return weight
 
     def check_unwritten(self) -> None:
         """Raise TargetError if a function of torch has written to a weight since it was made."""
-        if any(version_of(counter) != writes for counter, writes in self.watched):
-            raise refuse_write("in a forward, by a function of torch or through a view")
+        for counter, writes in self.watched:
+            if counter._version != writes:
+                raise refuse_write("in a forward, by a function of torch or through a view")
 
     def begin_backward(self) -> None:
         """Before the first gradient of a backward, drop what a failed backward has left."""
@@ -153,8 +157,9 @@ class _Weight(torch.autograd.Function):
         ctx.tape, ctx.key, ctx.dtype, ctx.device = tape, key, free.dtype, free.device
         # The same memory and no view: torch would refuse a write to a view of this function in words
         # of its own, and only where the weight is used next.
-        place = weight.storage_offset(), weight.size(), weight.stride()
-        return weight.new_empty(0).set_(weight.untyped_storage(), *place)
+        alias: Any = weight.new_empty(0)
+        same: Tensor = alias.set_(weight)
+        return same
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -124,9 +124,8 @@ setattr(WeightInForward, "__torch_function__", torch._C._disabled_torch_function
 
 def in_forward(weight: Tensor, kept: list[Tensor]) -> Tensor:
     """The same tensor, as one that is read inside of a forward, which keeps what is in ``kept``."""
+    vars(weight)["_kept"] = kept
     weight.__class__ = WeightInForward
-    assert isinstance(weight, WeightInForward)
-    weight._kept = kept
     return weight
 
 
