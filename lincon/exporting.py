@@ -14,10 +14,14 @@ from torch import Tensor, nn
 from lincon.attaching.binding import merge
 from lincon.attaching.constraint import constraints
 from lincon.errors import LinconError
-from lincon.files.atomic import atomic_write
+from lincon.files.atomic import atomic_write, check_replaceable
 
 TOLERANCE = 1e-4
 """The largest allowed error, relative to the largest output. Other kernels round differently."""
+
+MARK = "Written by lincon export."
+"""Stands in every exported file: as metadata of safetensors and ONNX, as an extra file of a program.
+A file without it is not replaced."""
 
 
 def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> float:
@@ -31,15 +35,17 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
     Args:
         model: a constrained model (also quantised or pruned) or a plain one. Its forward takes one
             tensor.
-        path: the file, which is written whole or not at all.
+        path: the file, which is written whole or not at all. It may replace an earlier export, and
+            no other file.
         example: a batch of inputs, (n, ...), where n is at least 2.
 
     Returns:
         The largest difference between outputs, relative to the largest output.
 
     Raises:
-        LinconError: the format is unknown, the example holds fewer than two inputs, the model's
-            outputs are NaN, or the file's outputs differ from them (the file is then removed).
+        LinconError: the format is unknown, the example holds fewer than two inputs, the file at
+            ``path`` is no export, the model's outputs are NaN, or the file's outputs differ from
+            them (the file is then removed).
 
     >>> import lincon, tempfile
     >>> model = nn.Linear(8, 4)
@@ -53,6 +59,7 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
         raise LinconError(f"{path.name}: the name must end in one of {', '.join(_WAYS)}.")
     if example.dim() < 1 or len(example) < 2:
         raise LinconError(f"The example is {tuple(example.shape)}; give a batch of two or more.")
+    check_replaceable(path, MARK)
     merged = merged_copy(model)
     other_size = torch.cat([example, example[:1]])  # not the size of the exported example
     expected = _outputs(merged, other_size)
@@ -72,9 +79,12 @@ def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> f
 
 
 def save_program(program: nn.Module, path: Path, example: Tensor) -> None:
-    """Write a program, as `lincon.int8.to_int8` makes one, to a ``.pt2``, whole or not at all."""
+    """Write a program, as `lincon.int8.to_int8` makes one, to a ``.pt2``, whole or not at all.
+
+    It may replace an earlier export, and no other file.
+    """
     with _named_write(path, ".pt2") as temporary:
-        torch.export.save(_exported(program, example), temporary)
+        _save(_exported(program, example), temporary)
 
 
 def merged_copy(model: nn.Module) -> nn.Module:
@@ -133,7 +143,7 @@ def _gap(outputs: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def _state_dict(model: nn.Module, path: Path, example: Tensor, other_size: Tensor) -> list[Tensor]:
-    save_model(model, str(path))
+    save_model(model, str(path), {"written by": MARK})
     blank = deepcopy(model)
     with torch.no_grad():
         for tensor in blank.state_dict().values():
@@ -146,8 +156,12 @@ def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram
     return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
 
 
+def _save(program: torch.export.ExportedProgram, path: Path) -> None:
+    torch.export.save(program, path, extra_files={"lincon": MARK})
+
+
 def _program(model: nn.Module, path: Path, example: Tensor, other_size: Tensor) -> list[Tensor]:
-    torch.export.save(_exported(model, example), path)
+    _save(_exported(model, example), path)
     return _outputs(torch.export.load(path).module(), other_size)
 
 
@@ -157,6 +171,7 @@ def _onnx(model: nn.Module, path: Path, example: Tensor, other_size: Tensor) -> 
 
     program = torch.onnx.export(_exported(model, example), dynamo=True, verbose=False)
     assert program is not None
+    program.model.metadata_props["written by"] = MARK
     program.save(path)
     evaluator = ReferenceEvaluator(onnx.load(path))
     (name,) = evaluator.input_names

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and over nothing that lincon did not write."""
 
 import os
 import stat
@@ -45,6 +45,23 @@ def atomic_write(path: Path) -> Iterator[Path]:
                 f"{path} could not be written ({why}); an earlier file is as it was."
             ) from error
         raise
+
+
+def check_replaceable(path: Path, mark: str) -> None:
+    """Raise LinconError unless nothing is at ``path``, or a file that holds ``mark``.
+
+    A mark is a sentence that says what wrote a file. A link is nothing that lincon wrote.
+    """
+    if path.is_dir():
+        raise LinconError(f"{path} is a folder; give the name of a file.")
+    if not os.path.lexists(path):
+        return
+    is_ours = path.is_file() and not path.is_symlink() and mark.encode() in path.read_bytes()
+    if not is_ours:
+        writer = mark[:1].lower() + mark[1:].rstrip(".")
+        raise LinconError(
+            f"{path} exists and was not {writer}: give another name or folder, or move it away."
+        )
 
 
 def remove_partial(folder: Path) -> None:

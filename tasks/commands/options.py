@@ -92,12 +92,12 @@ class SweepOptions(Options):
         int, typer.Option(min=1, help="Trainings at a time, by Ray; the results are the same.")
     ] = 1
 
-    def sweep(self, cells: Any, out: Path) -> Any:
-        """The `Sweep` that trains ``cells``, all of one task, into ``out``."""
+    def sweep(self, command: str, cells: Any, out: Path) -> Any:
+        """The `Sweep` of a command, which trains ``cells``, all of one task, into ``out``."""
         from lincon.tasks.experiments.sweeps.sweep import Sweep
 
         setup = self.setup()
-        return Sweep(self.recipe(cells[0].task), cells, out, setup, self.parallel)
+        return Sweep(self.recipe(cells[0].task), cells, out, setup, self.parallel, command)
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -19,7 +19,7 @@ def print_result(result: Any, out: Path) -> None:
     """Print the table of an experiment (a `report.Result`), its notes, and where it was written."""
     from rich.console import Console
 
-    from lincon.tasks.experiments.sweeps.report import FILES
+    from lincon.tasks.experiments.sweeps.sweep import FILES
 
     Console().print(result.console())
     for note in result.notes:

@@ -37,7 +37,7 @@ def compare(
     from lincon.tasks.experiments.sweeps import compare
 
     cells = _cells(task, schemes, model, dof, seeds)
-    _run(compare.compare, options, cells, out or Path("runs/compare"))
+    _run("compare", compare.compare, options, cells, out)
 
 
 def scaling(
@@ -58,7 +58,7 @@ def scaling(
         return scaling.scaling(sweep, predict)
 
     cells = _cells(CLASSIFICATION, scheme, model, dof, seeds)
-    _run(run, options, cells, out or Path("runs/scaling"))
+    _run("scaling", run, options, cells, out)
 
 
 def convergence(
@@ -73,7 +73,7 @@ def convergence(
     from lincon.tasks.classification.studies import convergence
 
     cells = _cells(CLASSIFICATION, schemes, model, dof, seeds)
-    _run(convergence.convergence, options, cells, out or Path("runs/convergence"))
+    _run("convergence", convergence.convergence, options, cells, out)
 
 
 def generalization(
@@ -101,7 +101,7 @@ def generalization(
     elif objectnet is not None:
         raise LinconError(f"--objectnet is of classification, not of {task}; leave it out.")
     cells = _cells(task, schemes, model, dof, seeds)
-    _run(experiment, options, cells, out or Path("runs/generalization"))
+    _run("generalization", experiment, options, cells, out)
 
 
 def reproduce(
@@ -135,7 +135,7 @@ def reproduce(
         return reproduce.reproduce(paper, models, sweep, objectnet)
 
     cells = reproduce.cells(paper, models, range(seeds))
-    _run(run, options, cells, out or Path("runs") / table)
+    _run(f"reproduce {table}", run, options, cells, out or Path("runs") / table)
 
 
 def _cells(task: str, schemes: str, model: str, dof: str, seeds: int) -> Any:
@@ -154,6 +154,9 @@ def _cells(task: str, schemes: str, model: str, dof: str, seeds: int) -> Any:
     )
 
 
-def _run(experiment: Callable[[Any], Any], options: SweepOptions, cells: Any, out: Path) -> None:
-    """Run an experiment on a sweep of ``cells``, and print its table."""
-    print_result(experiment(options.sweep(cells, out)), out)
+def _run(
+    command: str, experiment: Callable[[Any], Any], options: SweepOptions, cells: Any, out: Results
+) -> None:
+    """Run the experiment of a command on a sweep of ``cells``, and print its table."""
+    folder = out or Path("runs") / command
+    print_result(experiment(options.sweep(command, cells, folder)), folder)

@@ -15,10 +15,13 @@ from lincon import LinconError
 from lincon.tasks.experiments.data.pictures import open_picture
 from lincon.tasks.experiments.data.sets import standardised
 from lincon.tasks.experiments.output import write_output
-from lincon.tasks.experiments.trained.predicting import load_trained
+from lincon.tasks.experiments.trained.predicting import check_outputs, load_trained, mark
 from lincon.tasks.indoor.data.writing import png, steps
 from lincon.tasks.indoor.models.cascade import Cascade
 from lincon.tasks.indoor.showing import coloured, painted
+
+KINDS = "depth", "depth_view", "normals"
+"""What is written for a picture; the file's name ends so."""
 
 
 def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]:
@@ -35,15 +38,16 @@ def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]
             - 1).
 
     Raises:
-        LinconError: a picture that cannot be read, two of one name, or a folder without a trained
-            model of scenes.
+        LinconError: a picture that cannot be read, two of one name, a folder without a trained
+            model of scenes, or a file in ``out`` that was not written for the same picture.
     """
     model, size = load_trained(folder, Cascade, "indoor", images)
     pictures = [_read(path) for path in images]
-    return [
-        _write(path.stem, out, *seen(model, picture, size))
-        for path, picture in zip(images, pictures, strict=True)
-    ]
+    files = {path: [out / f"{path.stem}_{kind}.png" for kind in KINDS] for path in images}
+    check_outputs("indoor", files)
+    for path, picture in zip(images, pictures, strict=True):
+        _write(files[path], mark("indoor", path), *seen(model, picture, size))
+    return list(files.values())
 
 
 def _read(path: Path) -> Image.Image:
@@ -72,12 +76,8 @@ def seen(
     return depth[0, 0], normalize(normals[0], dim=0)
 
 
-def _write(name: str, out: Path, depth: Tensor, normals: Tensor) -> list[Path]:
-    pictures = {
-        f"{name}_depth.png": steps(depth.numpy()),
-        f"{name}_depth_view.png": coloured(depth, float(depth.min()), float(depth.max())),
-        f"{name}_normals.png": painted(normals),
-    }
-    for file, pixels in pictures.items():
-        write_output(out / file, png(pixels))
-    return [out / file for file in pictures]
+def _write(files: Sequence[Path], own_mark: str, depth: Tensor, normals: Tensor) -> None:
+    """Write the files of one picture, in the order of `KINDS`."""
+    view = coloured(depth, float(depth.min()), float(depth.max()))
+    for file, pixels in zip(files, (steps(depth.numpy()), view, painted(normals)), strict=True):
+        write_output(file, png(pixels), own_mark)

@@ -16,7 +16,7 @@ from lincon import LinconError
 from lincon.tasks.experiments.data.pictures import open_picture
 from lincon.tasks.experiments.data.sets import standardised
 from lincon.tasks.experiments.output import write_output
-from lincon.tasks.experiments.trained.predicting import load_trained
+from lincon.tasks.experiments.trained.predicting import check_outputs, load_trained, mark
 from lincon.tasks.pose.data.photos import crop
 from lincon.tasks.pose.drawing import skeleton_on
 from lincon.tasks.pose.learner import find
@@ -43,20 +43,21 @@ def predict(
         flip: average with the prediction for the mirror image.
 
     Raises:
-        LinconError: a picture that cannot be read, two of one name, or a folder without a trained
-            model of poses.
+        LinconError: a picture that cannot be read, two of one name, a folder without a trained
+            model of poses, or a file in ``out`` that was not written for the same picture.
     """
     model, size = load_trained(folder, Cascade, "pose", images)
     boxes = [around(path) if box is None else box for path in images]
     pictures = torch.stack(
         [crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)]
     )
+    files = {path: (out / f"{path.stem}.png", out / f"{path.stem}.json") for path in images}
+    check_outputs("pose", files)
     points, scores = seen(model, pictures, flip)
-    files = []
     for path, (x, y, side), joints, peaks in zip(images, boxes, points, scores, strict=True):
         in_picture = (joints - (size - 1) / 2) * (side / size) + torch.tensor([x, y])
-        files.append(_write(path, out, in_picture, peaks, (x, y, side)))
-    return files
+        _write(path, files[path], in_picture, peaks, (x, y, side))
+    return list(files.values())
 
 
 @torch.inference_mode()
@@ -77,17 +78,18 @@ def around(path: Path) -> Box:
     return (width - 1) / 2, (height - 1) / 2, max(width, height)
 
 
-def _write(path: Path, out: Path, points: Tensor, scores: Tensor, box: Box) -> tuple[Path, Path]:
+def _write(path: Path, files: tuple[Path, Path], points: Tensor, scores: Tensor, box: Box) -> None:
     joints: dict[str, Any] = {
         name: {"x": round(x, 2), "y": round(y, 2), "score": round(score, 4)}
         for name, (x, y), score in zip(JOINTS, points.tolist(), scores.tolist(), strict=True)
         if isfinite(x)
     }
-    drawing, numbers = out / f"{path.stem}.png", out / f"{path.stem}.json"
+    drawing, numbers = files
+    own_mark = mark("pose", path)
     with open_picture(path) as image:
         picture = skeleton_on(image, points, scores.clamp(0, 1))
     buffer = BytesIO()
     picture.save(buffer, "png")
-    write_output(drawing, buffer.getvalue())
-    write_output(numbers, json.dumps({"image": path.name, "box": box, "joints": joints}, indent=1))
-    return drawing, numbers
+    write_output(drawing, buffer.getvalue(), own_mark)
+    content = json.dumps({"image": path.name, "box": box, "joints": joints})
+    write_output(numbers, content, own_mark)

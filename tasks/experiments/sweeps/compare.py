@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.curves import picture
 from lincon.tasks.experiments.sweeps.report import Result, header, lines, notes_of
-from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.sweep import PREDICTIONS, Sweep
 from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.recipe import Cell
 from lincon.tasks.experiments.training.run import Run
@@ -43,7 +43,7 @@ def show(sweep: Sweep) -> None:
     first_seed = sweep.cells[0].seed
     cells = [cell for cell in sweep.cells if cell.seed == first_seed]
     models = {short_name(cell, cells): sweep.load(cell) for cell in cells}
-    write_output(sweep.out / "predictions.png", draw(models, sweep.data))
+    write_output(sweep.out / PREDICTIONS, draw(models, sweep.data), sweep.mark)
 
 
 def short_name(cell: Cell, cells: Sequence[Cell]) -> str:

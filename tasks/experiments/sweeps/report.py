@@ -14,14 +14,11 @@ from rich.table import Table
 
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.provenance import provenance
-from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.sweep import FILES, Sweep
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.run import Run
 
 Rows = Sequence[tuple[str, ...]]
-
-FILES = "table.md", "results.json", "picture.png"
-"""What `Result.write` writes."""
 
 
 def header(measures: Sequence[Measure]) -> tuple[str, ...]:
@@ -171,10 +168,10 @@ class Result:
             "runs": [asdict(run) for run in runs],
             **provenance(),
         }
-        text = json.dumps(_without_nan(everything), indent=1, allow_nan=False)
-        write_output(sweep.out / "results.json", text)
-        write_output(sweep.out / "picture.png", self.picture)
-        write_output(sweep.out / "table.md", self.markdown())
+        numbers = json.dumps(_without_nan(everything), allow_nan=False)
+        contents: tuple[str | bytes, ...] = self.markdown(), numbers, self.picture
+        for name, content in zip(FILES, contents, strict=True):
+            write_output(sweep.out / name, content, sweep.mark)
 
     def markdown(self) -> str:
         """Title, table and notes."""

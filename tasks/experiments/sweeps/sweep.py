@@ -11,15 +11,22 @@ from torch import nn
 
 from lincon import LinconError
 from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.output import check_replaceable, mark_of
 from lincon.tasks.experiments.sweeps.store import Store
 from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.models import build, check_epochs, load
 from lincon.tasks.experiments.training.progress import EpochBar
 from lincon.tasks.experiments.training.ranks import by_torchrun, exit_unless_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, Setup, describe, open_data
-from lincon.tasks.experiments.training.record import interrupted
+from lincon.tasks.experiments.training.record import check_free, interrupted
 from lincon.tasks.experiments.training.run import Run
 from lincon.tasks.experiments.training.training import train
+
+FILES = "table.md", "results.json", "picture.png"
+"""What every experiment writes."""
+
+PREDICTIONS = "predictions.png"
+"""What an experiment of a task that draws its predictions writes besides."""
 
 SEVERAL_PROCESSES = "strategy", "devices", "num_nodes"
 """Flags of the Trainer with which one training has several processes."""
@@ -36,6 +43,7 @@ class Sweep:
         setup: where the data lie, the options of Lightning's Trainer, and logs.
         parallel: trainings at a time. Several run by Ray, each in a process of its own, with the
             same results.
+        command: whose results these are; those of another are not replaced.
     """
 
     recipe: Recipe
@@ -43,6 +51,7 @@ class Sweep:
     out: Path
     setup: Setup = field(default_factory=Setup)
     parallel: int = 1
+    command: str = "compare"
 
     def run(self) -> list[Run]:
         """Train the cells that are missing, and return all runs in the order of the cells.
@@ -52,11 +61,13 @@ class Sweep:
 
         Raises:
             LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in
-                ``out``; several trainings at a time of which each would have several processes.
+                ``out``; several trainings at a time of which each would have several processes;
+                files in ``out`` that this command did not write and would replace.
         """
         self._check_parallel()
         self._check_cells()
         missing = [cell for cell in self.cells if not self.store.get(cell)]
+        self._check_outputs(missing)
         epochs = self.recipe.epochs
         done = len(self.cells) - len(missing)
         with EpochBar(len(self.cells) * epochs, done * epochs) as bar:
@@ -81,6 +92,13 @@ class Sweep:
         for cell in distinct.values():
             check_epochs(self.recipe, cell)
             build(cell, self.data.shape)
+
+    def _check_outputs(self, missing: Sequence[Cell]) -> None:
+        """Refuse before hours of training, not after, to replace what others wrote."""
+        for name in (*FILES, PREDICTIONS):
+            check_replaceable(self.out / name, self.mark)
+        for cell in missing:
+            check_free(self.store.place(cell))
 
     def _trained(self, missing: Sequence[Cell], bar: EpochBar) -> Iterator[tuple[Cell, Run]]:
         if self.parallel == 1:
@@ -125,6 +143,11 @@ class Sweep:
     def store(self) -> Store:
         """The finished runs."""
         return Store(self.out / "runs", self.described)
+
+    @property
+    def mark(self) -> str:
+        """Stands in the files of the results."""
+        return mark_of(self.command)
 
     @property
     def described(self) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from jaxtyping import Num
 from torch import Tensor, nn
 
 from lincon import LinconError
-from lincon.exporting import export, save_program
+from lincon.exporting import MARK, export, save_program
+from lincon.files.atomic import check_replaceable
 from lincon.int8 import to_int8
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import find_task
@@ -50,13 +51,14 @@ def deploy(
         int8: execute the model in eight bits, calibrated with training images; ``.pt2`` only.
 
     Raises:
-        LinconError: a folder without a trained model, an unknown format, or eight bits in another
-            than ``.pt2``.
+        LinconError: a folder without a trained model, an unknown format, eight bits in another
+            than ``.pt2``, or a ``file`` that exists and is no export.
     """
     if int8 and file.suffix != ".pt2":
         raise LinconError(
             f"{file.name}: an eight-bit model is a program; its name must end in .pt2."
         )
+    check_replaceable(file, MARK)  # before the data are read and the model is calibrated
     model, cell, recipe, _ = reload(folder)
     data = open_data(recipe, cell.seed, root)
     example = images_of(data, 2)

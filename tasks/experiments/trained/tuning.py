@@ -4,6 +4,7 @@ It comes from the folder of one training and is left in another.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from lincon.tasks.experiments.training.ranks import exit_unless_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, open_data
 from lincon.tasks.experiments.training.record import RECORD, SAVED, reload
 from lincon.tasks.experiments.training.trainer import fit
+
+TUNED = "tuned.json"
+"""The measures before and after the change."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def tune(
 
     Args:
         folder: of a training.
-        out: another folder, for the changed model.
+        out: another folder, for the changed model; it must not hold a training, nor `tuned.json`.
         change: changes the model in place. The body of an unconstrained model is constrained by
             `identity` before.
         tuning: how the model is trained on; not at all by default.
@@ -68,10 +72,14 @@ def tune(
         The model, and every measure of it on the whole test set: before the change, and at the end.
 
     Raises:
-        LinconError: a folder without a trained model, or ``out`` is that folder.
+        LinconError: a folder without a trained model; ``out`` is that folder, or holds a file that
+            would be replaced.
     """
     if out.resolve() == folder.resolve():
         raise LinconError(f"--out is {out}, where the model comes from: give another folder.")
+    for name in (SAVED, RECORD, TUNED):
+        if os.path.lexists(out / name):
+            raise LinconError(f"{out} holds {name} already: give another --out, or delete it.")
     tuning = tuning or Tuning()
     model, cell, recipe, _ = reload(folder)
     data = open_data(recipe, cell.seed, root)
@@ -87,7 +95,7 @@ def tune(
     lincon.save(model, out / SAVED)
     write_output(out / RECORD, (folder / RECORD).read_text())
     summary = {"from": folder.name, "before": before, "after": after}
-    write_output(out / "tuned.json", json.dumps(summary, indent=1))
+    write_output(out / TUNED, json.dumps(summary, indent=1))
     return model, before, after
 
 

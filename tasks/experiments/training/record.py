@@ -4,6 +4,7 @@ Until the training has ended there are also checkpoints, one for each phase.
 """
 
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,41 @@ def begin(folder: Path, description: dict[str, Any]) -> None:
     Args:
         folder: of the training.
         description: of the training, as plain JSON.
+
+    Raises:
+        LinconError: as `check_free` does.
     """
+    check_free(folder)
     if is_first():
         remove_partial(folder)
         for stale in folder.glob(_CHECKPOINTS):
             stale.unlink()
     _write(folder, {**description, UNFINISHED: True})
+
+
+def check_free(folder: Path) -> None:
+    """Raise LinconError if files that a training writes are in ``folder``, and none wrote them.
+
+    The record of a training tells its folder from others; what it is about to replace is then an
+    earlier training's.
+    """
+    names = [path.name for path in sorted(folder.glob(_CHECKPOINTS))]
+    names += [name for name in (SAVED, RECORD) if os.path.lexists(folder / name)]
+    if names and not _has_record(folder):
+        raise LinconError(
+            f"{folder} holds {', '.join(names)}, but no training of lincon: "
+            "give another --out, or move the files away."
+        )
+
+
+def _has_record(folder: Path) -> bool:
+    if not (folder / RECORD).is_file() or (folder / RECORD).is_symlink():
+        return False
+    try:
+        record = _read(folder)
+    except LinconError:
+        return False
+    return all(field.name in record for field in (*fields(Cell), *fields(Recipe)))
 
 
 def check_resumable(folder: Path, description: dict[str, Any]) -> None:
@@ -114,5 +144,5 @@ def _read(folder: Path) -> dict[str, Any]:
     record = folder / RECORD
     try:
         return dict(json.loads(record.read_text()))
-    except ValueError:
+    except (ValueError, TypeError):
         raise LinconError(f"{record} is damaged: delete its folder, and train again.") from None

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,10 @@ def _check_value(name: str, value: Any) -> None:
 
 def make_logger(kind: str, folder: Path, phase: str) -> Logger:
     """A log of a phase in ``folder``; after an interruption it goes on in a folder of its own."""
-    interruptions = len(list(folder.glob(f"logs/{kind}-{phase}*")))
-    suffix = f"-{interruptions}" if interruptions else ""
     make = choose("log", kind, LOGS)
-    logger: Logger = make(folder, "logs", f"{kind}-{phase}{suffix}")
+    names = (f"{kind}-{phase}{suffix}" for suffix in chain([""], (f"-{n}" for n in count(1))))
+    name = next(name for name in names if not (folder / "logs" / name).exists())
+    logger: Logger = make(folder, "logs", name)
     return logger
 
 
