@@ -59,7 +59,7 @@ def test_a_truncated_or_false_image_is_named(tmp_path, monkeypatch, workers):
     assert labels_of(data.val_dataloader()).tolist() == [0, 1]
     for content in (whole[: len(whole) // 2], b"no image", b""):
         path.write_bytes(content)
-        with pytest.raises(LinconError, match=rf"^{path} cannot be decoded") as refusal:
+        with pytest.raises(LinconError, match=rf"^{path} cannot be read as a picture") as refusal:
             list(data.val_dataloader())
         assert "\n" not in str(refusal.value)
         traceback.clear_frames(refusal.tb)  # workers go now, not when garbage is collected

@@ -379,14 +379,11 @@ def test_the_model_sees_the_box(trained, tmp_path, monkeypatch):
 
 
 def test_a_box_says_where_the_person_is(trained, tmp_path):
-    picture = tmp_path / "crowd.png"
+    picture, out = tmp_path / "crowd.png", tmp_path / "out"
     Image.new("RGB", (300, 300)).save(picture)
     box = ["--box", "250,60,80", "--flip"]
-    assert (
-        call("predict", "pose", picture, "--run", trained[1], *box, "--out", tmp_path).exit_code
-        == 0
-    )
-    joints = json.loads((tmp_path / "crowd.json").read_text())["joints"].values()
+    assert call("predict", "pose", picture, "--run", trained[1], *box, "--out", out).exit_code == 0
+    joints = json.loads((out / "crowd.json").read_text())["joints"].values()
     assert all(205 <= joint["x"] <= 295 and 15 <= joint["y"] <= 105 for joint in joints)
 
 

@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import open_picture
+from lincon.tasks.experiments.data.pictures import read_picture
 from lincon.tasks.experiments.data.sets import standardised
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.trained.predicting import check_outputs, load_trained, mark
@@ -42,20 +41,12 @@ def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]
             model of scenes, or a file in ``out`` that was not written for the same picture.
     """
     model, size = load_trained(folder, Cascade, "indoor", images)
-    pictures = [_read(path) for path in images]
+    pictures = [read_picture(path) for path in images]
     files = {path: [out / f"{path.stem}_{kind}.png" for kind in KINDS] for path in images}
     check_outputs("indoor", files)
     for path, picture in zip(images, pictures, strict=True):
         _write(files[path], mark("indoor", path), *seen(model, picture, size))
     return list(files.values())
-
-
-def _read(path: Path) -> Image.Image:
-    try:
-        with open_picture(path) as file:
-            return file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise LinconError(f"{path} cannot be read as a picture: {error}.") from None
 
 
 @torch.inference_mode()

@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
-from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import open_picture
+from lincon.tasks.experiments.data.pictures import read_picture
 from lincon.tasks.experiments.data.sets import standardised
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.trained.predicting import check_outputs, load_trained, mark
@@ -24,7 +22,7 @@ from lincon.tasks.pose.models.cascade import Cascade
 from lincon.tasks.pose.skeleton import JOINTS
 
 Box = tuple[float, float, float]
-"""Centre x, centre y and side of the square around a person, in pixels of the picture."""
+"""Centre x, centre y and side of the square around a person, in pixels of the upright picture."""
 
 
 def predict(
@@ -37,7 +35,7 @@ def predict(
         folder: of a training, with its model.
         out: folder for `<name>.png`, the picture with the skeleton on it, and `<name>.json`. The
             latter holds, for every joint that the model looks for, x and y in pixels, (0, 0) the
-            centre of the top left one, and the height of its peak (about 1 where the model is
+            centre of the top left one of the upright picture, and the height of its peak (about 1 where the model is
             sure).
         box: where the person is; by default the middle of the picture, as large as its longer side.
         flip: average with the prediction for the mirror image.
@@ -49,7 +47,10 @@ def predict(
     model, size = load_trained(folder, Cascade, "pose", images)
     boxes = [around(path) if box is None else box for path in images]
     pictures = torch.stack(
-        [crop(path, (x, y), side, size) for path, (x, y, side) in zip(images, boxes, strict=True)]
+        [
+            crop(path, (x, y), side, size, upright=True)
+            for path, (x, y, side) in zip(images, boxes, strict=True)
+        ]
     )
     files = {path: (out / f"{path.stem}.png", out / f"{path.stem}.json") for path in images}
     check_outputs("pose", files)
@@ -70,11 +71,7 @@ def seen(
 
 def around(path: Path) -> Box:
     """The square around a whole picture."""
-    try:
-        with open_picture(path) as image:
-            width, height = image.size
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise LinconError(f"{path} cannot be read as a picture: {error}.") from None
+    width, height = read_picture(path).size
     return (width - 1) / 2, (height - 1) / 2, max(width, height)
 
 
@@ -86,8 +83,7 @@ def _write(path: Path, files: tuple[Path, Path], points: Tensor, scores: Tensor,
     }
     drawing, numbers = files
     own_mark = mark("pose", path)
-    with open_picture(path) as image:
-        picture = skeleton_on(image, points, scores.clamp(0, 1))
+    picture = skeleton_on(read_picture(path), points, scores.clamp(0, 1))
     buffer = BytesIO()
     picture.save(buffer, "png")
     write_output(drawing, buffer.getvalue(), own_mark)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images
 from lincon.tasks.classification.data.sets import Batch, Labelled
-from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
+from lincon.tasks.experiments.data.pictures import read_picture
 
 RESIZED = 256  # the shorter side, before any crop
 TINY = 1000  # below so many images, processes that load cost more than they save
@@ -56,13 +56,7 @@ def decode(path: Path, crop: int, border: int = 0) -> UInt8[Tensor, "3 {crop} {c
 
     Raises Unreadable, with the path, if the file is truncated or no image.
     """
-    try:
-        with open_picture(path) as file:
-            image = file.convert("RGB")
-    except Exception as reason:  # a damaged image can fail in any way
-        raise Unreadable(
-            f"{path} cannot be decoded ({reason}): fetch it again, or remove it."
-        ) from None
+    image = read_picture(path)
     image = image.crop((border, border, image.width - border, image.height - border))
     shorter = min(image.size)
     width, height = (RESIZED * side // shorter for side in image.size)

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
+from lincon.errors import one_line
+from lincon.tasks.experiments.data.pictures import Unreadable, read_picture
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.pose.data.batch import Batch
 
@@ -113,15 +114,24 @@ def nearest(person: Person, count: int) -> np.ndarray:
 
 
 def crop(
-    path: Path, centre: tuple[float, float], side: float, pixels: int
+    path: Path, centre: tuple[float, float], side: float, pixels: int, *, upright: bool = False
 ) -> UInt8[Tensor, "3 pixels pixels"]:
     """A square of a photo, antialiased, black outside of the photo.
 
     The point (x, y) of the photo lands at ((x, y) - centre) * pixels / side + (pixels - 1) / 2.
 
+    Args:
+        path: of the photo.
+        centre: of the square, in pixels of the photo.
+        side: of the square, in pixels of the photo.
+        pixels: that the side becomes.
+        upright: count pixels in the photo as viewers show it. The data sets count them as they are
+            stored.
+
     Raises:
         Unreadable: the photo is missing or damaged.
     """
+    picture = read_picture(path, upright=upright)
     corner = np.array(centre) + 0.5 - side / 2  # PIL counts from the edge of the first pixel
     reach = max(1, side / pixels)  # of the filter beyond the box
     try:
@@ -129,11 +139,11 @@ def crop(
         right, bottom = np.ceil(corner + side + reach).astype(int).tolist()
         start = corner - (left, top)
         box = (*start.tolist(), *(start + side).tolist())
-        with open_picture(path) as file:
-            surroundings = file.convert("RGB").crop((left, top, right, bottom))
+        surroundings = picture.crop((left, top, right, bottom))
         resized = surroundings.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
-    except Exception as reason:  # a damaged photo can fail in any way
+    except Exception as reason:  # PIL's limits are not documented
         raise Unreadable(
-            f"{path} cannot be read ({reason}): fetch it again, or leave it out."
+            f"{path} has no square of {side:g} pixels around {centre} ({one_line(reason)}): "
+            "correct the box, or leave it out."
         ) from None
     return rearrange(torch.from_numpy(np.array(resized)), "height width rgb -> rgb height width")
