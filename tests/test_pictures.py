@@ -237,7 +237,7 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "text.png").write_text("text")
     for name, said in (
-        ("folder.png", "is a folder"),
+        ("folder.png", "it is a folder"),
         ("text.png", "is no picture"),
         ("gone.png", "No such"),
     ):

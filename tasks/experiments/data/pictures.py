@@ -47,8 +47,6 @@ def read_picture(path: Path, *, upright: bool = True) -> Image.Image:
         Unreadable: no file, no picture, a damaged one, or one whose white is not known: integers of
             32 bits, and floating point outside of 0 to 1.
     """
-    if path.is_dir():
-        raise Unreadable(f"{path} is a folder, where a picture is expected.")
     try:
         with open_picture(path) as file:
             file.load()
@@ -128,6 +126,8 @@ def open_picture(path: Path, formats: list[str] | None = None) -> Iterator[Image
         ValueError: no picture of these formats, or more pixels than its bytes justify.
         Exception: whatever PIL raises for a damaged file.
     """
+    if path.is_dir():
+        raise ValueError("it is a folder")
     # From an open file PIL would allocate as many bytes as a chunk claims to have.
     content = path.read_bytes()
     try:

@@ -143,7 +143,7 @@ def crop(
         resized = surroundings.resize((pixels, pixels), Image.Resampling.BILINEAR, box)
     except Exception as reason:  # PIL's limits are not documented
         raise Unreadable(
-            f"{path} has no square of {side:g} pixels around {centre} ({one_line(reason)}): "
+            f"{path} cannot be read {side:g} pixels wide around {centre} ({one_line(reason)}): "
             "correct the box, or leave it out."
         ) from None
     return rearrange(torch.from_numpy(np.array(resized)), "height width rgb -> rgb height width")
