@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from lincon import LinconError
+from lincon.errors import LinconWarning
 from lincon.tasks.classification.data import folders
 from lincon.tasks.classification.data.folders import ImageNet
 
@@ -92,3 +93,65 @@ def test_a_limit_of_files_is_stratified(tmp_path):
     data = ImageNet(root=tmp_path, limit=4)
     assert data.train_set.labels.tolist() == [0, 0, 1, 1]
     assert [path.parent.name for path in data.train_set.paths] == ["n01", "n01", "n02", "n02"]
+
+
+# What tools leave behind.
+
+FILES = ".DS_Store", "Thumbs.db", "desktop.ini", "._n01_1.JPEG", "n01_1.JPEG~", ".n01_1.JPEG.swp"
+FOLDERS = ".ipynb_checkpoints", "__MACOSX", "@eaDir", ".git", "$RECYCLE.BIN", "#recycle"
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_what_tools_leave_behind_is_no_class_and_no_image(tmp_path, part):
+    """Labels do not shift, and nothing is said: the tests take a warning for a failure."""
+    write_imagenet(tmp_path)
+    expected = ImageNet(root=tmp_path)
+    for place in (tmp_path / part, tmp_path / part / "n01", tmp_path):
+        for name in FILES:
+            (place / name).write_bytes(b"x")
+        for name in FOLDERS:
+            write_image(place / name / "copy.png", some_bytes(8, 8, 3))
+    data = ImageNet(root=tmp_path)
+    assert data.classes == 2
+    for split, other in ((data.train_set, expected.train_set), (data.test_set, expected.test_set)):
+        assert split.paths == other.paths and split.labels.equal(other.labels)
+
+
+def test_what_is_no_picture_is_left_out_and_counted(tmp_path):
+    write_imagenet(tmp_path)
+    (tmp_path / "train/classes.txt").write_text("n01 n02")
+    (tmp_path / "train/n01/boxes.xml").write_text("<a/>")
+    (tmp_path / "train/n02/README").write_text("text")
+    (tmp_path / "train/n02/more").mkdir()
+    said = r"Left out of .*train: 4 entries .*, classes.txt, n01/boxes.xml, n02/more/, 1 more"
+    with pytest.warns(LinconWarning, match=said):
+        data = ImageNet(root=tmp_path)
+    assert [path.name for path in data.train_set.paths] == ["n01_1.JPEG", "n02_1.JPEG"]
+
+
+def test_a_picture_needs_no_ending(tmp_path):
+    write_imagenet(tmp_path)
+    (tmp_path / "val/n01/ILSVRC2012_val_1.JPEG").rename(tmp_path / "val/n01/0a1b2c")
+    assert ImageNet(root=tmp_path).test_set.paths[0].name == "0a1b2c"
+
+
+def test_a_class_of_other_files_alone_says_what_they_are(tmp_path):
+    write_imagenet(tmp_path)
+    (tmp_path / "val/n01/ILSVRC2012_val_1.JPEG").rename(tmp_path / "val/n01/image.txt")
+    with pytest.raises(LinconError, match=r"val/n01 holds no images, but image.txt: fill or"):
+        ImageNet(root=tmp_path)
+
+
+def test_a_link_to_nothing_is_not_skipped(tmp_path):
+    write_imagenet(tmp_path)
+    (tmp_path / "val/n01/ILSVRC2012_val_0.JPEG").symlink_to(tmp_path / "gone.JPEG")
+    with pytest.raises(LinconError, match=r"ILSVRC2012_val_0.JPEG cannot be read as a picture"):
+        ImageNet(root=tmp_path).test_set[[0]]
+
+
+def test_a_file_in_the_place_of_the_classes_is_refused(tmp_path):
+    write_imagenet(tmp_path)
+    (tmp_path / "val").rename(tmp_path / "valid")
+    (tmp_path / "val").write_bytes(b"x")
+    with pytest.raises(LinconError, match="val is a file, where a folder is expected: pass --root"):
+        ImageNet(root=tmp_path)

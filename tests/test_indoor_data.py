@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from lincon import LinconError
+from lincon.errors import LinconWarning
 from lincon.tasks.indoor.data import stanford, writing
 from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.stanford import Frame, Frames
@@ -190,14 +191,44 @@ def test_spellings_may_differ_between_the_files_of_a_view(tmp_path):
     assert stanford.frames_of(tmp_path) == [Frame(one.rgb, two.depth, one.normal)]
 
 
-def test_other_files_are_left_alone(tmp_path):
+def test_other_files_are_left_out_and_counted(tmp_path):
     frame = put(tmp_path)
     put(tmp_path, f"._{CAMERA}_frame_0")
     put(tmp_path, f"{CAMERA}_frame_equirectangular")
     (tmp_path / "rgb/.DS_Store").write_bytes(b"x")
     (tmp_path / "rgb/index.html").write_bytes(b"x")
     (tmp_path / f"depth/{CAMERA}_frame_9_domain_semantic.png").write_bytes(b"x")
+    with pytest.warns(LinconWarning, match=r"5 entries .*rgb/index.html.* 2 more"):
+        assert stanford.frames_of(tmp_path) == [frame]
+
+
+def test_what_tools_leave_in_an_area_is_no_view(tmp_path):
+    """Without a warning, which the tests take for a failure."""
+    frame = put(tmp_path)
+    for place in (tmp_path, *tmp_path.iterdir()):
+        for name in (".DS_Store", "Thumbs.db", "desktop.ini", f"{CAMERA}_frame_1_domain_rgb.png~"):
+            (place / name).write_bytes(b"x")
+        for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+            (place / name).mkdir()
     assert stanford.frames_of(tmp_path) == [frame]
+
+
+def test_a_folder_that_is_named_as_a_view_is_refused(tmp_path):
+    frame = put(tmp_path)
+    frame.depth.unlink()
+    frame.depth.mkdir()
+    with pytest.raises(LinconError, match=f"{frame.depth} is a folder, where a file is expected"):
+        stanford.frames_of(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_folder_of_views_is_refused(tmp_path):
+    put(tmp_path)
+    for path in (tmp_path / "rgb").iterdir():
+        path.unlink()
+    (tmp_path / "rgb").rmdir()
+    (tmp_path / "rgb").write_bytes(b"x")
+    with pytest.raises(LinconError, match="rgb is a file, where a folder is expected"):
+        stanford.frames_of(tmp_path)
 
 
 def test_views_are_in_the_order_of_camera_and_number(tmp_path):

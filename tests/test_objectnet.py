@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lincon import LinconError
+from lincon.errors import LinconWarning
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
 
 from .classification_files import write_json, write_objectnet
@@ -72,6 +73,37 @@ def test_a_missing_folder_of_objectnet_is_named(tmp_path):
     write_objectnet(tmp_path)
     (tmp_path / "images/chair").rename(tmp_path / "images/seat")
     with pytest.raises(LinconError, match="images/chair is missing"):
+        ObjectNet(tmp_path)
+
+
+def test_what_tools_leave_behind_is_no_image_of_objectnet(tmp_path):
+    write_objectnet(tmp_path)
+    paths = ObjectNet(tmp_path).paths
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "0a1b.png~"):
+        (tmp_path / "images/chair" / name).write_bytes(b"x")
+    for name in ("@eaDir", ".ipynb_checkpoints", "__MACOSX"):
+        (tmp_path / "images/chair" / name).mkdir()
+    assert ObjectNet(tmp_path).paths == paths
+    (tmp_path / "images/chair/notes.txt").write_bytes(b"x")
+    with pytest.warns(LinconWarning, match="Left out of .*images: 1 entry .*chair/notes.txt"):
+        assert ObjectNet(tmp_path).paths == paths
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_a_folder_that_is_named_as_a_mapping_is_refused(tmp_path, name):
+    write_objectnet(tmp_path)
+    (tmp_path / "mappings" / name).unlink()
+    (tmp_path / "mappings" / name).mkdir()
+    with pytest.raises(LinconError, match=f"{name} is a folder, where a file is expected"):
+        ObjectNet(tmp_path)
+
+
+def test_a_file_that_is_named_as_a_class_is_refused(tmp_path):
+    write_objectnet(tmp_path)
+    (tmp_path / "images/chair/0a1b.png").unlink()
+    (tmp_path / "images/chair").rmdir()
+    (tmp_path / "images/chair").write_bytes(b"x")
+    with pytest.raises(LinconError, match="images/chair is a file, where a folder is expected"):
         ObjectNet(tmp_path)
 
 

@@ -490,6 +490,24 @@ def test_missing_files_are_named(tmp_path):
     write_mpii(tmp_path, pictures_of(2))
     (tmp_path / "images").rmdir()
     refuse_mpii(tmp_path, "images is missing")
+    (tmp_path / "images").write_bytes(b"x")
+    refuse_mpii(tmp_path, "images is a file, where a folder is expected")
+
+
+@pytest.mark.parametrize("name", [mpii.ANNOTATION, "detections.mat"])
+def test_a_folder_that_is_named_as_a_file_of_mpii_is_refused(tmp_path, name):
+    write_mpii(tmp_path, pictures_of(2))
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    refuse_mpii(tmp_path, f"{name} is a folder, where a file is expected")
+
+
+@pytest.mark.parametrize("leftover", [".ipynb_checkpoints", "__MACOSX", "@eaDir"])
+def test_annotations_that_tools_leave_behind_are_not_read(tmp_path, leftover):
+    write_mpii(tmp_path / "release", pictures_of(8))
+    (tmp_path / leftover).mkdir()
+    (tmp_path / leftover / mpii.ANNOTATION).write_bytes(b"x")
+    assert mpii.annotation(tmp_path) == tmp_path / "release" / mpii.ANNOTATION
 
 
 @pytest.mark.parametrize(
@@ -796,6 +814,8 @@ def test_missing_files_of_lsp_are_named(tmp_path):
     refuse_lsp(tmp_path, "lsp_dataset/joints.mat is missing")
     write_lsp(tmp_path)
     refuse_lsp(tmp_path, "lspet_dataset/joints.mat is missing", extended=True)
+    (tmp_path / "lspet_dataset/joints.mat").mkdir(parents=True)
+    refuse_lsp(tmp_path, "joints.mat is a folder, where a file is expected", extended=True)
 
 
 def test_another_number_of_people_is_refused(tmp_path):

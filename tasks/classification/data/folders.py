@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images
 from lincon.tasks.classification.data.sets import Batch, Labelled
+from lincon.tasks.experiments.data.expected import check_folder
+from lincon.tasks.experiments.data.listing import entries_of, pictures_in, warn_of_rest
 from lincon.tasks.experiments.data.pictures import read_picture
 
 RESIZED = 256  # the shorter side, before any crop
 TINY = 1000  # below so many images, processes that load cost more than they save
+LAYOUT = "--root FOLDER with train/<class>/ and val/<class>/ in it."
 
 
 class ImageFiles(Labelled):
@@ -66,23 +69,22 @@ def decode(path: Path, crop: int, border: int = 0) -> UInt8[Tensor, "3 {crop} {c
     return rearrange(torch.from_numpy(square), "height width rgb -> rgb height width")
 
 
-def class_folders(folder: Path) -> list[str]:
-    """Names of the folders in ``folder``, in the order of the class indices: sorted."""
-    if not folder.is_dir():
-        raise LinconError(
-            f"{folder} is missing: pass --root FOLDER with train/<class>/ and val/<class>/ in it."
-        )
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if not names:
-        raise LinconError(
-            f"{folder} holds no class folders: pass --root FOLDER with train/<class>/ and "
-            "val/<class>/."
-        )
-    return names
+def class_folders(folder: Path) -> list[Path]:
+    """The folders in ``folder``, in the order of the class indices: sorted by name.
+
+    What tools leave behind is no class, see `listing.is_leftover`.
+    """
+    check_folder(folder, f"pass {LAYOUT}")
+    folders, _ = entries_of(folder)
+    if not folders:
+        raise LinconError(f"{folder} holds no class folders: pass {LAYOUT}")
+    return folders
 
 
 def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
     """The images in `folder/<class>/`, labelled by the index of the class in ``classes``.
+
+    Files and folders that are no images are left out, with a warning that counts them.
 
     Raises:
         LinconError: no folders, an empty one, or one that is not in ``classes``, by name.
@@ -90,27 +92,18 @@ def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
     index = {name: place for place, name in enumerate(classes)}
     paths: list[Path] = []
     labels: list[int] = []
-    for name in class_folders(folder):
-        if name not in index:
+    _, rest = entries_of(check_folder(folder, f"pass {LAYOUT}"))
+    for place in class_folders(folder):
+        if place.name not in index:
             raise LinconError(
-                f"{folder / name} is a class that the training images do not have: remove or "
-                "rename it."
+                f"{place} is a class that the training images do not have: remove or rename it."
             )
-        files = image_files(folder / name)
-        paths += files
-        labels += [index[name]] * len(files)
+        images, others = pictures_in(place)
+        paths += images
+        rest += others
+        labels += [index[place.name]] * len(images)
+    warn_of_rest(folder, rest)
     return ImageFiles(paths, torch.tensor(labels), crop)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The files of one class, sorted, without hidden ones; LinconError if there are none."""
-    with os.scandir(folder) as entries:
-        names = sorted(
-            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()
-        )
-    if not names:
-        raise LinconError(f"{folder} holds no images: fill or remove it.")
-    return [folder / name for name in names]
 
 
 class ImageNet(Images):
@@ -132,10 +125,8 @@ class ImageNet(Images):
 
     def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         if root is None:
-            raise LinconError(
-                "imagenet is not embedded: pass --root FOLDER with train/<class>/ and val/<class>/."
-            )
-        names = class_folders(root / "train")
+            raise LinconError(f"imagenet is not embedded: pass {LAYOUT}")
+        names = [place.name for place in class_folders(root / "train")]
         self.classes = len(names)
         train = read_folders(root / "train", names, RESIZED)
         return train, read_folders(root / "val", names, self.size)

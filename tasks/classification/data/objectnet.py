@@ -15,7 +15,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.classification.data.folders import ImageFiles, image_files
+from lincon.tasks.classification.data.folders import ImageFiles
+from lincon.tasks.experiments.data.expected import check_file, check_folder
+from lincon.tasks.experiments.data.listing import pictures_in, warn_of_rest
 from lincon.tasks.experiments.names import choose
 
 K = TypeVar("K")
@@ -26,6 +28,7 @@ FOLDERS = "folder_to_objectnet_label.json"
 OVERLAP = "objectnet_to_imagenet_1k.json"
 LINES = "imagenet_to_label_2012_v2"
 INDICES = "pytorch_to_imagenet_2012_id.json"
+WHOLE = "pass the folder objectnet-1.0, with images/ and mappings/ in it."
 
 Ids = Sequence[Sequence[int]]
 """For each ObjectNet class, the indices of the ImageNet classes that count as it."""
@@ -53,11 +56,14 @@ class ObjectNet(ImageFiles):
         self.names = sorted(ids_by_name)
         self.mapping: Ids = [ids_by_name[name] for name in self.names]
         paths: list[Path] = []
+        rest: list[Path] = []
         labels: list[int] = []
         for folder, (name, _) in sorted(classes.items()):
-            files = image_files(_existing(root / "images" / folder))
-            paths += files
-            labels += [self.names.index(name)] * len(files)
+            images, others = pictures_in(check_folder(root / "images" / folder, WHOLE))
+            paths += images
+            rest += others
+            labels += [self.names.index(name)] * len(images)
+        warn_of_rest(root / "images", rest)
         super().__init__(paths, torch.tensor(labels), crop=224, border=BORDER)
 
 
@@ -87,7 +93,7 @@ def read_mapping(folder: Path) -> dict[str, tuple[str, list[int]]]:
 def _index_of_label(folder: Path) -> dict[str, int]:
     line_of = _indices(folder / INDICES, _read_json(folder / INDICES))
     index_of_line = _inverted(folder / INDICES, line_of)
-    lines = _existing(folder / LINES).read_text().splitlines()
+    lines = check_file(folder / LINES, WHOLE).read_text().splitlines()
     return {
         label.strip(): index_of_line[line]
         for line, label in enumerate(lines)
@@ -116,16 +122,8 @@ def _misfit(path: Path, entry: object, problem: str) -> LinconError:
     return LinconError(f"{path}: entry {entry!r} {problem}; fetch the mappings again.")
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise LinconError(
-            f"{path} is missing: pass the folder objectnet-1.0, with images/ and mappings/ in it."
-        )
-    return path
-
-
 def _read_json(path: Path) -> dict[str, Any]:
-    content = _existing(path).read_bytes()
+    content = check_file(path, WHOLE).read_bytes()
     try:
         return dict(json.loads(content).items())
     except (ValueError, AttributeError) as reason:

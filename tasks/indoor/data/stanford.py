@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.tasks.experiments.data.expected import check_file, check_folder
+from lincon.tasks.experiments.data.listing import entries_of, warn_of_rest
 from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.indoor.data.batch import Batch
@@ -179,8 +181,13 @@ def listed(areas: Sequence[str]) -> str:
 
 
 def frames_of(data: Path) -> list[Frame]:
-    """The views of one area, whose folder is ``data``."""
-    files = {kind: files_of(data / kind, suffix) for kind, (suffix, _) in KINDS.items()}
+    """The views of one area, whose folder is ``data``.
+
+    Other files beside theirs are left out, with a warning that counts them.
+    """
+    rest: list[Path] = []
+    files = {kind: files_of(data / kind, suffix, rest) for kind, (suffix, _) in KINDS.items()}
+    warn_of_rest(data, rest)
     names = sorted(set().union(*files.values()))
     if not names:
         raise LinconError(
@@ -200,23 +207,29 @@ def frames_of(data: Path) -> list[Frame]:
     return [Frame(*(files[kind][name] for kind in KINDS)) for name in names]
 
 
-def files_of(place: Path, suffix: str) -> dict[Name, Path]:
-    """The files in ``place`` by the view that they show; any other files are ignored.
+def files_of(place: Path, suffix: str, rest: list[Path]) -> dict[Name, Path]:
+    """The files in ``place`` by the view that they show; what is none of them is added to ``rest``.
 
     The README has double underscores after the camera and before the suffix, the files have single
-    ones.
+    ones. What tools leave behind counts as nothing.
     """
+    if not place.exists():
+        return {}
+    folders, others = entries_of(check_folder(place, "unpack the area's tar again."))
     pattern = re.compile(rf"(camera_.+)_frame_(\d+)_domain__?{suffix}\.png")
     files: dict[Name, Path] = {}
-    for file in sorted(os.listdir(place)) if place.is_dir() else ():
-        if match := pattern.fullmatch(file):
-            name = match[1].replace("__", "_"), int(match[2])
-            if name in files:
-                raise LinconError(
-                    f"{place / file} shows the same view as {files[name].name}: remove one of the "
-                    "two."
-                )
-            files[name] = place / file
+    for path in sorted(folders + others):
+        match = pattern.fullmatch(path.name)
+        if match is None:
+            rest.append(path)
+            continue
+        check_file(path, "unpack the area's tar again.")
+        name = match[1].replace("__", "_"), int(match[2])
+        if name in files:
+            raise LinconError(
+                f"{path} shows the same view as {files[name].name}: remove one of the two."
+            )
+        files[name] = path
     return files
 
 

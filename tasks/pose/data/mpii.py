@@ -11,6 +11,8 @@ import numpy as np
 from scipy.io.matlab import mat_struct
 
 from lincon import LinconError
+from lincon.tasks.experiments.data.expected import check_file, check_folder
+from lincon.tasks.experiments.data.listing import entries_of
 from lincon.tasks.pose.data.matlab import load
 from lincon.tasks.pose.data.photos import Person
 
@@ -76,7 +78,8 @@ def validation_keys(
 ) -> tuple[set[Key], str]:
     """Who is for validation, and the rule in words."""
     for name in DETECTIONS:
-        if (root / name).is_file():
+        if (root / name).exists():
+            check_file(root / name, "fetch it again, or remove it for another split.")
             keys = tompson(root / name, pictures)
             return keys, f"of the {len(keys)} listed in {Path(name).name} (Tompson et al. 2015)"
     absent = "there is no detections.mat (Tompson et al. 2015)"
@@ -122,17 +125,13 @@ class Entry:
 
 def annotation(root: Path) -> Path:
     """The annotation file in ``root`` or one folder further down."""
-    paths = [
-        path
-        for path in (root / ANNOTATION, *sorted(root.glob(f"*/{ANNOTATION}")))
-        if path.is_file()
-    ]
+    remedy = "unpack MPII's annotations there."
+    folders = entries_of(root)[0] if root.is_dir() else []
+    paths = [place / ANNOTATION for place in (root, *folders) if (place / ANNOTATION).exists()]
     if not paths:
-        raise LinconError(
-            f"{ANNOTATION} is neither in {root} nor one folder down: unpack MPII's annotations "
-            "there."
-        )
-    return paths[0]
+        raise LinconError(f"{ANNOTATION} is neither in {root} nor one folder down: {remedy}")
+    files = [path for path in paths if path.is_file()]
+    return files[0] if files else check_file(paths[0], remedy)
 
 
 def photos_of(root: Path, path: Path) -> Path:
@@ -140,7 +139,7 @@ def photos_of(root: Path, path: Path) -> Path:
     for folder in (root / "images", path.parent / "images"):
         if folder.is_dir():
             return folder
-    raise LinconError(f"{root / 'images'} is missing: unpack MPII's photos there.")
+    return check_folder(root / "images", "unpack MPII's photos there.")
 
 
 def training_pictures(release: Entry) -> dict[int, Entry]:
