@@ -195,6 +195,52 @@ def test_a_damaged_pickle_is_named(tmp_path):
         refuse_pickle(tmp_path, content, "cannot be read")
 
 
+@pytest.mark.parametrize("place", ["data/cifar-10-batches-bin", "data", "a/b"])
+def test_a_release_further_down_is_named(tmp_path, place):
+    write_binary(tmp_path / place, cifar10_parts())
+    with pytest.raises(LinconError, match=f"It seems to be in {tmp_path / place}: give that"):
+        Cifar10(root=tmp_path)
+
+
+def test_a_release_further_up_is_named(tmp_path):
+    write_python(tmp_path, cifar10_parts())
+    (tmp_path / "pictures").mkdir()
+    for root in (tmp_path / "pictures", tmp_path / "cifar10"):
+        with pytest.raises(LinconError, match=f"It seems to be in {tmp_path}: give that"):
+            Cifar10(root=root)
+
+
+def test_an_archive_of_a_release_is_to_be_unpacked(tmp_path):
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    archive.write_bytes(b"\x1f\x8b")
+    with pytest.raises(LinconError, match=r"archives to unpack: cifar-10-binary.tar.gz"):
+        Cifar10(root=tmp_path)
+    with pytest.raises(LinconError, match=r"tar.gz is a file, .*: unpack it, and give the folder"):
+        Cifar10(root=archive)
+
+
+@pytest.mark.parametrize(
+    "write, name", [(write_binary, "test_batch.bin"), (write_python, "test_batch")]
+)
+def test_a_folder_that_is_named_as_a_batch_is_refused(tmp_path, write, name):
+    write(tmp_path, cifar10_parts())
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(LinconError, match=f"{name} is a folder, where a file is expected"):
+        Cifar10(root=tmp_path)
+
+
+@pytest.mark.parametrize("write, ending", [(write_binary, ".bin"), (write_python, "")])
+@pytest.mark.parametrize(
+    "content, said", [(b"<html>", "web page"), (b"\x1f\x8b\x08", "gzip"), (b"\xff", "again")]
+)
+def test_what_is_in_the_place_of_a_batch_is_named(tmp_path, write, ending, content, said):
+    write(tmp_path, cifar10_parts())
+    (tmp_path / f"test_batch{ending}").write_bytes(content)
+    with pytest.raises(LinconError, match=f"test_batch{ending} .*{said}"):
+        Cifar10(root=tmp_path)
+
+
 @pytest.mark.parametrize("data, padding", [(Cifar10, 4), (FashionMNIST, 2)])
 def test_crops_shift_up_to_the_padding_and_flip(data, padding):
     image = torch.zeros(500, data.channels, data.size, data.size)

@@ -106,3 +106,97 @@ def test_the_packaged_fashion_mnist_is_the_published_one():
     pixels = data.train_set.tensors[0].float() / 255
     assert pixels.mean().item() == pytest.approx(data.mean.item(), abs=1e-4)
     assert pixels.std().item() == pytest.approx(data.std.item(), abs=1e-4)
+
+
+# Files as Kaggle, browsers and others name them.
+
+NAMES = {
+    "Kaggle": lambda name: name.replace("-idx", ".idx"),
+    "Kaggle's folder": lambda name: f"{name}/{name}",
+    "Kaggle's folder and name": lambda name: f"{name.replace('-idx', '.idx')}/{name}",
+    "a browser": lambda name: f"{name} (1)",
+    "another browser": lambda name: f"{name}(2)",
+    "macOS": lambda name: f"{name} 2",
+    "wget": lambda name: f"{name}.1",
+}
+
+
+@pytest.mark.parametrize("rename", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("compress", [False, True])
+def test_files_are_found_under_the_names_that_they_are_given(tmp_path, rename, compress):
+    arrays = write_fashion(tmp_path, compress)
+    for name in idx.FILES:
+        path = tmp_path / (f"{name}.gz" if compress else name)
+        content = path.read_bytes()
+        path.unlink()
+        other = tmp_path / (rename(name) + (".gz" if compress else ""))
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(content)
+    assert FashionMNIST(root=tmp_path).train_set.tensors[0].equal(arrays[0][:, None])
+
+
+def test_a_browsers_copy_of_a_gz_is_found(tmp_path):
+    arrays = write_fashion(tmp_path, compress=True)
+    for name in idx.FILES:
+        (tmp_path / f"{name}.gz").rename(tmp_path / f"{name}.gz (1)")
+    assert FashionMNIST(root=tmp_path).test_set.tensors[0].equal(arrays[2][:, None])
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_whether_a_file_is_compressed_shows_in_it_and_not_in_its_name(tmp_path, compress):
+    arrays = write_fashion(tmp_path, compress)
+    for name in idx.FILES:
+        before, after = (name, f"{name}.gz")[:: -1 if compress else 1]
+        (tmp_path / before).rename(tmp_path / after)
+    assert FashionMNIST(root=tmp_path).train_set.tensors[0].equal(arrays[0][:, None])
+
+
+def test_a_file_of_its_own_name_comes_before_copies(tmp_path):
+    arrays = write_fashion(tmp_path, compress=False)
+    (tmp_path / f"{idx.FILES[0]} (1)").write_bytes(b"a download that was cut")
+    (tmp_path / f"._{idx.FILES[0]}").write_bytes(b"x")
+    assert FashionMNIST(root=tmp_path).train_set.tensors[0].equal(arrays[0][:, None])
+
+
+def test_several_copies_are_not_chosen_from(tmp_path):
+    write_fashion(tmp_path, compress=False)
+    content = (tmp_path / idx.FILES[0]).read_bytes()
+    (tmp_path / idx.FILES[0]).unlink()
+    for number in (1, 2):
+        (tmp_path / f"{idx.FILES[0]} ({number})").write_bytes(content)
+    refuse_fashion(tmp_path, r"several copies of train-images-idx3-ubyte: .*; remove all but one")
+
+
+def test_names_that_are_somewhat_alike_are_listed(tmp_path):
+    (tmp_path / "train_images_idx3.bin").write_bytes(b"x")
+    refuse_fashion(tmp_path, r"lacks train-images-idx3-ubyte\[.gz\].*there: train_images_idx3.bin")
+
+
+@pytest.mark.parametrize("folder", ["FashionMNIST/raw", "archive"])
+def test_a_folder_further_down_is_named(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    write_fashion(tmp_path / folder, compress=True)
+    refuse_fashion(tmp_path, rf"It seems to be in {tmp_path / folder}: give that with --root")
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / "archive.zip").write_bytes(b"PK\3\4")
+    refuse_fashion(tmp_path, r"archives to unpack: archive\.zip")
+    refuse_fashion(tmp_path / "archive.zip", r"zip is a file, .*: unpack it, and give the folder")
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"PK\3\4 and so on", "a zip archive, so unpack it"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"404: Not Found", "it is text"),
+        (b"\xff\xfe", "fetch it again"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_what_is_in_the_place_of_a_file_is_named(tmp_path, content, said, ending):
+    write_fashion(tmp_path, compress=bool(ending))
+    (tmp_path / (idx.FILES[0] + ending)).write_bytes(content)
+    refuse_fashion(tmp_path, said)

@@ -155,3 +155,20 @@ def test_a_file_in_the_place_of_the_classes_is_refused(tmp_path):
     (tmp_path / "val").write_bytes(b"x")
     with pytest.raises(LinconError, match="val is a file, where a folder is expected: pass --root"):
         ImageNet(root=tmp_path)
+
+
+@pytest.mark.parametrize("place, root", [("ILSVRC2012", "."), (".", "train"), ("a/b", ".")])
+def test_folders_of_classes_elsewhere_are_named(tmp_path, place, root):
+    write_imagenet(tmp_path / place)
+    seems = (tmp_path / place).resolve()
+    with pytest.raises(LinconError, match=f"train is missing: .*It seems to be in {seems}: give"):
+        ImageNet(root=tmp_path / root)
+
+
+def test_an_archive_of_images_is_to_be_unpacked(tmp_path):
+    archive = tmp_path / "ILSVRC2012_img_train.tar"
+    archive.write_bytes(b"x")
+    with pytest.raises(LinconError, match=r"archives to unpack: ILSVRC2012_img_train.tar"):
+        ImageNet(root=tmp_path)
+    with pytest.raises(LinconError, match=r"tar is a file, .*: unpack it, and give the folder"):
+        ImageNet(root=archive)

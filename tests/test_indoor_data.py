@@ -336,6 +336,15 @@ def test_a_folder_without_areas_is_named(tmp_path):
         stanford.read(tmp_path / "nowhere")
 
 
+def test_areas_further_down_or_packed_are_named(tmp_path):
+    (tmp_path / "area_1_no_xyz.tar").write_bytes(b"x")
+    with pytest.raises(LinconError, match=r"archives to unpack: area_1_no_xyz.tar"):
+        stanford.read(tmp_path, train=("1",), test=("5a",))
+    put_areas(tmp_path / "noXYZ", ("1", "5a"))
+    with pytest.raises(LinconError, match=f"It seems to be in {tmp_path / 'noXYZ'}: give that"):
+        stanford.read(tmp_path, train=("1",), test=("5a",))
+
+
 def test_an_empty_area_is_named(tmp_path):
     put_areas(tmp_path, ("1",))
     (tmp_path / "area_2/data/rgb").mkdir(parents=True)

@@ -495,6 +495,38 @@ def test_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", [mpii.ANNOTATION, "detections.mat"])
+def test_annotations_in_another_format_are_named(tmp_path, name):
+    write_mpii(tmp_path, pictures_of(8))
+    if name == mpii.ANNOTATION:
+        (tmp_path / name).rename(tmp_path / name.replace(".mat", ".json"))
+        refuse_mpii(tmp_path, r"Similar names there: mpii_human_pose_v1_u12_1\.json")
+    (tmp_path / name).write_text('{"annolist": []}')
+    refuse_mpii(tmp_path, f"{name} cannot be read .*: it is text, so fetch")
+
+
+@pytest.mark.parametrize("name", [mpii.ANNOTATION, "detections.mat"])
+@pytest.mark.parametrize("start", [b"", b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512)])
+def test_hdf5_is_to_be_saved_in_another_version(tmp_path, name, start):
+    write_mpii(tmp_path, pictures_of(8))
+    (tmp_path / name).write_bytes(start + b"\x89HDF\r\n\x1a\n" + bytes(600))
+    refuse_mpii(tmp_path, rf"{name} .*version 7.3, .*save it again .*save\(..., '-v7'\)")
+
+
+@pytest.mark.parametrize("value", [3.0, np.ones((3, 2)), "text", 1j])
+def test_version_4_is_to_be_saved_in_another_version(tmp_path, value):
+    write_mpii(tmp_path, pictures_of(2))
+    savemat(tmp_path / mpii.ANNOTATION, {"RELEASE": value}, format="4")
+    refuse_mpii(tmp_path, r"of version 4 .*save\(..., '-v7'\)")
+
+
+def test_mpii_further_down_or_packed_is_named(tmp_path):
+    (tmp_path / "mpii_human_pose_v1_u12_2.zip").write_bytes(b"PK\3\4")
+    refuse_mpii(tmp_path, "archives to unpack: mpii_human_pose_v1_u12_2.zip")
+    write_mpii(tmp_path / "a/b", pictures_of(2))
+    refuse_mpii(tmp_path, f"It seems to be in {tmp_path / 'a/b'}: give that")
+
+
+@pytest.mark.parametrize("name", [mpii.ANNOTATION, "detections.mat"])
 def test_a_folder_that_is_named_as_a_file_of_mpii_is_refused(tmp_path, name):
     write_mpii(tmp_path, pictures_of(2))
     (tmp_path / name).unlink(missing_ok=True)
@@ -816,6 +848,15 @@ def test_missing_files_of_lsp_are_named(tmp_path):
     refuse_lsp(tmp_path, "lspet_dataset/joints.mat is missing", extended=True)
     (tmp_path / "lspet_dataset/joints.mat").mkdir(parents=True)
     refuse_lsp(tmp_path, "joints.mat is a folder, where a file is expected", extended=True)
+
+
+def test_lsp_further_up_or_in_another_format_is_named(tmp_path):
+    (tmp_path / "lsp_dataset").mkdir()
+    (tmp_path / "lsp_dataset/joints.txt").write_text("1 2 3")
+    refuse_lsp(tmp_path, r"joints.mat is missing.*Similar names there: joints\.txt")
+    (tmp_path / "lsp_dataset/joints.mat").write_text("1 2 3")
+    refuse_lsp(tmp_path, r"joints.mat cannot be read .*it is text")
+    refuse_lsp(tmp_path / "lsp_dataset", f"It seems to be in {tmp_path}: give that")
 
 
 def test_another_number_of_people_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from lincon import LinconError
 from lincon.tasks.classification.data.images import Batch, Images, crop_and_flip
 from lincon.tasks.classification.data.pickles import Array, read_pickle
 from lincon.tasks.classification.data.sets import InMemory, Labelled
+from lincon.tasks.experiments.data.expected import check_file, elsewhere, remedy
 
 PIXELS = 3 * 32 * 32  # all of red, then green, then blue, row by row
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -27,10 +28,15 @@ class Release:
     train: tuple[str, ...]
     test: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all its files."""
+        return self.train + self.test
+
     def find(self, root: Path) -> Path | None:
         """The folder in ``root``, or ``root`` itself, that holds at least one of the files."""
         for folder in (root / self.folder, root):
-            if any((folder / name).is_file() for name in self.train + self.test):
+            if any((folder / name).exists() for name in self.names):
                 return folder
         return None
 
@@ -57,11 +63,12 @@ class Cifar(Images):
             release, read = self.python, self._read_python
         else:
             where = "" if root is None else f"in {root} there is neither: "
+            hint = "" if root is None else elsewhere(root, self.binary.names + self.python.names)
             raise LinconError(
                 f"{self.name} is read from {self.binary.folder} or {self.python.folder}: "
-                f"{where}pass --root FOLDER with one of them, from {SOURCE}."
+                f"{where}pass --root FOLDER with one of them, from {SOURCE}.{hint}"
             )
-        _check_there(folder, release.train + release.test)
+        _check_there(folder, release.names)
         train, test = ([folder / name for name in names] for names in (release.train, release.test))
         return _joined(map(read, train)), _joined(map(read, test))
 
@@ -69,9 +76,9 @@ class Cifar(Images):
         content = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
         record = self.label_bytes + PIXELS
         if len(content) == 0 or len(content) % record:
+            advice = remedy(content[:512].numpy().tobytes())
             raise LinconError(
-                f"{path} has {len(content)} bytes, no multiple of a record's {record}: fetch it "
-                "again."
+                f"{path} has {len(content)} bytes, no multiple of a record's {record}: {advice}."
             )
         records = content.view(-1, record)
         labels = records[:, self.label_bytes - 1].long()
@@ -148,11 +155,12 @@ class Cifar100(Cifar):
 
 
 def _check_there(folder: Path, names: Iterable[str]) -> None:
-    missing = [name for name in names if not (folder / name).is_file()]
+    remedy = f"unpack the whole release, from {SOURCE}."
+    missing = [name for name in names if not (folder / name).exists()]
     if missing:
-        raise LinconError(
-            f"{folder} lacks {', '.join(missing)}: unpack the whole release, from {SOURCE}."
-        )
+        raise LinconError(f"{folder} lacks {', '.join(missing)}: {remedy}")
+    for name in names:
+        check_file(folder / name, remedy)
 
 
 def _joined(batches: Iterable[Batch]) -> InMemory:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images
 from lincon.tasks.classification.data.sets import Batch, Labelled
-from lincon.tasks.experiments.data.expected import check_folder
+from lincon.tasks.experiments.data.expected import check_folder, elsewhere
 from lincon.tasks.experiments.data.listing import entries_of, pictures_in, warn_of_rest
 from lincon.tasks.experiments.data.pictures import read_picture
 
@@ -126,6 +126,9 @@ class ImageNet(Images):
     def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         if root is None:
             raise LinconError(f"imagenet is not embedded: pass {LAYOUT}")
+        if not (root / "train").exists():
+            hint = elsewhere(root, ["train/"])
+            raise LinconError(f"{root / 'train'} is missing: pass {LAYOUT}{hint}")
         names = [place.name for place in class_folders(root / "train")]
         self.classes = len(names)
         train = read_folders(root / "train", names, RESIZED)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.classification.data.folders import ImageFiles
-from lincon.tasks.experiments.data.expected import check_file, check_folder
+from lincon.tasks.experiments.data.expected import check_file, check_folder, remedy
 from lincon.tasks.experiments.data.listing import pictures_in, warn_of_rest
 from lincon.tasks.experiments.names import choose
 
@@ -49,6 +49,7 @@ class ObjectNet(ImageFiles):
     """
 
     def __init__(self, root: Path) -> None:
+        check_folder(root, WHOLE)
         inner = root / "objectnet-1.0"
         root = inner if inner.is_dir() else root
         classes = read_mapping(root / "mappings")
@@ -127,7 +128,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(content).items())
     except (ValueError, AttributeError) as reason:
-        raise LinconError(f"{path} is no JSON object ({reason}): fetch it again.") from None
+        raise LinconError(
+            f"{path} is no JSON object ({reason}): {remedy(content, text=True)}."
+        ) from None
 
 
 def _read_texts(path: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.errors import one_line
+from lincon.tasks.experiments.data.expected import remedy
 
 
 class Array:
@@ -154,4 +155,6 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except LinconError:
         raise
     except Exception as reason:  # a damaged pickle can fail in any way
-        raise LinconError(f"{path} cannot be read ({one_line(reason)}): fetch it again.") from None
+        raise LinconError(
+            f"{path} cannot be read ({one_line(reason)}): {remedy(content)}."
+        ) from None

@@ -1,8 +1,45 @@
 """Files and folders that a data set must have; a refusal says what is there instead."""
 
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lincon import LinconError
+from lincon.tasks.experiments.data.listing import entries_of, listed
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".rar", ".7z")
+
+_BEGINNINGS = (
+    (rb"PK\x03\x04", "it is a zip archive, so unpack it"),
+    (rb"\x1f\x8b", "it is compressed by gzip, so unpack it"),
+    (rb"BZh", "it is compressed by bzip2, so unpack it"),
+    (rb"\xfd7zXZ|7z\xbc\xaf|Rar!", "it is an archive, so unpack it"),
+    (rb".{257}ustar", "it is a tar archive, so unpack it"),
+    (rb"version https://git-lfs", "it only points to a file of Git LFS, so call git lfs pull"),
+    (rb"\s*<(!doctype|html|\?xml)", "it is a web page, so fetch the file that the page shows"),
+)
+"""How files begin that are often in the place of another, and what to do."""
+
+_TEXT = rb"[\t\n\r\x20-\x7e]+\Z"
+
+
+def remedy(content: bytes, *, text: bool = False) -> str:
+    """What to do about a file that is not what it should be, by how it begins.
+
+    Args:
+        content: of the file, at least its first 512 bytes.
+        text: whether it should be text.
+
+    >>> remedy(b"PK\\3\\4..."), remedy(b"...")
+    ('it is a zip archive, so unpack it', 'fetch it again')
+    """
+    start = content[:512]
+    for beginning, advice in _BEGINNINGS:
+        if re.match(beginning, start, re.DOTALL | re.IGNORECASE):
+            return advice
+    if not text and re.match(_TEXT, start):
+        return "it is text, so fetch the file in its own format"
+    return "fetch it again"
 
 
 def check_file(path: Path, remedy: str) -> Path:
@@ -10,7 +47,7 @@ def check_file(path: Path, remedy: str) -> Path:
     if path.is_dir():
         raise LinconError(f"{path} is a folder, where a file is expected: {remedy}")
     if not path.is_file():
-        raise LinconError(f"{path} is missing: {remedy}")
+        raise LinconError(f"{path} is missing: {remedy}{similar(path)}")
     return path
 
 
@@ -21,3 +58,58 @@ def check_folder(path: Path, remedy: str) -> Path:
     if not path.is_dir():
         raise LinconError(f"{path} is missing: {remedy}")
     return path
+
+
+def check_root(root: Path) -> None:
+    """Raise LinconError if the folder of a data set is a file."""
+    if root.is_file():
+        what = "unpack it, and give" if root.name.lower().endswith(ARCHIVES) else "give"
+        raise LinconError(
+            f"{root} is a file, where the folder of a data set is expected: {what} the folder."
+        )
+
+
+def similar(path: Path) -> str:
+    """A sentence with the files beside ``path`` whose names begin alike, or nothing."""
+    names = [each for each in _files(path.parent) if _letters(each).startswith(_letters(path))]
+    return f" Similar names there: {listed(path.parent, names)}." if names else ""
+
+
+def elsewhere(root: Path, names: Collection[str]) -> str:
+    """A sentence that says where the data set is instead, or which archives may hold it, or nothing.
+
+    Args:
+        root: the folder without the data set. The folder around it is searched, and two levels of
+            folders in it.
+        names: of which a data set has at least one; a folder's ends in a slash.
+    """
+    for folder in _around(root):
+        if any(_is_there(folder / name, name.endswith("/")) for name in names):
+            return f" It seems to be in {folder}: give that with --root."
+    archives = [path for path in _files(root) if path.name.lower().endswith(ARCHIVES)]
+    return f" There are archives to unpack: {listed(root, archives)}." if archives else ""
+
+
+def _is_there(path: Path, folder: bool) -> bool:
+    return path.is_dir() if folder else path.is_file()
+
+
+def _around(root: Path) -> Iterator[Path]:
+    yield root.parent
+    folders = _folders(root)
+    yield from folders
+    for folder in folders:
+        yield from _folders(folder)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return entries_of(folder)[0] if folder.is_dir() else []
+
+
+def _files(folder: Path) -> list[Path]:
+    return entries_of(folder)[1] if folder.is_dir() else []
+
+
+def _letters(path: Path) -> str:
+    """The letters and digits of a name without its ending, in small letters."""
+    return re.sub(r"[^a-z0-9]", "", path.stem.lower())

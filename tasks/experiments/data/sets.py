@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lincon import LinconError
 from lincon.counter import key
+from lincon.tasks.experiments.data.expected import check_root
 
 
 class Split(Dataset[Any], ABC):
@@ -64,6 +65,8 @@ class Data(lightning.LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         self.seed, self.batch = seed, batch
+        if root is not None:
+            check_root(root)
         train_set, self.test_set = self._read(root)
         self.train_set = train_set if limit is None else self._limited(train_set, limit)
 

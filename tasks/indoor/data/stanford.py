@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.expected import check_file, check_folder
+from lincon.tasks.experiments.data.expected import check_file, check_folder, elsewhere
 from lincon.tasks.experiments.data.listing import entries_of, warn_of_rest
 from lincon.tasks.experiments.data.pictures import Unreadable, open_picture
 from lincon.tasks.experiments.data.sets import Split
@@ -171,7 +171,7 @@ def check_areas(root: Path, parts: tuple[tuple[str, ...], tuple[str, ...]]) -> N
         raise LinconError(
             f"{root} lacks {listed(lacking)}, and has {listed(present)}: unpack area_X_no_xyz.tar "
             f"of each there, so that {folder(root, lacking[0])} exists, or name other areas with "
-            "train and test."
+            f"train and test.{elsewhere(root, [f'area_{lacking[0]}/data/'])}"
         )
 
 

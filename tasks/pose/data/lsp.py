@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.expected import check_file
+from lincon.tasks.experiments.data.expected import check_file, elsewhere
 from lincon.tasks.pose.data.matlab import load
 from lincon.tasks.pose.data.photos import Person
 
@@ -70,7 +70,8 @@ def annotations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     LSP's file is (3, 14, n), LSPET's (14, 3, n).
     """
     path = folder / "joints.mat"
-    check_file(path, f"unpack {folder.name}.zip so that it lies there.")
+    hint = "" if path.exists() else elsewhere(folder.parent, [f"{folder.name}/joints.mat"])
+    check_file(path, f"unpack {folder.name}.zip so that it lies there.{hint}")
     joints = np.atleast_3d(load(path, ("joints",)).get("joints", np.empty(0)))
     if joints.shape[:2] not in ((3, 14), (14, 3)) or joints.dtype.kind not in "iuf":
         raise LinconError(

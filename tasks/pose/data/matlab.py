@@ -13,7 +13,7 @@ from collections.abc import Container
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from struct import Struct, iter_unpack
+from struct import Struct, iter_unpack, unpack_from
 from typing import Any, Literal, NamedTuple
 
 from scipy.io import loadmat
@@ -21,8 +21,10 @@ from scipy.io.matlab import MatReadWarning
 
 from lincon import LinconError
 from lincon.errors import one_line
+from lincon.tasks.experiments.data.expected import remedy
 
 HEADER = 128
+HDF5 = b"\x89HDF\r\n\x1a\n"
 INT8, INT32, UINT32, MATRIX, COMPRESSED, UTF8 = 1, 5, 6, 14, 15, 16  # types of elements
 CELL, STRUCT, CHARACTERS, NUMERIC = 1, 2, 4, range(6, 16)  # classes of arrays
 COMPLEX = 8  # a flag of arrays
@@ -54,8 +56,31 @@ def load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
         return dict(variables)
     except Exception as reason:  # scipy and NumPy raise whatever the bytes lead them to
         raise LinconError(
-            f"{path} cannot be read as a MATLAB 5 file ({one_line(reason)}): fetch it again."
+            f"{path} cannot be read as a MATLAB 5 file ({one_line(reason)}): {_remedy(content)}."
         ) from None
+
+
+def _remedy(content: bytes) -> str:
+    """What to do about a file that is not of version 5."""
+    is_newer = HDF5 in (content[: len(HDF5)], content[512 : 512 + len(HDF5)])
+    if is_newer or _is_version_4(content):
+        version = "7.3, which is HDF5," if is_newer else "4"
+        return f"it is of version {version} so save it again in MATLAB with save(..., '-v7')"
+    return remedy(content)
+
+
+def _is_version_4(content: bytes) -> bool:
+    """Whether a file begins as a variable of version 4: its type, its sizes and its name."""
+    if len(content) < 20:
+        return False
+    for order, machine in (("<", 0), (">", 1000)):
+        kind, rows, columns, imaginary, length = unpack_from(f"{order}5i", content)
+        is_kind = kind - machine in range(60) and kind % 10 < 3
+        name = content[20 : 20 + max(0, length)]
+        is_name = 1 < length <= 64 and name[:1].isalpha() and name.endswith(b"\0")
+        if is_kind and rows >= 0 and columns >= 0 and imaginary in (0, 1) and is_name:
+            return True
+    return False
 
 
 def check(content: bytes) -> None:

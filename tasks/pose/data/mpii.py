@@ -11,7 +11,7 @@ import numpy as np
 from scipy.io.matlab import mat_struct
 
 from lincon import LinconError
-from lincon.tasks.experiments.data.expected import check_file, check_folder
+from lincon.tasks.experiments.data.expected import check_file, check_folder, elsewhere, similar
 from lincon.tasks.experiments.data.listing import entries_of
 from lincon.tasks.pose.data.matlab import load
 from lincon.tasks.pose.data.photos import Person
@@ -129,7 +129,8 @@ def annotation(root: Path) -> Path:
     folders = entries_of(root)[0] if root.is_dir() else []
     paths = [place / ANNOTATION for place in (root, *folders) if (place / ANNOTATION).exists()]
     if not paths:
-        raise LinconError(f"{ANNOTATION} is neither in {root} nor one folder down: {remedy}")
+        hint = similar(root / ANNOTATION) + elsewhere(root, [ANNOTATION])
+        raise LinconError(f"{ANNOTATION} is neither in {root} nor one folder down: {remedy}{hint}")
     files = [path for path in paths if path.is_file()]
     return files[0] if files else check_file(paths[0], remedy)
 
