@@ -236,9 +236,13 @@ def test_lab_is_converted(tmp_path):
 def test_what_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "text.png").write_text("text")
+    (tmp_path / "page.png").write_text("<!DOCTYPE html>")
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
     for name, said in (
         ("folder.png", "it is a folder"),
-        ("text.png", "is no picture"),
+        ("text.png", "is no picture .*fetch it again"),
+        ("page.png", "it is a web page"),
+        ("phone.heic", "is no picture that Pillow reads.* save it as PNG or JPEG"),
         ("gone.png", "No such"),
     ):
         with pytest.raises(Unreadable, match=rf"{name} .*{said}"):

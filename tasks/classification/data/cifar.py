@@ -14,7 +14,8 @@ from lincon import LinconError
 from lincon.tasks.classification.data.images import Batch, Images, crop_and_flip
 from lincon.tasks.classification.data.pickles import Array, read_pickle
 from lincon.tasks.classification.data.sets import InMemory, Labelled
-from lincon.tasks.experiments.data.expected import check_file, elsewhere, remedy
+from lincon.tasks.experiments.data.expected import check_file, elsewhere
+from lincon.tasks.experiments.data.remedies import remedy
 
 PIXELS = 3 * 32 * 32  # all of red, then green, then blue, row by row
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"

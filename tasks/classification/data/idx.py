@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.tasks.classification.data.images import Images, crop_and_flip
 from lincon.tasks.classification.data.sets import InMemory, Labelled
-from lincon.tasks.experiments.data.expected import check_folder, elsewhere, remedy
+from lincon.tasks.experiments.data.expected import check_folder, elsewhere
 from lincon.tasks.experiments.data.listing import entries_of, listed
+from lincon.tasks.experiments.data.remedies import remedy
 
 PACKAGE = "dataset-fashion-mnist"
 PACKAGED = Path("/usr/share/datasets/fashion-mnist")

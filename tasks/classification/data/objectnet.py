@@ -16,8 +16,9 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.tasks.classification.data.folders import ImageFiles
-from lincon.tasks.experiments.data.expected import check_file, check_folder, remedy
+from lincon.tasks.experiments.data.expected import check_file, check_folder
 from lincon.tasks.experiments.data.listing import pictures_in, warn_of_rest
+from lincon.tasks.experiments.data.remedies import remedy
 from lincon.tasks.experiments.names import choose
 
 K = TypeVar("K")

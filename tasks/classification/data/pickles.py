@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lincon import LinconError
 from lincon.errors import one_line
-from lincon.tasks.experiments.data.expected import remedy
+from lincon.tasks.experiments.data.remedies import remedy
 
 
 class Array:

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lincon import LinconError
 from lincon.errors import one_line
+from lincon.tasks.experiments.data.remedies import remedy
 
 _PIXELS_PER_BYTE = 2048
 _MAX_PIXELS_OF_ANY = 1 << 22
@@ -58,11 +59,15 @@ def read_picture(path: Path, *, upright: bool = True) -> Image.Image:
         ) from None
     except Exception as reason:  # a damaged picture can fail in any way
         raise Unreadable(
-            f"{path} cannot be read as a picture ({one_line(reason)}): fetch it again, or leave it "
-            "out."
+            f"{path} cannot be read as a picture ({one_line(reason)}): {_remedy(path)}, save it as "
+            "PNG or JPEG, or leave it out."
         ) from None
     turn = _UPRIGHT.get(orientation)
     return picture if turn is None else picture.transpose(turn)
+
+
+def _remedy(path: Path) -> str:
+    return remedy(path.read_bytes() if path.is_file() else b"", text=True)
 
 
 class _UnknownWhite(ValueError):
@@ -133,7 +138,8 @@ def open_picture(path: Path, formats: list[str] | None = None) -> Iterator[Image
     try:
         picture = Image.open(BytesIO(content), formats=formats)
     except UnidentifiedImageError:
-        raise ValueError(f"it is no {' or '.join(formats or ['picture'])}") from None
+        kind = " or ".join(formats) if formats else "picture that Pillow reads"
+        raise ValueError(f"it is no {kind}") from None
     with picture:
         if picture.width * picture.height > max(
             _MAX_PIXELS_OF_ANY, _PIXELS_PER_BYTE * len(content)

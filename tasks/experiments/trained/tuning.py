@@ -20,7 +20,7 @@ from lincon.tasks.experiments.schemes.body import body_weights
 from lincon.tasks.experiments.schemes.scheme import Phase
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.trained.evaluate import measure
-from lincon.tasks.experiments.training.ranks import exit_unless_first
+from lincon.tasks.experiments.training.ranks import exit_unless_first, is_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, open_data
 from lincon.tasks.experiments.training.record import RECORD, SAVED, reload
 from lincon.tasks.experiments.training.trainer import fit
@@ -77,9 +77,7 @@ def tune(
     """
     if out.resolve() == folder.resolve():
         raise LinconError(f"--out is {out}, where the model comes from: give another folder.")
-    for name in (SAVED, RECORD, TUNED):
-        if os.path.lexists(out / name):
-            raise LinconError(f"{out} holds {name} already: give another --out, or delete it.")
+    _check_free(out)
     tuning = tuning or Tuning()
     model, cell, recipe, _ = reload(folder)
     data = open_data(recipe, cell.seed, root)
@@ -97,6 +95,16 @@ def tune(
     summary = {"from": folder.name, "before": before, "after": after}
     write_output(out / TUNED, json.dumps(summary, indent=1))
     return model, before, after
+
+
+def _check_free(out: Path) -> None:
+    """Raise LinconError if a file is there that would be replaced.
+
+    Only the first process checks: another may come so late that the first has written already.
+    """
+    for name in (SAVED, RECORD, TUNED):
+        if is_first() and os.path.lexists(out / name):
+            raise LinconError(f"{out} holds {name} already: give another --out, or delete it.")
 
 
 def as_constrained(model: nn.Module) -> None:

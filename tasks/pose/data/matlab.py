@@ -21,7 +21,7 @@ from scipy.io.matlab import MatReadWarning
 
 from lincon import LinconError
 from lincon.errors import one_line
-from lincon.tasks.experiments.data.expected import remedy
+from lincon.tasks.experiments.data.remedies import remedy
 
 HEADER = 128
 HDF5 = b"\x89HDF\r\n\x1a\n"
