@@ -20,8 +20,10 @@ TOLERANCE = 1e-4
 """The largest allowed error, relative to the largest output. Other kernels round differently."""
 
 MARK = "Written by lincon export."
-"""Stands in every exported file: as metadata of safetensors and ONNX, as an extra file of a program.
-A file without it is not replaced."""
+"""The sentence by which an exported file is known. A file without it is not replaced.
+
+Files of safetensors and ONNX hold it in their metadata, programs of torch as an extra file.
+"""
 
 
 def export(model: nn.Module, path: str | os.PathLike[str], example: Tensor) -> float:
@@ -83,6 +85,7 @@ def save_program(program: nn.Module, path: Path, example: Tensor) -> None:
 
     It may replace an earlier export, and no other file.
     """
+    check_replaceable(path, MARK)
     with _named_write(path, ".pt2") as temporary:
         _save(_exported(program, example), temporary)
 
