@@ -53,7 +53,7 @@ def key(seed: int, *streams: int) -> int:
     return mixed
 
 
-def shift_right(x: Tensor, bits: int) -> Tensor:
+def shift_right(x: Int64[Tensor, "..."], bits: int) -> Int64[Tensor, "..."]:
     """Logical shift of int64 ``x``: zeros come in from the left."""
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 

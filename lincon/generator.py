@@ -174,11 +174,13 @@ class Generator(ABC):
         self.write(out, prepared, start)
         return out
 
-    def unpack_rows(self, free: Tensor, start: int, stop: int) -> Tensor:
+    def unpack_rows(
+        self, free: Float[Tensor, " dof"], start: int, stop: int
+    ) -> Float[Tensor, " n"]:
         """`unpack` without checks and without autograd."""
         return self.prepared_rows(self.prepare(free), start, stop)
 
-    def adjoint_of_rows(self, grad: Tensor, start: int) -> Tensor:
+    def adjoint_of_rows(self, grad: Float[Tensor, " n"], start: int) -> Float[Tensor, " dof"]:
         """`adjoint` without checks and without autograd, in the dtype of the `accumulator`."""
         total = self.accumulator(grad.dtype, grad.device)
         self.accumulate(total, grad, start)
@@ -480,7 +482,9 @@ def chunks(start: int, stop: int, size: int = CHUNK) -> Iterator[tuple[int, int]
     return ((low, min(low + size, stop)) for low in range(start, stop, size))
 
 
-def times_segments(grad: Tensor, dtype: torch.dtype, segments: Segments) -> Tensor:
+def times_segments(
+    grad: Float[Tensor, " n"], dtype: torch.dtype, segments: Segments
+) -> Float[Tensor, " n"]:
     """A copy of ``grad`` in ``dtype``, in which each segment is multiplied by its scale."""
     scaled = grad.to(dtype, copy=True)
     for low, high, scale in segments:

@@ -42,6 +42,7 @@ class Recycler:
                 self._kept = [*self._kept, (buffer, _holders(buffer))][-KEPT:]
             # A new tensor over the storage shares no version counter or history with earlier ones.
             result: Tensor = torch.empty(0, dtype=dtype)
+            # torch's stubs lack this form.
             result.set_(buffer.untyped_storage(), 0, (size,))  # type: ignore[call-overload]
             return result
 

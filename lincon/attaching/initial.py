@@ -66,7 +66,7 @@ def _ratios(wanted: list[float], drawn: list[float], overall: float) -> list[flo
     return [want / have if want > 0 and have > 0 else overall for want, have in pairs]
 
 
-def deviation(tensor: Tensor) -> float:
+def deviation(tensor: Float[Tensor, "..."]) -> float:
     """The standard deviation of a tensor's values, computed in float64.
 
     It is the root mean square of fewer than `FEW` values, and 0 on the meta device.

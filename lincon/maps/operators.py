@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lincon.errors import LinconError
@@ -41,12 +42,16 @@ def handle_of(linear_map: LinearMap) -> str:
     return handle
 
 
-def unpack(vector: Tensor, handle: str, rows: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def unpack(
+    vector: Float[Tensor, " dof"], handle: str, rows: tuple[int, int], dtype: torch.dtype
+) -> Float[Tensor, " n"]:
     """G[start:stop] @ vector in ``dtype``, differentiable, where ``rows`` is (start, stop)."""
     return _apply(vector, False, handle, *rows, dtype)
 
 
-def adjoint(vector: Tensor, handle: str, rows: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def adjoint(
+    vector: Float[Tensor, " n"], handle: str, rows: tuple[int, int], dtype: torch.dtype
+) -> Float[Tensor, " dof"]:
     """G[start:stop].T @ vector in ``dtype``, differentiable, where ``rows`` is (start, stop)."""
     return _apply(vector, True, handle, *rows, dtype)
 

@@ -58,6 +58,7 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
     parametrize.register_parametrization(module, attribute, generated, unsafe=True)
     generated.sealed = True
     if "_lincon_order" not in module.__dict__:
+        # A Module's attributes are tensors and modules for type checkers.
         module._lincon_order = order  # type: ignore[assignment]
     _finish(module)
 
@@ -96,6 +97,7 @@ def _dress(module: nn.Module, attributes: tuple[str, ...]) -> None:
 def _finish(module: nn.Module) -> None:
     """Add what torch's parametrized class lacks: pickling, and fresh weights for RNNs."""
     cls = type(module)
+    # The class is torch's, made for this module alone.
     cls.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]
     if issubclass(cls, nn.RNNBase):
         module.__dict__.pop("_flat_weights", None)
@@ -111,7 +113,9 @@ def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
 def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
     """Pickle the original class and the parametrized names; torch's own class refuses."""
     original = type(self).__bases__[0]
+    # It is a ModuleDict, whose keys are names.
     attributes: tuple[str, ...] = tuple(self._modules["parametrizations"])  # type: ignore[arg-type]
+    # object's own, where a class has none: the stubs have it without an argument.
     return _restore, (original, attributes), original.__getstate__(self)  # type: ignore[call-arg]
 
 
