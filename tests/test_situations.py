@@ -1,10 +1,13 @@
 """Situations of other people's programs: each is right, or refused with a remedy."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
@@ -29,14 +32,6 @@ def constrained(generator="ring", build=mlp, **options):
     return model
 
 
-def plain_gradient(model, loss_of):
-    """The gradient of the free vector by plain differentiable operations: G, then the dense model."""
-    (constraint,) = lincon.constraints(model)
-    dense = lincon.merge(copy.deepcopy(model))
-    loss = loss_of(lambda *x: functional_call(dense, constraint.weights(), x))
-    return torch.autograd.grad(loss, model.free)[0]
-
-
 # Writes, hooks and attributes that would not last.
 
 WRITES = {
@@ -58,7 +53,7 @@ MARKS = {
     "hook": lambda weight: weight.register_hook(lambda grad: grad),
     "retained": lambda weight: weight.retain_grad(),
     "attribute": lambda weight: setattr(weight, "mask", 1),
-    "gradient": lambda weight: setattr(weight, "grad", None),
+    "gradient": lambda weight: setattr(weight, "grad", torch.zeros_like(weight)),
     "frozen": lambda weight: weight.requires_grad_(False),
 }
 
@@ -482,3 +477,183 @@ def test_values_that_a_forward_fetches_itself_are_those_it_uses(materialize):
 
     model.forward = fetching
     assert torch.equal(model(x), expected)
+
+
+# What a review found.
+
+
+def test_a_merged_model_trains_while_its_constraint_is_held():
+    model, x = mlp(), torch.randn(4, 6)
+    constraint = lincon.constrain(model, "ring", dof=0.5)
+    lincon.merge(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(3):
+        model(x).sum().backward()
+        optimizer.step()
+    assert constraint.dof == 68
+
+
+@MODES
+def test_a_weight_inside_of_a_forward_can_be_read_in_every_way(materialize):
+    class Reads(nn.Linear):
+        def forward(self, x):
+            rows = torch.stack(list(self.weight))
+            parameter = nn.Parameter(self.weight.detach().clone())
+            with torch.no_grad():
+                twin = copy.deepcopy(self.weight)
+            with torch.inference_mode():
+                super().forward(x)
+            self.weight.grad = None
+            return x @ rows.T + self.bias + 0 * (parameter.sum() + twin.sum())
+
+    model, x = nn.Sequential(Reads(6, 3)), torch.randn(4, 6)
+    lincon.constrain(model, "ring", dof=0.5, materialize=materialize)
+    model(x).sum().backward()
+    weight = lincon.constraints(model)[0].weights()["0.weight"]
+    (expected,) = torch.autograd.grad((x @ weight.T).sum(), model.free)
+    torch.testing.assert_close(model.free.grad, expected)
+
+
+@MODES
+@pytest.mark.parametrize("mark", ["retain_grad", "register_hook"])
+def test_a_weight_that_is_marked_after_its_forward_keeps_no_model_alive(mark, materialize):
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(6, 6)
+            self.seen = []
+
+        def forward(self, x):
+            self.seen.append(self.inner.weight)
+            return self.inner(x)
+
+    model = Keeps()
+    lincon.constrain(model, "ring", dof=0.5, materialize=materialize)
+    out = model(torch.randn(4, 6))
+    weight = model.seen.pop()
+    getattr(weight, mark)(*([print] if mark == "register_hook" else []))
+    alive = weakref.ref(model)
+    del model, out, weight
+    gc.collect()
+    assert alive() is None
+
+
+def test_fake_tensors_stay_what_they_are():
+    model = constrained()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert model(torch.randn(4, 6)).shape == (4, 3)
+
+
+def test_tying_by_assignment_and_ties_of_an_instance_go_on():
+    class Assigned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.d = (nn.Linear(6, 6) for _ in range(4))
+            self.tie_weights()
+
+        def tie_weights(self):
+            self.b.weight = self.a.weight
+            self.d.bias = self.c.bias
+
+        def forward(self, x):
+            return self.d(self.c(self.b(self.a(x))))
+
+    model = Assigned()
+    lincon.constrain(model, "ring", dof=0.5)
+    model.d.bias = nn.Parameter(torch.ones(6))
+    model.tie_weights()
+    assert model.d.bias is model.c.bias and torch.equal(model.a.weight, model.b.weight)
+    other, ties = mlp(), []
+    other.tie_weights = lambda: ties.append(1)
+    lincon.constrain(other, "ring", dof=0.5)
+    other.tie_weights()
+    lincon.merge(other)
+    other.tie_weights()
+    assert ties == [1, 1]
+
+
+def test_optimisers_that_wait_and_biases_that_are_frozen_are_not_warned_of():
+    model, x = constrained(), torch.randn(4, 6)
+    waiting = torch.optim.SGD([model.free], lr=0.1)
+    first = torch.optim.SGD([p for n, p in model.named_parameters() if n != "free"], lr=0.1)
+    for _ in range(3):
+        model(x).sum().backward()
+        first.step()
+    waiting.step()
+    model = constrained()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name == "free")
+    optimizer = torch.optim.SGD([model.free], lr=0.1)
+    for _ in range(3):
+        model(x).sum().backward()
+        optimizer.step()
+    teacher, student = mlp(1), mlp(0)
+    average = torch.optim.swa_utils.AveragedModel(teacher)
+    lincon.constrain(student, "ring", dof=0.5)
+    assert average is not None
+
+
+def test_a_part_that_was_looked_at_without_gradients_is_warned_of_when_it_trains():
+    model, x = constrained(), torch.randn(4, 6)
+    part = nn.Sequential(*list(model.children())[:-1])
+    with torch.no_grad():
+        part(x)
+    with pytest.warns(lincon.LinconWarning, match="will not train"):
+        part(x)
+
+
+def test_a_part_that_opens_a_tape_is_no_owner_and_does_not_open_it_twice():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x):
+            if self.write:
+                torch._foreach_add_([self.net[0].weight.detach()], 1.0)
+            return self.net(x)
+
+    root, x = Root(), torch.randn(4, 6)
+    root.write = False
+    lincon.constrain(root, "ring", dof=0.5)
+    for _ in range(2):
+        root.net(x)
+    assert lincon.constraints(root.net) == [] and lincon.summary(root.net).dof == 0
+    expected = root(x)
+    root.write = True
+    with pytest.raises(lincon.TargetError, match="written to"):
+        root(x)
+    root.write = False
+    assert torch.equal(root(x), expected)
+
+
+@MODES
+@GENERATORS
+def test_a_backward_in_a_backward_of_one_forward_loses_no_gradient(generator, materialize):
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b, self.nested = nn.Linear(6, 6), nn.Linear(6, 3), True
+
+        def forward(self, x):
+            hidden = torch.tanh(self.a(x))
+            total = hidden.sum()
+
+            def again(grad):
+                nested, self.nested = self.nested, False  # its own hook would nest another one
+                if nested:
+                    torch.autograd.grad(
+                        total, list(self.parameters()), retain_graph=True, allow_unused=True
+                    )
+
+            hidden.register_hook(again)
+            return self.b(hidden)
+
+    model, x = constrained(generator, Nested, materialize=materialize), torch.randn(4, 6)
+    model(x).sum().backward()
+    gradient = model.free.grad.clone()
+    model.zero_grad()
+    model.nested = False
+    model(x).sum().backward()
+    assert torch.equal(model.free.grad, gradient)

@@ -1,9 +1,7 @@
 """Binding a constraint to a model and removing it again: `bind`, `unbind`, `merge`."""
 
-import gc
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,6 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from lincon.attaching.constraint import Constraint, constraints
 from lincon.attaching.group import Group
+from lincon.attaching.living import living
+from lincon.attaching.parts import unwatch
 from lincon.attaching.targets import Target
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
@@ -61,8 +61,7 @@ def bind(
     except BaseException:
         unbind(constraint, {name: target.tensor for name, target in by_name.items()})
         raise
-    if callable(getattr(model, _TIE, None)):
-        model.__dict__[_TIE] = TieWeights(model)
+    _shadow_tie_weights(model)
     before_forward, after_forward, before_load = constraint.hooks()
     model.register_forward_pre_hook(before_forward)
     model.register_forward_hook(after_forward, always_call=True)
@@ -72,6 +71,7 @@ def bind(
 
 def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> None:
     """Undo `bind`. ``parameters`` takes each entry's place, by the first name of the entry."""
+    unwatch(constraint)
     owner = constraint.owner
     if isinstance(owner.__dict__.get(_TIE), TieWeights):
         del owner.__dict__[_TIE]
@@ -89,6 +89,11 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
     for module in owner.modules():  # a part that is called in the owner's place has hooks too
         _remove_hooks(module._forward_pre_hooks, module, constraint)
         _remove_hooks(module._forward_hooks, module, constraint)
+
+
+def _shadow_tie_weights(model: nn.Module) -> None:
+    if callable(getattr(type(model), _TIE, None)) and _TIE not in vars(model):
+        vars(model)[_TIE] = TieWeights(model)
 
 
 class TieWeights:
@@ -203,7 +208,7 @@ def _parametrizations(module: nn.Module) -> list[tuple[str, Any]]:
 def warn_of_stale_optimizers(replaced: list[Any]) -> None:
     """Warn of optimisers and DDP wrappers that hold parameters the model no longer has."""
     stale = {id(parameter) for parameter in replaced}
-    for holder in _holders():
+    for holder in living(*_HOLDERS):
         with suppress(AttributeError, KeyError):  # its constructor has not finished
             if isinstance(holder, AveragedModel):
                 is_stale = _averages(holder, replaced)
@@ -219,19 +224,11 @@ def warn_of_stale_optimizers(replaced: list[Any]) -> None:
 
 
 def _averages(average: AveragedModel, replaced: list[Any]) -> bool:
-    """Whether an average was made of a model with such parameters: it has tensors of their shapes."""
+    """Whether an average was made of the model: as a copy, it has tensors of the same values."""
     if constraints(average):
         return False
-    shapes = Counter(tuple(parameter.shape) for parameter in average.parameters())
-    return not Counter(tuple(parameter.shape) for parameter in replaced) - shapes
-
-
-def _holders() -> Iterator[torch.optim.Optimizer | DistributedDataParallel | AveragedModel]:
-    """All optimisers, DDP wrappers and averages that are alive."""
-    objects = gc.get_objects()
-    # Many thousands of objects have few types: testing each type once is five times faster.
-    types = {t for t in set(map(type, objects)) if issubclass(t, _HOLDERS)}
-    return (thing for thing in objects if type(thing) in types)
+    own = list(average.parameters())
+    return any(p.shape == q.shape and torch.equal(p, q.to(p)) for p in own for q in replaced[:1])
 
 
 def _parameters_of(holder: torch.optim.Optimizer | DistributedDataParallel) -> list[Any]:

@@ -55,6 +55,7 @@ class Constraint:
         self.trainable = frozenset(n for n, p in owner.named_parameters() if p.requires_grad)
         self._opened: dict[int, Tape | list[list[Tensor]]] = {}
         self._parts: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
+        self._opener: dict[int, int] = {}
         self._warned_of_part = False
         watch(self)
 
@@ -177,18 +178,22 @@ class Constraint:
         part = running_module()
         if part is None or part in self._parts:
             return
+        is_own = any(part is module for module in self.owner.modules())
+        if not is_own and not self._trains():
+            return  # it is looked at when it trains
         self._parts[part] = None
-        members = {id(module) for module in part.modules()}
-        if id(self.owner) in members:
+        if any(module is self.owner for module in part.modules()):
             return
-        if not any(part is module for module in self.owner.modules()):
-            trains = any(vector.parameter.requires_grad for vector in self.vectors)
-            if torch.is_grad_enabled() and trains and not self._warned_of_part:
-                self._warned_of_part = True
-                warn_of_part(self, part)
-        elif self._reads_all(part):
-            part.register_forward_pre_hook(self._open)
-            part.register_forward_hook(self._close, always_call=True)
+        if is_own and self._reads_all(part):
+            part.register_forward_pre_hook(self._open_part)
+            part.register_forward_hook(self._close_part, always_call=True)
+        elif not is_own and not self._warned_of_part:
+            self._warned_of_part = True
+            warn_of_part(self, part)
+
+    def _trains(self) -> bool:
+        vectors = self.vectors
+        return torch.is_grad_enabled() and any(v.parameter.requires_grad for v in vectors)
 
     def _reads_all(self, part: nn.Module) -> bool:
         """Whether a part of the owner has all the weights that are generated."""
@@ -223,6 +228,17 @@ class Constraint:
                 opened.check_unwritten()
             finally:
                 opened.close()
+
+    def _open_part(self, part: nn.Module, args: Any) -> None:
+        """Before the forward of a part that has all weights: as the owner's, unless that runs."""
+        if _thread() not in self._opened:
+            self._open(part, args)
+            self._opener[_thread()] = id(part)
+
+    def _close_part(self, part: nn.Module, args: Any, output: Any) -> None:
+        if self._opener.get(_thread()) == id(part):
+            del self._opener[_thread()]
+            self._close(part, args, output)
 
     def _load(
         self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *reports: Any
@@ -293,7 +309,7 @@ class Constraint:
     # Copies.
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_opened": {}}
+        state = {**self.__dict__, "_opened": {}, "_opener": {}}
         del state["_parts"]
         return state
 
@@ -348,7 +364,7 @@ def constraints(model: nn.Module) -> list[Constraint]:
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():
             holder = getattr(hook, "__self__", None)
-            if isinstance(holder, Constraint):
+            if isinstance(holder, Constraint) and holder.owner is module:
                 by_identity[id(holder)] = holder
     result = list(by_identity.values())
     if len({constraint.copied_from for constraint in result}) < len(result):

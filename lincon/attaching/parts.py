@@ -18,6 +18,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from lincon.attaching.free_vector import FreeVector
+from lincon.attaching.living import living
 from lincon.errors import LinconWarning
 
 _CALL = nn.Module._call_impl.__code__
@@ -45,6 +46,11 @@ def watch(constraint: Watched) -> None:
     _watched.add(constraint)
 
 
+def unwatch(constraint: Watched) -> None:
+    """Look no more: the constraint is taken off its model."""
+    _watched.discard(constraint)
+
+
 def running_module() -> nn.Module | None:
     """The outermost module whose forward runs in this thread; None in a backward, or if none does."""
     if torch._C._current_graph_task_id() != -1:  # checkpointing calls a block again in the backward
@@ -64,8 +70,8 @@ def warn_of_part(constraint: Watched, part: nn.Module) -> None:
     owner = type(constraint.owner).__name__
     warnings.warn(
         f"{names} of the {owner} is not among the parameters of this {type(part).__name__}, which "
-        f"reads weights generated from it: it will not train them. Call the {owner}, give the "
-        f"optimiser its parameters, or lincon.merge a copy of it before taking it apart.",
+        f"reads weights generated from it: an optimiser of its parameters will not train them. "
+        f"Call the {owner} and give the optimiser its parameters, or lincon.merge a copy of it.",
         LinconWarning,
         stacklevel=2,
     )
@@ -81,7 +87,7 @@ def _before_step(optimizer: Optimizer, args: object, kwargs: object) -> None:
         for constraint in list(_watched):
             if held & {id(parameter) for parameter in constraint.owner.parameters()}:
                 _warn_of_optimizer(constraint)
-                _warn_of_frozen(constraint)
+                _warn_of_frozen(constraint, held)
 
 
 def _held(optimizer: Optimizer) -> set[int]:
@@ -90,9 +96,11 @@ def _held(optimizer: Optimizer) -> set[int]:
 
 def _warn_of_optimizer(constraint: Watched) -> None:
     """Warn of a free vector with a gradient that no optimiser holds."""
-    held = set().union(*(_held(optimizer) for optimizer in list(_steps)))
-    for vector in constraint.vectors:
-        free = vector.parameter
+    free_vectors = [vector.parameter for vector in constraint.vectors]
+    if not any(free.requires_grad and free.grad is not None for free in free_vectors):
+        return
+    held = set().union(*(_held(optimizer) for optimizer in living(Optimizer)))
+    for vector, free in zip(constraint.vectors, free_vectors, strict=True):
         if free.requires_grad and free.grad is not None and id(free) not in held:
             owner = type(constraint.owner).__name__
             warnings.warn(
@@ -104,11 +112,15 @@ def _warn_of_optimizer(constraint: Watched) -> None:
             )
 
 
-def _warn_of_frozen(constraint: Watched) -> None:
+def _warn_of_frozen(constraint: Watched, held: set[int]) -> None:
     """Warn of modules that were frozen after they were constrained: their generated weights move."""
     for name, module in _frozen(constraint):
-        prefix = f"{name}." if name else ""
-        trained = [vector for vector in constraint.vectors if vector.parameter.requires_grad]
+        prefix = f"{name}."
+        trained = [
+            vector
+            for vector in constraint.vectors
+            if vector.parameter.requires_grad and id(vector.parameter) in held
+        ]
         entries = [entry for vector in trained for entry in vector.group.ledger]
         moving = [entry.name for entry in entries if entry.name.startswith(prefix)]
         if moving:
@@ -123,10 +135,16 @@ def _warn_of_frozen(constraint: Watched) -> None:
 
 
 def _frozen(constraint: Watched) -> Iterator[tuple[str, nn.Module]]:
-    """Modules with parameters that were trainable when they were constrained, and are not now."""
-    for name, module in constraint.owner.named_modules():
-        if name and not name.startswith("parametrizations"):
-            own = {f"{name}.{each}": p for each, p in module.named_parameters()}
-            trains = any(parameter.requires_grad for parameter in own.values())
-            if own.keys() & constraint.trainable and not trains:
-                yield name, module
+    """Parts whose parameters were trainable when they were constrained, and are not now.
+
+    Where no parameter of the owner is, as when all biases are frozen, no part is frozen.
+    """
+    owner = constraint.owner
+    free = {id(vector.parameter) for vector in constraint.vectors}
+    if not any(p.requires_grad for p in owner.parameters() if id(p) not in free):
+        return
+    for name, module in owner.named_modules():
+        own = {f"{name}.{each}": parameter for each, parameter in module.named_parameters()}
+        trains = any(parameter.requires_grad for parameter in own.values())
+        if name and own.keys() & constraint.trainable and not trains:
+            yield name, module

@@ -8,6 +8,7 @@ TargetError.
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -41,10 +42,16 @@ class Generated(nn.Module):
     def forward(self) -> Tensor:
         return self.source.read(self.key)
 
-    def right_inverse(self, _: Tensor) -> tuple[()]:
-        if self.sealed:
+    def right_inverse(self, value: Tensor) -> tuple[()]:
+        if self.sealed and not self._is_same(value):
             raise TargetError(f"{self.name!r} cannot be assigned. {REMEDY}")
         return ()
+
+    def _is_same(self, value: Tensor) -> bool:
+        """Whether the values are those that are generated: tying again what is tied changes nothing."""
+        with torch.no_grad():
+            weight = self.forward()
+            return value.shape == weight.shape and torch.equal(value.to(weight), weight)
 
 
 def install(module: nn.Module, attribute: str, generated: Generated) -> None:

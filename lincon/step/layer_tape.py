@@ -111,9 +111,13 @@ class LayerTape(Tape):
                 del self.prepared[group, dtype]
         return super().gradient(number)
 
-    def discard(self) -> None:
-        super().discard()
-        self.queue.gradients.clear()
+    def suspend(self) -> tuple[Any, ...]:
+        gradients, self.queue.gradients = self.queue.gradients, []
+        return (*super().suspend(), gradients)
+
+    def resume(self, sums: tuple[Any, ...]) -> None:
+        *rest, self.queue.gradients = sums
+        super().resume(tuple(rest))
 
     def _should_wait(self, number: int) -> bool:
         linear_map = self.map(number)

@@ -5,6 +5,7 @@ gradients of small tensors are collected, and all that lie side by side are redu
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,10 +60,14 @@ class ModelTape(Tape):
                 self.accumulate(number, start, flat[start:stop])
         return super().gradient(number)
 
-    def discard(self) -> None:
-        super().discard()
-        self.collected.clear()
-        self.ranges.clear()
+    def suspend(self) -> tuple[Any, ...]:
+        collected, self.collected = self.collected, {}
+        ranges, self.ranges = self.ranges, {}
+        return (*super().suspend(), collected, ranges)
+
+    def resume(self, sums: tuple[Any, ...]) -> None:
+        *rest, self.collected, self.ranges = sums
+        super().resume(tuple(rest))
 
 
 def _joined(ranges: list[Range]) -> list[Range]:

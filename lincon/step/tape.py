@@ -21,7 +21,7 @@ from torch import Tensor
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.ledger import Entry
 from lincon.generator import Generator
-from lincon.step.weight import in_forward, refuse_write
+from lincon.step.weight import Kept, in_forward, refuse_write
 
 Key = tuple[int, int]
 """The number of a group, and the index of an entry in its ledger."""
@@ -36,9 +36,10 @@ class Tape(ABC):
         self.versions = [version_of(free) for free in self.free]
         self.buffers: dict[int, Tensor] = {}
         self.watched: list[tuple[Tensor, int]] = []
-        self.kept: list[Tensor] = []
-        self.inference = torch.is_inference_mode_enabled()
+        self.kept = Kept()
         self.backward = -1
+        self.aside: dict[int, tuple[Any, ...]] = {}
+        """Sums of other backwards of this forward, by their numbers."""
         self.lock = Lock()  # autograd has a thread for each device
         pairs = zip(self.vectors, self.free, strict=True)
         self.effective = [vector.effective(free) for vector, free in pairs]
@@ -59,7 +60,7 @@ class Tape(ABC):
         self.effective.clear()
         self.tokens.clear()
         self.watched.clear()
-        self.kept.clear()
+        self.kept.close()
 
     def read(self, key: Key) -> Tensor | None:
         """The weight of an entry, or None if it must be generated again.
@@ -79,7 +80,7 @@ class Tape(ABC):
         """Connect a generated weight to its free vector, and have it refuse writes."""
         number, _ = key
         tracked = _weight(self.effective[number], self.tokens[number], weight, self, key)
-        if not self.inference:  # where tensors do not count
+        if not tracked.is_inference():  # such tensors have no counter
             counter = self.counter(tracked)
             self.watched.append((counter, counter._version))
         return in_forward(tracked, self.kept)
@@ -95,15 +96,26 @@ class Tape(ABC):
                 raise refuse_write("in a forward, by a function of torch or through a view")
 
     def begin_backward(self) -> None:
-        """Before the first gradient of a backward, drop what a failed backward has left."""
-        backward = torch._C._current_graph_task_id()
-        if self.backward != backward:
-            self.backward = backward
-            self.discard()
+        """Before the first gradient of a backward, begin new sums.
 
-    def discard(self) -> None:
-        """Drop all gradients that were added."""
-        self.buffers.clear()
+        Those of another backward are put aside. If that one failed, nothing asks for them again; if
+        this one is nested in it, they go on when it does.
+        """
+        backward = torch._C._current_graph_task_id()
+        if backward != self.backward:
+            self.aside[self.backward] = self.suspend()
+            self.backward = backward
+            if backward in self.aside:
+                self.resume(self.aside.pop(backward))
+
+    def suspend(self) -> tuple[Any, ...]:
+        """Take the sums of the running backward away."""
+        buffers, self.buffers = self.buffers, {}
+        return (buffers,)
+
+    def resume(self, sums: tuple[Any, ...]) -> None:
+        """Go on with sums that `suspend` has returned."""
+        (self.buffers,) = sums
 
     def buffer(self, generator: Generator, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Zeros (prepared_dof,) to add adjoints to. Large ones use recycled storage."""

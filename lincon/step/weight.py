@@ -80,10 +80,10 @@ class WeightInForward(Tensor):
     that count or trace want it.
 
     Attributes:
-        _kept: weights that the forward is to keep, so that they are not made again without their hooks.
+        _kept: where the forward keeps weights, so that they are not made again without their hooks.
     """
 
-    _kept: list[Tensor]
+    _kept: "Kept"
 
     @property
     def data(self) -> Tensor:
@@ -94,25 +94,24 @@ class WeightInForward(Tensor):
     def data(self, value: Tensor) -> None:
         raise refuse_write("data")
 
-    def detach(self) -> Tensor:
-        """The values, which refuse writes too."""
-        return in_forward(super().detach(), self._kept)
-
     def register_hook(self, hook: Callable[[Tensor], Any]) -> Any:
         """Have ``hook`` called with the gradient in the backward of this forward."""
-        self._kept.append(self)
+        self._kept.add(self)
         register: Callable[..., Any] = super().register_hook
         return register(hook)
 
     def retain_grad(self) -> None:
         """Keep the gradient of this forward in `grad`."""
-        self._kept.append(self)
+        self._kept.add(self)
         super().retain_grad()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.detach().clone()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_"):  # torch's own, such as the hooks of this forward
             super().__setattr__(name, value)
-        else:
+        elif name != "grad" or value is not None:
             raise refuse_write(name) if name == "data" else refuse_mark(name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -122,8 +121,28 @@ class WeightInForward(Tensor):
 setattr(WeightInForward, "__torch_function__", torch._C._disabled_torch_function_impl)  # noqa: B010
 
 
-def in_forward(weight: Tensor, kept: list[Tensor]) -> Tensor:
+class Kept:
+    """Weights that a forward keeps to its end. Kept for longer, they would keep its whole graph."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+        self.is_open = True
+
+    def add(self, weight: Tensor) -> None:
+        """Keep a weight, if the forward has not ended."""
+        if self.is_open:
+            self.weights.append(weight)
+
+    def close(self) -> None:
+        """The forward has ended."""
+        self.is_open = False
+        self.weights.clear()
+
+
+def in_forward(weight: Tensor, kept: Kept) -> Tensor:
     """The same tensor, as one that is read inside of a forward, which keeps what is in ``kept``."""
+    if type(weight) is not Tensor:  # a fake one, or another class that knows what it is
+        return weight
     vars(weight)["_kept"] = kept
     weight.__class__ = WeightInForward
     return weight
@@ -154,13 +173,17 @@ def _written(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> lis
     return written
 
 
+_OPERATORS = (
+    *("add", "sub", "mul", "matmul", "truediv", "floordiv", "div", "mod", "pow"),
+    *("and", "or", "xor", "lshift", "rshift"),
+)
+_WRITING = {"__set__", "__setitem__", *(f"__i{operator}__" for operator in _OPERATORS)}
+
+
 def _writes(name: str) -> bool:
     in_place = name.endswith("_") and not name.endswith("__")
-    augmented = name.startswith("__i") and name.endswith("__") and name not in _READS
-    return in_place or augmented or name in ("__set__", "__setitem__")
+    return in_place or name in _WRITING
 
-
-_READS = {"__index__", "__int__", "__invert__", "__init__", "__init_subclass__"}
 
 for _name in dir(Tensor):
     if callable(getattr(Tensor, _name)) and _writes(_name):
