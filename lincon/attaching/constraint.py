@@ -250,6 +250,7 @@ class Constraint:
         keys = {name: prefix + name for entry in self.ledger for name in entry.names}
         dense = {name: state_dict.pop(key) for name, key in keys.items() if key in state_dict}
         if dense:
+            self._check_exact()
             _, _, missing_keys, *_ = reports
             missing_keys += [prefix + name for name in self._complete(dense)]
             for name, tensor in self._fitted(dense).items():
@@ -257,7 +258,6 @@ class Constraint:
 
     def _fitted(self, dense: dict[str, Tensor]) -> dict[str, Any]:
         """What a state_dict has in the place of dense weights: free vectors and W₀, by name."""
-        self._check_exact()
         fitted, self.residual = self.fit(dense)
         if self.residual > FITTED:
             warnings.warn(
@@ -275,14 +275,12 @@ class Constraint:
 
     def _complete(self, dense: dict[str, Tensor]) -> list[str]:
         """Add the weights as they are for tensors that a checkpoint lacks; the names of these."""
-        with torch.no_grad():
-            own = self.weights()
-        missing = []
-        for entry in self.ledger:
-            if not any(name in dense for name in entry.names):
-                dense[entry.name] = own[entry.name]
-                missing.append(entry.name)
-        return missing
+        entries = [e for e in self.ledger if not any(name in dense for name in e.names)]
+        if entries:  # weights are generated only if some are missing
+            with torch.no_grad():
+                own = self.weights()
+            dense.update({entry.name: own[entry.name] for entry in entries})
+        return [entry.name for entry in entries]
 
     def _check_exact(self) -> None:
         """Raise TargetError if the free vectors cannot store a fit: if quantised or sharded."""

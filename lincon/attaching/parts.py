@@ -114,18 +114,17 @@ def _warn_of_optimizer(constraint: Watched) -> None:
 
 def _warn_of_frozen(constraint: Watched, held: set[int]) -> None:
     """Warn of modules that were frozen after they were constrained: their generated weights move."""
-    for name, module in _frozen(constraint):
-        prefix = f"{name}."
-        trained = [
-            vector
-            for vector in constraint.vectors
-            if vector.parameter.requires_grad and id(vector.parameter) in held
-        ]
-        entries = [entry for vector in trained for entry in vector.group.ledger]
-        moving = [entry.name for entry in entries if entry.name.startswith(prefix)]
+    trained = [
+        vector
+        for vector in constraint.vectors
+        if vector.parameter.requires_grad and id(vector.parameter) in held
+    ]
+    names = [entry.name for vector in trained for entry in vector.group.ledger]
+    for part, module in _frozen(constraint):
+        moving = [name for name in names if name.startswith(f"{part}.")]
         if moving:
             warnings.warn(
-                f"{type(module).__name__} {name!r} is frozen, but its generated weights "
+                f"{type(module).__name__} {part!r} is frozen, but its generated weights "
                 f"({moving[0]!r}, ...) move with the free vector: leave them out with where=..., "
                 "or give them a free vector of their own with scope=... and freeze that.",
                 LinconWarning,
