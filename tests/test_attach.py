@@ -270,9 +270,82 @@ def test_a_constant_tensor_is_named_and_left_out_unless_asked_for():
     with pytest.warns(lincon.LinconWarning, match=r"1\.weight"):
         constraint = lincon.constrain(model, "ring", dof=0.5)
     assert [e.name for e in constraint.ledger] == ["0.weight"]
-    other = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    nn.init.zeros_(other[1].weight)
-    assert len(lincon.constrain(other, "ring", dof=0.5, where="*.weight").ledger) == 2
+    with pytest.warns(lincon.LinconWarning, match=r"Constant until now, and random .*: 1\.weight"):
+        lincon.constrain(lincon.merge(model), "ring", dof=0.5, where=["0", "1.weight"])
+    assert [entry.name for entry in lincon.constraints(model)[0].ledger] == ["0.weight", "1.weight"]
+
+
+def encoder():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    return nn.ModuleDict({"enc": nn.TransformerEncoder(layer, 2), "head": nn.Linear(16, 3)})
+
+
+ENCODER = {
+    f"enc.layers.{layer}.{name}.weight".replace("in_proj.weight", "in_proj_weight")
+    for layer in range(2)
+    for name in ("self_attn.in_proj", "self_attn.out_proj", "linear1", "linear2")
+}
+LINEAR = {name for name in ENCODER if "in_proj" not in name} | {"head.weight"}
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("enc.layers.*", ENCODER),
+        ("enc.*", ENCODER),
+        ("enc", ENCODER),
+        ("en?", ENCODER),
+        (["enc.layers.0", "enc.layers.1"], ENCODER),
+        ("*.linear[12]", {name for name in ENCODER if ".linear" in name}),
+        ("*.self_attn", {name for name in ENCODER if "self_attn" in name}),
+        (nn.Linear, LINEAR),
+        (nn.TransformerEncoder, ENCODER),
+        (nn.MultiheadAttention, {name for name in ENCODER if "self_attn" in name}),
+        (nn.Module, ENCODER | {"head.weight"}),
+        (
+            [nn.MultiheadAttention, "head"],
+            {n for n in ENCODER if "self_attn" in n} | {"head.weight"},
+        ),
+        (lambda name, tensor: "layers" in name, ENCODER),
+        (iter(["head"]), {"head.weight"}),
+        (None, ENCODER | {"head.weight"}),
+    ],
+    ids=str,
+)
+def test_modules_patterns_types_and_predicates_choose_weights_and_never_norms(where, names):
+    model = encoder()
+    rest = {n: p.clone() for n, p in model.named_parameters() if n not in names}
+    constraint = lincon.constrain(model, "ring", dof=0.5, where=where)
+    assert {entry.name for entry in constraint.ledger} == names
+    kept = dict(model.named_parameters())
+    assert all(torch.equal(kept[name], tensor) for name, tensor in rest.items())
+
+
+def test_only_a_name_written_out_whole_constrains_a_bias_or_a_frozen_tensor():
+    model = encoder()
+    model.head.requires_grad_(False)
+    names = ["enc.layers.0.linear1.bias", "head.weight"]
+    constraint = lincon.constrain(model, "ring", dof=0.5, where=["enc.layers.1", *names])
+    inside = {name for name in ENCODER if "layers.1" in name}
+    assert {entry.name for entry in constraint.ledger} == inside | {*names}
+
+
+def test_constants_that_start_where_they_were_are_not_warned_of():
+    for start in ({"offset": True}, {"init": "project"}):
+        model = encoder()
+        lincon.constrain(model, "ring", dof=64, where="enc.layers.0.norm1.weight", **start)
+    assert torch.equal(model.enc.layers[0].norm1.weight, torch.ones(16))
+
+
+def test_a_parametrized_weight_is_left_out_with_a_warning_and_still_trains():
+    model = convnet()
+    nn.utils.parametrizations.weight_norm(model[3])
+    with pytest.warns(lincon.LinconWarning, match=r"parametrized .*: 3\.parametrizations\.weight"):
+        constraint = lincon.constrain(model, "ring", dof=0.5)
+    assert [entry.name for entry in constraint.ledger] == ["0.weight", "6.weight"]
+    model(images()).sum().backward()
+    assert model[3].parametrizations.weight.original1.grad is not None
 
 
 def test_scopes():

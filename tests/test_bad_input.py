@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import lincon
@@ -67,12 +67,47 @@ BAD = {
     ),
     "one of two patterns": (convnet, constrain(where=["0.*", "conv*"]), r"'conv\*' matches no"),
     "predicate": (convnet, constrain(where=lambda n, p: False), "nothing to constrain"),
+    "no items": (convnet, constrain(where=[]), r"where=\[\] is empty"),
+    "predicate of biases": (
+        convnet,
+        constrain(where=lambda name, tensor: tensor.dim() == 1),
+        r"'0\.bias' is of fewer than two dimensions, .*where='0\.bias', overrides that",
+    ),
+    "pattern of biases": (convnet, constrain(where="*.bias"), "fewer than two dimensions"),
+    "pattern of frozen": (
+        lambda: convnet().requires_grad_(False),
+        constrain(where="0"),
+        r"'0\.weight' is frozen",
+    ),
+    "type without weights": (convnet, constrain(where=nn.LSTM), "where=LSTM matches no parameter"),
+    "where of a number": (convnet, constrain(where=3), r"where=3 is none of its forms; give names"),
+    "where of a class": (convnet, constrain(where=Tensor), "none of its forms"),
+    "where of numbers": (convnet, constrain(where=["0.weight", 3]), "holds a int; give names"),
+    "where of a module": (
+        convnet,
+        lambda m: lincon.constrain(m, "ring", dof=0.5, where=m[3]),
+        "takes names, .* give where='3'",
+    ),
+    "where of parameters": (
+        convnet,
+        lambda m: lincon.constrain(m, "ring", dof=0.5, where=[m[3].weight]),
+        r"holds a Parameter; give where='3\.weight'",
+    ),
     "scope": (convnet, constrain(scope="block"), "'model', 'tensor'"),
     "scope prefixes": (convnet, constrain(scope=["0", "3"]), r"'6\.weight' is under none"),
     "scale": (convnet, constrain(scale="std"), "scale='std'"),
     "init": (convnet, constrain(init="zero"), "init='zero'"),
     "lazy": (LazyNet, constrain(), r"'b\.weight' belongs to a lazy module"),
-    "parametrized": (parametrized, constrain(), r"1\.parametrizations.* already"),
+    "parametrized": (
+        parametrized,
+        constrain(where="1.*"),
+        r"1\.parametrizations.*original0' is parametrized or pruned already",
+    ),
+    "parametrized by name": (
+        parametrized,
+        constrain(where="1.parametrizations.weight.original1"),
+        r"'1\.parametrizations.*original1' is parametrized .*remove_parametrizations",
+    ),
     "pruned": (
         lambda: nn.Sequential(prune.identity(nn.Linear(3, 3), "weight")),
         constrain(),

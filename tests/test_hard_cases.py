@@ -248,7 +248,8 @@ def test_constraining_a_deep_copy_leaves_the_original_alone():
 def test_an_outer_constraint_never_takes_the_free_vector_of_an_inner_one():
     model = Raw()
     lincon.constrain(model.second, "ring", dof=0.5)
-    constraint = lincon.constrain(model, "hash", dof=0.5, where="*")
+    with pytest.warns(lincon.LinconWarning, match="random from now on: gain"):
+        constraint = lincon.constrain(model, "hash", dof=0.5, where=["*", "gain", "second.bias"])
     assert [e.name for e in constraint.ledger] == ["first", "gain", "second.bias"]
     model(torch.randn(2, 5)).sum().backward()
     with pytest.raises(lincon.TargetError, match="matches no parameter"):

@@ -19,7 +19,8 @@ from lincon.attaching.group import Group
 from lincon.attaching.initial import initial
 from lincon.attaching.ledger import Ledger
 from lincon.attaching.scopes import Scope, Share, shares
-from lincon.attaching.targets import Target, Where, select
+from lincon.attaching.targets import CONSTANT, PARAMETRIZED, Target
+from lincon.attaching.where import Choice, Where, choose
 from lincon.counter import key
 from lincon.errors import LinconError, LinconWarning, TargetError
 from lincon.generator import Generator, as_seed
@@ -59,8 +60,11 @@ def constrain(
             each group's rows. None if the generator (`matrix`, `nullspace`, `identity`) or
             ``scope`` determines it.
         seed: the seed of G and of the first W.
-        where: names or glob patterns, or a predicate (name, parameter) -> bool. The default is
-            every trainable tensor of two or more dimensions that is not initialised to a constant.
+        where: modules ("enc"), glob patterns ("enc.*"), types of modules (nn.Linear), a list of
+            these, or a predicate (name, parameter) -> bool: they choose from the default, which is
+            every trainable tensor of two or more dimensions that is neither initialised to a
+            constant nor parametrized. A name that is written out whole ("enc.norm.weight")
+            overrides that.
         scope: the tensors that share a free vector: "model", "tensor", a list of name prefixes, a
             mapping prefix -> dof, or a function name -> group.
         scale: "match" multiplies each tensor so that it starts with the standard deviation of its
@@ -106,7 +110,8 @@ def constrain(
             "give one of the two."
         )
     seed = as_seed(seed)
-    chosen, constant = select(model, where)
+    choice = choose(model, where)
+    chosen = choice.targets
     request = Request(model, _factory(generator, options), scale, offset, init, gradient)
     # G is computed from integers on the CPU, whatever the default device; W can be trained, whatever
     # the mode.
@@ -120,7 +125,7 @@ def constrain(
         constraint.materialize = materialize
         if any(plan.fit for plan in plans):
             _fit(constraint, {target.name: target.tensor for target in chosen})
-    _warn_of_differences(chosen, constant)
+    _warn_of_differences(choice, plans)
     warn_of_stale_optimizers([target.tensor for target in chosen])
     return constraint
 
@@ -132,6 +137,13 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "materialize": ("model", "layer"),
 }
 """The allowed values of some options of `constrain`."""
+
+
+_REMEDIES = {
+    CONSTANT: "name them in where=",
+    PARAMETRIZED: "undo that, torch.nn.utils.parametrize.remove_parametrizations,",
+}
+"""What to do with tensors that were left out, by the reason."""
 
 
 def _check_choices(**options: str | None) -> None:
@@ -154,6 +166,12 @@ class Plan:
     group: Group
     values: dict[str, Tensor]
     fit: bool
+
+    @property
+    def random(self) -> list[str]:
+        """Names of the tensors that start at random values: neither at W₀ nor at a fit."""
+        starts_at_weights = self.fit or self.group.origin is not None
+        return [] if starts_at_weights else [entry.name for entry in self.group.ledger]
 
 
 @dataclass(frozen=True)
@@ -262,17 +280,20 @@ def _fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
         raise
 
 
-def _warn_of_differences(chosen: list[Target], constant: list[str]) -> None:
+def _warn_of_differences(choice: Choice, plans: list[Plan]) -> None:
     """Warn of weights that will not behave as in the unconstrained model."""
-    if constant:
-        names = ", ".join(constant)
+    for why, remedy in _REMEDIES.items():
+        if names := choice.left_out(why):
+            _warn(f"Left out, since {why}: {', '.join(names)} ({remedy} to include them).")
+    random = {name for plan in plans for name in plan.random}
+    if constant := [name for name in choice.constant if name in random]:
         _warn(
-            f"Left out, since initialised to a constant: {names} "
-            "(name them in where= to include them)."
+            f"Constant until now, and random from now on: {', '.join(constant)}. Leave them out of "
+            "where=, or give offset=True, which starts at the present weights."
         )
     padded = [
         target.name
-        for target in chosen
+        for target in choice.targets
         if any(getattr(module, "padding_idx", None) is not None for module, _ in target.places)
     ]
     if padded:

@@ -1,8 +1,6 @@
-"""Finding and selecting the tensors of a module to constrain. Nothing here changes a model."""
+"""The tensors of a module that may be constrained. Nothing here changes a model."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -10,11 +8,12 @@ from torch.nn.utils import parametrize
 
 from lincon.attaching.constraint import constraints
 from lincon.errors import TargetError
-from lincon.processes.shards import check_unsharded
 from lincon.step.generated import Generated
 
-Where = str | Iterable[str] | Callable[[str, nn.Parameter], bool] | None
-"""Names or glob patterns, a predicate (name, parameter) -> bool, or None for the default."""
+CONSTANT = "initialised to a constant"
+PARAMETRIZED = "parametrized or pruned already"
+NOT_REAL = "not real"
+"""Reasons against constraining a tensor (see `reason_against`)."""
 
 
 @dataclass(frozen=True)
@@ -70,85 +69,35 @@ def generated_names(model: nn.Module) -> set[str]:
     return names
 
 
-def select(model: nn.Module, where: Where) -> tuple[list[Target], list[str]]:
-    """The targets that ``where`` names, and the names of constant ones that the default leaves out.
+def reason_against(target: Target) -> str:
+    """Why a tensor is not among those that are constrained by default, or "" if it is.
 
-    Raises:
-        TargetError: nothing was chosen, or a chosen tensor cannot be constrained.
+    A lazy tensor is: its shape is not known, and `check_target` says so.
     """
-    check_unsharded(model)
-    everything = targets(model)
-    constant: list[str] = []
-    if where is None:
-        chosen, constant = _by_default(everything)
-    elif callable(where):
-        chosen = [t for t in everything if any(where(name, t.tensor) for name in t.names)]
-    else:
-        patterns = [where] if isinstance(where, str) else list(where)
-        chosen = _by_pattern(model, everything, patterns)
-    if not chosen:
-        why = _why_nothing(model, everything, constant)
-        raise TargetError(f"There is nothing to constrain: {why}")
-    for target in chosen:
-        _check(target)
-    return chosen, constant
-
-
-def _by_default(everything: list[Target]) -> tuple[list[Target], list[str]]:
-    """All weights that are not constant, and the names of the constant ones."""
-    weights = [target for target in everything if _is_weight(target.tensor)]
-    constant = [target.name for target in weights if _is_constant(target.tensor)]
-    return [target for target in weights if target.name not in constant], constant
-
-
-def _by_pattern(model: nn.Module, everything: list[Target], patterns: list[str]) -> list[Target]:
-    chosen: set[str] = set()
-    for pattern in patterns:
-        matching = [t for t in everything if any(fnmatchcase(n, pattern) for n in t.names)]
-        if not matching:
-            raise _no_match(model, everything, pattern)
-        chosen |= {target.name for target in matching}
-    return [target for target in everything if target.name in chosen]
-
-
-def _no_match(model: nn.Module, everything: list[Target], pattern: str) -> TargetError:
-    for name in sorted(generated_names(model)):
-        if fnmatchcase(name, pattern):
-            return TargetError(f"{name!r} is constrained already; lincon.merge(model) undoes that.")
-    names = ", ".join(t.name for t in everything[:8]) + (", ..." if len(everything) > 8 else "")
-    return TargetError(f"where={pattern!r} matches no parameter; there are: {names or 'none'}.")
-
-
-def _why_nothing(model: nn.Module, everything: list[Target], constant: list[str]) -> str:
-    why = (
-        f"of {len(everything)} parameters none was chosen "
-        "(the default is those of two or more dimensions)."
-    )
-    if generated := sorted(generated_names(model)):
-        why = (
-            f"{len(generated)} tensors are constrained already ({generated[0]!r}, ...); "
-            "lincon.merge(model) undoes that."
-        )
-    if constant:
-        why += f" Left out, since initialised to a constant: {', '.join(constant)}."
-    return why
-
-
-def _is_weight(tensor: Tensor) -> bool:
-    """Whether it is trainable and real and has two or more dimensions, or is lazy."""
+    tensor = target.tensor
     if is_lazy(tensor):
-        return True
-    return tensor.requires_grad and tensor.is_floating_point() and tensor.dim() >= 2
+        return ""
+    if not tensor.is_floating_point():
+        return NOT_REAL
+    if not tensor.requires_grad:
+        return "frozen"
+    if tensor.dim() < 2:
+        return "of fewer than two dimensions"
+    if any(_is_parametrized(module, attribute) for module, attribute in target.places):
+        return PARAMETRIZED
+    return CONSTANT if is_constant(tensor) else ""
 
 
-def _is_constant(tensor: Tensor) -> bool:
+def is_constant(tensor: Tensor) -> bool:
+    """Whether all values are equal, as far as they are known."""
     if is_lazy(tensor) or tensor.is_meta:
         return False
     values = tensor.detach().reshape(-1)
     return not len(values) or bool((values == values[0]).all())
 
 
-def _check(target: Target) -> None:
+def check_target(target: Target) -> None:
+    """Raise TargetError unless a tensor can be constrained."""
     name, tensor = target.name, target.tensor
     if is_lazy(tensor):
         raise TargetError(
@@ -167,7 +116,7 @@ def _check(target: Target) -> None:
 
 def _check_place(name: str, module: nn.Module, attribute: str) -> None:
     kind = type(module).__name__
-    if _is_hooked(module, attribute) or isinstance(module, parametrize.ParametrizationList):
+    if _is_parametrized(module, attribute):
         raise TargetError(
             f"{name!r} is parametrized or pruned already (weight norm, spectral norm, ...): "
             "undo that first (torch.nn.utils.parametrize.remove_parametrizations), "
@@ -186,8 +135,10 @@ def _check_place(name: str, module: nn.Module, attribute: str) -> None:
         _check_embedding(name, module)
 
 
-def _is_hooked(module: nn.Module, attribute: str) -> bool:
-    """Whether one of torch's older hooks (weight norm, pruning) reads this Parameter."""
+def _is_parametrized(module: nn.Module, attribute: str) -> bool:
+    """Whether a parametrization, or an older hook (weight norm, pruning), reads this Parameter."""
+    if isinstance(module, parametrize.ParametrizationList):
+        return True
     for hook in module._forward_pre_hooks.values():
         name = getattr(hook, "name", getattr(hook, "_tensor_name", None))
         if isinstance(name, str) and attribute in (f"{name}_g", f"{name}_v", f"{name}_orig"):
