@@ -11,6 +11,7 @@ from lincon.attaching.binding import merge as merge
 from lincon.attaching.constrain import constrain as constrain
 from lincon.attaching.constraint import Constraint as Constraint
 from lincon.attaching.constraint import constraints as constraints
+from lincon.attaching.decay import param_groups as param_groups
 from lincon.attaching.ledger import Entry as Entry
 from lincon.attaching.ledger import Ledger as Ledger
 from lincon.attaching.report import summary as summary

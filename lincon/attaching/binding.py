@@ -166,7 +166,7 @@ def check_complete(model: nn.Module) -> None:
                 raise TargetError(
                     f"{generated.name!r} is generated from a free vector of "
                     f"{type(owner).__name__}, which is not part of this {type(model).__name__}: "
-                    "save or merge the model that owns it."
+                    "give the model that owns it."
                 )
     for constraint in constraints(model):
         for number, group in enumerate(constraint.groups):

@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
-from lincon.attaching.parts import running_module, warn_of_part, watch
+from lincon.attaching.parts import freeze, running_module, warn_of_part, watch
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
 from lincon.step.layer_tape import LayerTape
@@ -169,6 +169,15 @@ class Constraint:
             return weight
         self._look_at_part()
         return weight.as_subclass(Weight)
+
+    def freeze(self, part: nn.Module, requires_grad: bool) -> None:
+        """Freeze the free vectors that a part of the owner has for itself, or let them train again.
+
+        Raises:
+            TargetError: the part shares a free vector that trains, and cannot be frozen alone.
+        """
+        if self.owner not in part.modules():  # else they are among its parameters
+            freeze(self, part, requires_grad)
 
     def _look_at_part(self) -> None:
         """A weight is generated on demand: if a part of the owner runs, have it open a tape too.

@@ -67,6 +67,11 @@ class Group:
         """Names of the owner's buffers that belong to this group."""
         return tuple(name for name in (self.origin, self.steps) if name is not None)
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether it generates a tensor of two or more dimensions: not norms and biases alone."""
+        return any(len(entry.shape) >= 2 for entry in self.ledger)
+
     def device(self, index: int) -> str | None:
         """The device of an entry, or None if it is that of the free vector."""
         return self.devices[index] if self.devices else None

@@ -3,7 +3,7 @@
 A ledger is a value, and a model file stores it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -76,6 +76,11 @@ class Ledger:
     @property
     def scales(self) -> list[float]:
         return [entry.scale for entry in self.entries]
+
+    def within(self, modules: Sequence[str]) -> list[bool]:
+        """Whether each tensor is in one of these modules of the owner, under any of its names."""
+        prefixes = tuple(f"{module}." for module in modules)
+        return [any(n.startswith(prefixes) for n in entry.names) for entry in self.entries]
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries)

@@ -18,8 +18,9 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from lincon.attaching.free_vector import FreeVector
+from lincon.attaching.group import Group
 from lincon.attaching.living import living
-from lincon.errors import LinconWarning
+from lincon.errors import LinconWarning, TargetError
 
 _CALL = nn.Module._call_impl.__code__
 
@@ -34,7 +35,7 @@ class Watched(Protocol):
 
 _watched: "WeakSet[Watched]" = WeakSet()
 _steps: "WeakKeyDictionary[Optimizer, int]" = WeakKeyDictionary()
-"""How often each optimiser has stepped; two stands for more."""
+"""How often each optimiser has stepped."""
 _hook: RemovableHandle | None = None
 
 
@@ -78,16 +79,22 @@ def warn_of_part(constraint: Watched, part: nn.Module) -> None:
 
 
 def _before_step(optimizer: Optimizer, args: object, kwargs: object) -> None:
-    """Of every optimiser: at its second step all that train the model have stepped once."""
-    if torch.compiler.is_compiling() or _steps.get(optimizer, 0) == 2:
+    """Of every optimiser: at its second step all that train the model have stepped once.
+
+    What is frozen later is seen when the number of steps has doubled.
+    """
+    if torch.compiler.is_compiling():
         return
-    _steps[optimizer] = _steps.get(optimizer, 0) + 1
-    if _steps[optimizer] == 2:
-        held = _held(optimizer)
-        for constraint in list(_watched):
-            if held & {id(parameter) for parameter in constraint.owner.parameters()}:
+    number = _steps[optimizer] = _steps.get(optimizer, 0) + 1
+    if number == 1 or number & (number - 1):
+        return
+    held = _held(optimizer)
+    for constraint in list(_watched):
+        if held & {id(parameter) for parameter in constraint.owner.parameters()}:
+            _warn_of_frozen(constraint, held)
+            if number == 2:
                 _warn_of_optimizer(constraint)
-                _warn_of_frozen(constraint, held)
+                _warn_of_decay(constraint, optimizer)
 
 
 def _held(optimizer: Optimizer) -> set[int]:
@@ -112,25 +119,82 @@ def _warn_of_optimizer(constraint: Watched) -> None:
             )
 
 
+def _warn_of_decay(constraint: Watched, optimizer: Optimizer) -> None:
+    """Warn if W was taken for a bias: it is among vectors that do not decay, and matrices do."""
+    groups = optimizer.param_groups
+    decaying = [p for group in groups if group.get("weight_decay") for p in group["params"]]
+    if not decaying or any(parameter.dim() < 2 for parameter in decaying):
+        return
+    free = {id(vector.parameter): vector.group for vector in constraint.vectors}
+    for name in filter(None, (_among_vectors(group["params"], free) for group in groups)):
+        warnings.warn(
+            f"{name!r} does not decay, as the norms and biases beside it: was it taken for one, "
+            "because it is a vector? lincon.param_groups(model, weight_decay) lets it decay; a "
+            "group of its own says that it shall not.",
+            LinconWarning,
+            stacklevel=3,
+        )
+
+
+def _among_vectors(parameters: list[torch.Tensor], free: dict[int, Group]) -> str:
+    """The name of a free vector for weights, if all others that are given with it are vectors."""
+    names = [free[id(p)].free for p in parameters if id(p) in free and free[id(p)].has_weights]
+    dimensions = [p.dim() for p in parameters if id(p) not in free]
+    return names[0] if names and dimensions and max(dimensions) < 2 else ""
+
+
 def _warn_of_frozen(constraint: Watched, held: set[int]) -> None:
-    """Warn of modules that were frozen after they were constrained: their generated weights move."""
+    """Warn of modules that were frozen once constrained, whose generated weights move."""
     trained = [
         vector
         for vector in constraint.vectors
         if vector.parameter.requires_grad and id(vector.parameter) in held
     ]
-    names = [entry.name for vector in trained for entry in vector.group.ledger]
     for part, module in _frozen(constraint):
-        moving = [name for name in names if name.startswith(f"{part}.")]
-        if moving:
-            warnings.warn(
-                f"{type(module).__name__} {part!r} is frozen, but its generated weights "
-                f"({moving[0]!r}, ...) move with the free vector: leave them out with where=..., "
-                "or give them a free vector of their own with scope=... and freeze that.",
-                LinconWarning,
-                stacklevel=3,
+        for vector in trained:
+            inside = vector.group.ledger.within([part])
+            if any(inside):
+                moving = vector.group.ledger.entries[inside.index(True)].name
+                warnings.warn(
+                    f"{type(module).__name__} {part!r} is frozen, but its generated weights "
+                    f"({moving!r}, ...) move with {vector.group.free!r}. "
+                    f"{_remedy(vector.group, inside)}",
+                    LinconWarning,
+                    stacklevel=3,
+                )
+                return
+
+
+def freeze(constraint: Watched, part: nn.Module, requires_grad: bool) -> None:
+    """Freeze the free vectors that a part of the owner has for itself, or let them train again.
+
+    Raises:
+        TargetError: the part shares a free vector that trains, and cannot be frozen alone.
+    """
+    modules = constraint.owner.named_modules(remove_duplicate=False)
+    names = [name for name, module in modules if module is part]
+    own: list[FreeVector] = []
+    for vector in constraint.vectors:
+        inside = vector.group.ledger.within(names)
+        if all(inside):
+            own.append(vector)
+        elif any(inside) and vector.parameter.requires_grad and not requires_grad:
+            raise TargetError(
+                f"{names[0]!r} cannot be frozen alone: its generated weights move with "
+                f"{vector.group.free!r}, which others read too. {_remedy(vector.group, inside)}"
             )
-            return
+    for vector in own:
+        vector.parameter.requires_grad_(requires_grad and vector.steps is None)
+
+
+def _remedy(group: Group, inside: list[bool]) -> str:
+    """How to freeze a part. ``inside`` says which tensors of the group are in it."""
+    if all(inside):
+        return f"Freeze that too: model.{group.free}.requires_grad_(False)."
+    return (
+        "Leave them out with where=..., or give them a free vector of their own with scope=... and "
+        "freeze that."
+    )
 
 
 def _frozen(constraint: Watched) -> Iterator[tuple[str, nn.Module]]:

@@ -24,6 +24,9 @@ class Source(Protocol):
     def read(self, key: tuple[int, int]) -> Tensor:
         """The tensor of entry ``key`` = (group, index)."""
 
+    def freeze(self, part: nn.Module, requires_grad: bool) -> None:
+        """Freeze the weights that a part of the owner reads, or let them train again."""
+
 
 class Generated(nn.Module):
     """Reads one entry of a constraint's ledger.
@@ -106,6 +109,7 @@ def _finish(module: nn.Module) -> None:
     cls = type(module)
     # The class is torch's, made for this module alone.
     cls.__reduce_ex__ = _reduce  # type: ignore[method-assign, assignment]
+    cls.requires_grad_ = _requires_grad_  # type: ignore[method-assign, assignment]
     if issubclass(cls, nn.RNNBase):
         module.__dict__.pop("_flat_weights", None)
         fresh = property(_flat_weights, lambda self, value: None)
@@ -115,6 +119,17 @@ def _finish(module: nn.Module) -> None:
 def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
     """The weights an RNN runs on, read at every call: none is stale or keeps a graph alive."""
     return [getattr(self, name, None) for name in self._flat_weights_names]
+
+
+def _requires_grad_(self: nn.Module, requires_grad: bool = True) -> nn.Module:
+    """Freeze or unfreeze a layer with its generated weights, which are not its Parameters."""
+    sources = {
+        id(each.source): each.source for each in self.modules() if isinstance(each, Generated)
+    }
+    for source in sources.values():
+        source.freeze(self, requires_grad)
+    original: type[nn.Module] = type(self).__bases__[0]
+    return original.requires_grad_(self, requires_grad)
 
 
 def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
