@@ -151,7 +151,7 @@ def _check_zeros(of: list[Constraint]) -> None:
     """Raise LinconError if zero rows of G would not make the weights zero."""
     for constraint in of:
         for group in constraint.groups:
-            if group.origin is not None:
+            if group.has_offset:
                 raise LinconError(
                     f"{group.free!r} has an offset, so its weights would not be zero; "
                     "prune with level='free'."

@@ -197,7 +197,7 @@ def _sliced(
     group: Group, masks: Mapping[str, DimensionMasks]
 ) -> tuple[Group, Bool[Tensor, " dof"]]:
     """What remains of a group, and a mask of the free numbers that it keeps."""
-    if group.steps or group.isometric or group.origin:
+    if group.steps or group.isometric or group.has_offset:
         raise LinconError(
             f"{group.free!r} is quantised, isometric or has an offset, and cannot be sliced."
         )

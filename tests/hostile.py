@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import lincon
 from lincon import LinconError
-from lincon.files.header import seal
+from lincon.files.header import pack, seal, unpack
 from lincon.tasks.classification.data import idx
 from lincon.tasks.classification.data.cifar import Cifar10, Cifar100
 from lincon.tasks.classification.data.idx import FashionMNIST
@@ -278,6 +278,7 @@ class Lincon(Kind):
     VARIANTS: tuple[dict[str, Any], ...] = (
         {"generator": "ring", "dof": 0.3},
         {"generator": "ring", "dof": 0.3, "offset": True},
+        {"generator": "ring", "dof": 0.3, "offset": "seed"},
         {"generator": "hash", "dof": 0.1, "scope": "tensor"},
         {"generator": "codebook", "dof": 16},
         {"generator": "kronecker", "dof": 200},
@@ -295,13 +296,14 @@ class Lincon(Kind):
                 lincon.quantize,
                 lambda model: lincon.prune(model, 0.5),
                 _pruned_and_quantised,
+                _frozen,
             ):
                 model = convnet()
                 lincon.constrain(model, seed=number, **options)
                 if after is not None:
                     after(model)
                 paths.append(self.folder / f"{len(paths)}.safetensors")
-                lincon.save(model, paths[-1])
+                lincon.save(model, paths[-1], only="trained" if after is _frozen else None)
         return paths
 
     def mutant(self, content: bytes, draws: random.Random) -> bytes:
@@ -310,8 +312,7 @@ class Lincon(Kind):
         size = int.from_bytes(content[:8], "little")
         header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
         if draws.random() < 0.4:
-            text = header["__metadata__"]["lincon"]
-            said = mutate_json(json.loads(text), draws)
+            said = mutate_json(_said(header), draws)
             header["__metadata__"]["lincon"] = (
                 _sealed(said, header, data) if draws.random() < self.SEALED else said
             )
@@ -320,7 +321,7 @@ class Lincon(Kind):
         elif draws.random() < 0.5:
             data = mutate(data, draws)
             with contextlib.suppress(Exception):
-                said = json.loads(header["__metadata__"]["lincon"])
+                said = _said(header)
                 header["__metadata__"]["lincon"] = _sealed(said, header, data)
         else:
             header = mutate_json(header, draws)
@@ -358,12 +359,22 @@ class Lincon(Kind):
 def seal_of(content: bytes) -> str:
     """The checksum in a lincon file."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return str(json.loads(header["__metadata__"]["lincon"])["sha256"])
+    return str(_said(header)["sha256"])
+
+
+def _said(header: dict[str, Any]) -> Any:
+    return json.loads(unpack(Path(), header["__metadata__"]["lincon"]))
+
+
+def _frozen(model: nn.Module) -> None:
+    model.eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("free"))
 
 
 def _pruned_and_quantised(model: nn.Module) -> None:
     moved = any(
-        group.origin for constraint in lincon.constraints(model) for group in constraint.groups
+        group.has_offset for constraint in lincon.constraints(model) for group in constraint.groups
     )
     lincon.prune(model, 0.3, level="free" if moved else "weights")
     lincon.quantize(model, 4)
@@ -388,7 +399,7 @@ def _sealed(said: Any, header: dict[str, Any], data: bytes) -> str:
                     dtypes[entry["dtype"]]
                 )
                 tensors[name] = part.view(entry["shape"])
-        return seal(said, tensors)
+        return pack(seal(said, tensors))
     except Exception:
         return json.dumps(said)
 

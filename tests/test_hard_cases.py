@@ -398,7 +398,7 @@ def test_a_newer_file_of_another_structure_says_it_is_newer(tmp_path):
     model = convnet()
     lincon.constrain(model, "ring", dof=0.1)
     lincon.save(model, tmp_path / "m")
-    resealed(tmp_path / "m", lambda h, t: (h.clear(), h.update(format=3, lincon="9.9")))
-    with pytest.raises(lincon.FileError, match=r"format 3.*9\.9"):
+    resealed(tmp_path / "m", lambda h, t: (h.clear(), h.update(format=4, lincon="9.9")))
+    with pytest.raises(lincon.FileError, match=r"format 4.*9\.9"):
         lincon.load(convnet(), tmp_path / "m")
     assert model(images()).shape == (4, 10)

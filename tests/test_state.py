@@ -139,7 +139,7 @@ def test_options_of_a_newer_version_are_named_in_a_warning():
             lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(name="vera"),
             "No generator 'vera'",
         ),
-        (lambda h, t: h.update(format=3), "format 3"),
+        (lambda h, t: h.update(format=4), "format 4"),
         (lambda h, t: h.pop("constraints"), "damaged"),
         (lambda h, t: t.update(free=torch.zeros(5)), "do not agree"),
         (lambda h, t: t.pop("0.bias"), r"0\.bias"),

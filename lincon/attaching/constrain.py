@@ -16,7 +16,7 @@ from lincon.attaching.binding import bind, unbind, unwrapped, warn_of_stale_opti
 from lincon.attaching.constraint import Constraint
 from lincon.attaching.dof import Dof
 from lincon.attaching.group import Group
-from lincon.attaching.initial import initial
+from lincon.attaching.initial import drawn, initial
 from lincon.attaching.ledger import Ledger
 from lincon.attaching.scopes import Scope, Share, shares
 from lincon.attaching.targets import CONSTANT, PARAMETRIZED, Target
@@ -41,7 +41,7 @@ def constrain(
     where: Where = None,
     scope: Scope = "model",
     scale: str | None = "match",
-    offset: bool = False,
+    offset: bool | str = False,
     init: str = "random",
     materialize: str = "model",
     gradient: str = "euclidean",
@@ -71,7 +71,9 @@ def constrain(
             own initialisation, and draws W so that every multiplier is at least 1. "isometric"
             gives G columns of unit norm. None leaves G alone. The last two draw W so that the
             standard deviation over all tensors stays the same.
-        offset: whether to freeze the present weights as W₀ and start at W = 0, for fine-tuning.
+        offset: True freezes the present weights as W₀ and starts at W = 0, for fine-tuning. "seed"
+            starts at a W₀ that is drawn from the seed instead, at each tensor's own initial scale: no
+            file needs to hold any of it.
         init: "random", or "project" for the least-squares fit to the present weights, whose
             relative residual is then in ``constraint.residual``. Generators whose G is in the
             weights' own units (`identity`, `nullspace`) always start at the fit, with scale 1.
@@ -99,14 +101,16 @@ def constrain(
     >>> sorted(name for name, _ in model.named_parameters())
     ['0.bias', '2.bias', 'free']
     """
-    _check_choices(scale=scale, init=init, gradient=gradient, materialize=materialize)
+    _check_choices(
+        scale=scale, offset=offset, init=init, gradient=gradient, materialize=materialize
+    )
     if unwrapped(model) is not model:
         raise TargetError(
             f"The model is in a {type(model).__name__} already: constrain it first, then wrap it."
         )
     if offset and init == "project":
         raise LinconError(
-            "offset=True starts at the present weights, init='project' at a fit to them: "
+            f"offset={offset!r} starts at W = 0, init='project' at a fit to the present weights: "
             "give one of the two."
         )
     seed = as_seed(seed)
@@ -130,8 +134,9 @@ def constrain(
     return constraint
 
 
-CHOICES: dict[str, tuple[str | None, ...]] = {
+CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "scale": ("match", "isometric", None),
+    "offset": (False, True, "seed"),
     "init": ("random", "project"),
     "gradient": ("euclidean", "gram", "mean"),
     "materialize": ("model", "layer"),
@@ -146,7 +151,7 @@ _REMEDIES = {
 """What to do with tensors that were left out, by the reason."""
 
 
-def _check_choices(**options: str | None) -> None:
+def _check_choices(**options: str | bool | None) -> None:
     for option, value in options.items():
         if value not in CHOICES[option]:
             allowed = ", ".join(map(repr, CHOICES[option]))
@@ -170,7 +175,7 @@ class Plan:
     @property
     def random(self) -> list[str]:
         """Names of the tensors that start at random values: neither at W₀ nor at a fit."""
-        starts_at_weights = self.fit or self.group.origin is not None
+        starts_at_weights = self.fit or self.group.has_offset
         return [] if starts_at_weights else [entry.name for entry in self.group.ledger]
 
 
@@ -181,7 +186,7 @@ class Request:
     model: nn.Module
     make: Make
     scale: str | None
-    offset: bool
+    offset: bool | str
     init: str
     gradient: str
 
@@ -213,10 +218,12 @@ class Request:
             share.targets,
             scale=None if own_units else self.scale,
             seed=seed,
-            zero=self.offset or own_units,
+            zero=bool(self.offset) or own_units,
         )
         values = {group.free: free.to(first.device, first.dtype)}
         origin = self._origin(generator, share.targets)
+        if self.offset == "seed":
+            group = replace(group, drawn=drawn(share.targets, seed))
         if origin is not None:
             name = _free_name(group.free.replace("free", "origin", 1), self.model, taken)
             group = replace(group, origin=name)
@@ -243,7 +250,7 @@ class Request:
             return own
         if own is not None:
             raise LinconError(f"{generator.name} has its own offset; leave offset out.")
-        return _flat(targets)
+        return None if self.offset == "seed" else _flat(targets)
 
 
 def _check_one_dtype(targets: list[Target]) -> None:

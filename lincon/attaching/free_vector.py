@@ -39,6 +39,8 @@ class FreeVector:
     @property
     def origin(self) -> Float[Tensor, " rows"] | None:
         """W₀, or None."""
+        if self.group.drawn is not None:
+            return self.group.drawn.on(self._exact.device, self._exact.dtype)
         return None if self.group.origin is None else self.owner._buffers[self.group.origin]
 
     @property
@@ -47,10 +49,15 @@ class FreeVector:
         return None if self.group.steps is None else self.owner._buffers[self.group.steps]
 
     @property
+    def _exact(self) -> Tensor:
+        """The tensor whose device and dtype the weights have: W, or the steps of a quantised W."""
+        steps = self.steps
+        return self.parameter if steps is None else steps
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights: W's, or autocast's if it would cast all the weights."""
-        steps = self.steps
-        exact = self.parameter if steps is None else steps
+        exact = self._exact
         if exact.is_meta or not self.group.lowered:  # torch knows no autocast of meta
             return exact.dtype
         device = exact.device.type

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from lincon.attaching.drawn import Drawn
 from lincon.attaching.ledger import Ledger
 from lincon.generator import Generator
 from lincon.maps.per_device import per_device
@@ -25,6 +26,7 @@ class Group:
         ledger: which tensor owns which rows of G, with which multiplier.
         isometric: whether the columns of the map are scaled to norm 1.
         origin: name of the owner's buffer that holds W₀, (rows,), or None.
+        drawn: W₀, if it is drawn from the seed and no buffer holds it, or None.
         devices: the device of each entry, or None if it is that of the free vector; () if all are
             on that one.
         lowered: whether the weights are generated in autocast's lower precision, because autocast
@@ -40,6 +42,7 @@ class Group:
     ledger: Ledger
     isometric: bool = False
     origin: str | None = None
+    drawn: Drawn | None = None
     devices: tuple[str | None, ...] = field(default=(), compare=False)
     lowered: bool = field(default=False, compare=False)
     gradient: str = field(default="euclidean", compare=False)
@@ -66,6 +69,11 @@ class Group:
     def buffers(self) -> tuple[str, ...]:
         """Names of the owner's buffers that belong to this group."""
         return tuple(name for name in (self.origin, self.steps) if name is not None)
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether there is a W₀."""
+        return self.origin is not None or self.drawn is not None
 
     @property
     def has_weights(self) -> bool:

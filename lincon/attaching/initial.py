@@ -6,6 +6,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from lincon.attaching.drawn import Drawn
 from lincon.attaching.group import Group
 from lincon.attaching.targets import Target
 from lincon.counter import key
@@ -41,7 +42,7 @@ def initial(
     free = _standard_normal(group.generator.dof, seed)
     if scale is None and zero:
         return group, torch.zeros_like(free)
-    _check_not_meta(targets, scale)
+    _check_not_meta(targets, scale=scale)
     wanted = [deviation(target.tensor) for target in targets]
     _check_finite(targets, wanted)
     drawn = _deviations(group.scaled(), group, free)
@@ -58,6 +59,18 @@ def initial(
         factor = min(ratio for ratio in ratios if ratio >= least)
         group = group.with_scales([ratio / factor for ratio in ratios])
     return group, torch.zeros_like(free) if zero else free * factor
+
+
+def drawn(targets: list[Target], seed: int) -> Drawn:
+    """A W₀ at the scale of each tensor's own initialisation.
+
+    Raises:
+        TargetError: a tensor has no values to match, or holds a value that is not finite.
+    """
+    _check_not_meta(targets, offset="seed")
+    deviations = [deviation(target.tensor) for target in targets]
+    _check_finite(targets, deviations)
+    return Drawn.like(seed, [target.tensor for target in targets], deviations)
 
 
 def _ratios(wanted: list[float], drawn: list[float], overall: float) -> list[float]:
@@ -91,12 +104,14 @@ def _known_values(target: Target) -> int:
     return 0 if target.tensor.is_meta else target.tensor.numel()
 
 
-def _check_not_meta(targets: list[Target], scale: str | None) -> None:
+def _check_not_meta(targets: list[Target], **choice: str | None) -> None:
+    """Raise TargetError if a choice matches the values of tensors that have none."""
+    ((option, value),) = choice.items()
     for target in targets:
-        if target.tensor.is_meta and scale == "match":
+        if target.tensor.is_meta and value in ("match", "seed"):
             raise TargetError(
                 f"{target.name!r} is on the meta device: it has no values to match. "
-                "Materialise it, or give scale=None."
+                f"Materialise it, or give another {option}= than {value!r}."
             )
 
 

@@ -90,7 +90,7 @@ def summary(model: nn.Module) -> Summary:
     vectors = [vector for _, constraint in placed for vector in constraint.vectors]
     generators = [vector.group.generator for vector in vectors]
     free = _by_identity([v.parameter for v in vectors] + [v.steps for v in vectors])
-    origins = _by_identity(vector.origin for vector in vectors)
+    origins = _by_identity(_buffered_origin(vector) for vector in vectors)
     own = _bytes([*model.parameters(), *model.buffers()])
     replaced = _bytes(free.values()) + _bytes(origins.values())
     tables = _table_bytes(generators)
@@ -100,15 +100,23 @@ def summary(model: nn.Module) -> Summary:
         rows=sum(constraint.rows for _, constraint in placed),
         unconstrained=sum(p.numel() for p in model.parameters() if id(p) not in free),
         unused=_unused(generators),
-        resident=own + tables,
+        resident=own + tables + _drawn_bytes(vectors),
         dense=own - replaced + _generated_bytes(vectors),
         file=stored_bytes(model) - _bytes(origins.values()) + tables,
         residual=_first([constraint.residual for _, constraint in placed]),
     )
 
 
-def _generated_bytes(vectors: list[FreeVector]) -> int:
+def _generated_bytes(vectors: Iterable[FreeVector]) -> int:
     return sum(vector.group.generator.rows * vector.dtype.itemsize for vector in vectors)
+
+
+def _buffered_origin(vector: FreeVector) -> Tensor | None:
+    return None if vector.group.drawn else vector.origin
+
+
+def _drawn_bytes(vectors: list[FreeVector]) -> int:
+    return _generated_bytes(vector for vector in vectors if vector.group.drawn)
 
 
 def _table_bytes(generators: list[Generator]) -> int:

@@ -162,10 +162,10 @@ def _to_huffman(symbols: np.ndarray) -> bytes:
 
 
 def _from_huffman(coded: bytes, count: int, width: int = 8) -> np.ndarray:
-    return np.frombuffer(_inflated(coded, count), np.uint8)
+    return np.frombuffer(inflated(coded, count), np.uint8)
 
 
-def _inflated(coded: bytes, most: int) -> bytes:
+def inflated(coded: bytes, most: int) -> bytes:
     """The deflated bytes. Raises ValueError if they are cut or more than ``most``."""
     decoder = zlib.decompressobj(-15)
     plain = decoder.decompress(coded, most + 1)
@@ -193,7 +193,7 @@ def _from_gaps(coded: bytes, count: int, width: int) -> np.ndarray:
     common = coded[24]
     if max(places, length) > 8 * len(coded) or first > len(coded):
         raise ValueError("more gaps than its bytes can hold")
-    stream = np.frombuffer(_inflated(coded[25 : 25 + first], length), np.uint8).astype(np.int64)
+    stream = np.frombuffer(inflated(coded[25 : 25 + first], length), np.uint8).astype(np.int64)
     steps = (stream + (stream != SKIP)).cumsum() - 1
     at = steps[stream != SKIP]
     rest = coded[25 + first :]

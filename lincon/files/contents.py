@@ -11,7 +11,7 @@ from torch import Tensor
 from lincon.errors import FileError
 from lincon.files.coding import BUDGET, decode, drawn
 from lincon.files.description import TABLES, GroupRecord
-from lincon.files.header import read, seal
+from lincon.files.header import read, seal, unpack
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Contents:
             f"{self.path}: {version}, {self.bytes:,} bytes",
             f"dof {self.dof:,} -> {self.rows:,} generated weights; {self.total:,} numbers stored",
         ]
+        if base := self.header.get("base"):
+            lines.append(f"what was trained alone, on the model of checksum {base['sha256'][:16]}")
         for group in self.groups:
             lines += _lines(group)
         return "\n".join(lines)
@@ -112,8 +114,9 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
         raise FileError(
             f"{path} was not written by lincon; load it with safetensors.torch.load_file."
         )
-    header, records = read(path, metadata["lincon"])
-    if metadata["lincon"] != seal(header, tensors):
+    text = unpack(path, metadata["lincon"])
+    header, records = read(path, text)
+    if text != seal(header, tensors):
         raise FileError(
             f"{path} was altered after it was saved (its SHA-256 differs); get another copy."
         )

@@ -24,6 +24,7 @@ from typing import (
 import torch
 from torch import Tensor
 
+from lincon.attaching.drawn import Drawn
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
@@ -64,6 +65,14 @@ class Origin(TypedDict):
     sha256: str
 
 
+class DrawnJson(TypedDict):
+    """W₀ that is drawn: its seed, [mean, deviation] of each tensor, a checksum of its first rows."""
+
+    seed: int
+    tensors: list[list[float]]
+    sha256: str
+
+
 @dataclass(frozen=True)
 class GroupRecord:
     """A group as the file describes it; names are those in the owner.
@@ -75,7 +84,8 @@ class GroupRecord:
         isometric: whether the columns of the map are scaled to norm 1.
         ledger: which tensor owns which rows, with which multiplier.
         steps: the steps of a quantised free vector, or None.
-        origin: W₀, or None.
+        origin: W₀ in a buffer, or None.
+        drawn: W₀ that is drawn from a seed, or None.
     """
 
     free: str
@@ -85,6 +95,7 @@ class GroupRecord:
     ledger: Ledger
     steps: Steps | None = None
     origin: Origin | None = None
+    drawn: DrawnJson | None = None
 
     @classmethod
     def of(cls, vector: FreeVector) -> "GroupRecord":
@@ -102,6 +113,7 @@ class GroupRecord:
             fingerprint=group.generator.fingerprint(),
             steps=of_steps,
             origin=of_origin,
+            drawn=None if group.drawn is None else _drawn_json(group.drawn),
         )
 
     @classmethod
@@ -164,7 +176,8 @@ class GroupRecord:
             raise ValueError(f"{spec['name']!r} cannot be made ({one_line(error)}).") from None
         origin = None if self.origin is None else self.origin["name"]
         plain = {name: getattr(self, name) for name in _plain_fields()}
-        group = Group(**plain, generator=generator, origin=origin)
+        drawn = None if self.drawn is None else _drawn(self.drawn, self.ledger)
+        group = Group(**plain, generator=generator, origin=origin, drawn=drawn)
         if self.steps is None and free.is_floating_point():
             return group
         size = self._checked_size(free, stored)
@@ -185,7 +198,29 @@ class GroupRecord:
 def _plain_fields() -> list[str]:
     """Fields that a group and its record have alike; the others differ, or are made anew."""
     shared = {field.name for field in fields(GroupRecord)} & {f.name for f in fields(Group)}
-    return sorted(shared - {"generator", "steps", "origin"})
+    return sorted(shared - {"generator", "steps", "origin", "drawn"})
+
+
+def _drawn_json(drawn: Drawn) -> DrawnJson:
+    tensors = zip(drawn.means, drawn.deviations, strict=True)
+    return DrawnJson(
+        seed=drawn.seed, tensors=[[*pair] for pair in tensors], sha256=_sha_of_drawn(drawn)
+    )
+
+
+def _drawn(description: DrawnJson, ledger: Ledger) -> Drawn:
+    """W₀ that is drawn as a file says. Raises ValueError if this lincon draws another."""
+    means, deviations = zip(*description["tensors"], strict=True)
+    if len(means) != len(ledger) or not all(map(isfinite, (*means, *deviations))):
+        raise ValueError("W₀ and the ledger do not agree.")
+    drawn = Drawn(description["seed"], tuple(ledger.sizes), means, deviations)
+    if _sha_of_drawn(drawn) != description["sha256"]:
+        raise ValueError("this lincon draws another W₀ than the one that saved the file.")
+    return drawn
+
+
+def _sha_of_drawn(drawn: Drawn) -> str:
+    return sha_of(drawn.rows(0, min(sum(drawn.sizes), 4096)))
 
 
 def tables_prefix(owner: str, free: str) -> str:

@@ -2,16 +2,28 @@
 
 import hashlib
 import json
+import zlib
+from base64 import b85decode, b85encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
 
 from lincon.errors import FileError
+from lincon.files.base import BaseJson
+from lincon.files.coding import inflated
 from lincon.files.description import GroupRecord, bytes_of, check
 
-FORMAT = 2
-"""The newest format. Files without coded or quantised tensors have format 1, for older versions."""
+FORMAT = 3
+"""The newest format: models with a drawn W₀, and adapters, which hold what was trained alone.
+
+Coded and quantised tensors need format 2; all others have format 1, for older versions."""
+
+
+LONGEST = 1 << 26
+"""The most bytes of a header that is inflated (64 MiB): some hundred thousand tensors."""
 
 
 class ConstraintJson(TypedDict):
@@ -25,7 +37,8 @@ class HeaderJson(TypedDict):
     """The metadata entry ``lincon`` of a file.
 
     It holds the format, the version of lincon that wrote the file, the constraints, the aliases
-    (other names of a stored tensor), and how each entropy-coded tensor is coded.
+    (other names of a stored tensor), how each entropy-coded tensor is coded, and the base of an
+    adapter. From format 3 on the entry is deflated, see `pack`.
     """
 
     format: int
@@ -33,6 +46,7 @@ class HeaderJson(TypedDict):
     constraints: list[ConstraintJson]
     aliases: NotRequired[dict[str, str]]
     coded: NotRequired[dict[str, dict[str, Any]]]
+    base: NotRequired[BaseJson]
     sha256: NotRequired[str]
 
 
@@ -44,22 +58,53 @@ def read(path: Path, text: str) -> tuple[dict[str, Any], dict[str, list[GroupRec
     Raises:
         FileError: the header is damaged or has a newer format.
     """
-    try:
+    with _reading(path):
         header = json.loads(text)
-        version = header.get("format") if isinstance(header, dict) else None
-        if isinstance(version, int) and version > FORMAT:
-            raise FileError(
-                f"{path} has format {version} and this lincon reads up to {FORMAT}: "
-                f"install lincon {header.get('lincon', '(newer)')} or later."
-            )
+        _check_format(path, header)
         check(header, HeaderJson, "")
         return dict(header), _records(header)
+
+
+def pack(text: str) -> str:
+    """The metadata entry for a header: itself, or deflated with its format beside, from 3 on."""
+    header = json.loads(text)
+    if header["format"] < 3:
+        return text
+    deflated = b85encode(zlib.compress(text.encode(), 9, -15)).decode()
+    known = {name: header[name] for name in ("format", "lincon")}
+    return json.dumps({**known, "deflated": deflated}, separators=(",", ":"))
+
+
+def unpack(path: Path, entry: str) -> str:
+    """The text that `pack` packed. Raises FileError if it is damaged or has a newer format."""
+    with _reading(path):
+        header = json.loads(entry)
+        _check_format(path, header)
+        if not isinstance(header, dict) or "deflated" not in header:
+            return entry
+        return inflated(b85decode(header["deflated"]), LONGEST).decode()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Anything that JSON may raise is a FileError."""
+    try:
+        yield
     except FileError:
         raise
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, zlib.error) as error:
         raise FileError(
             f"{path}: its description is damaged ({error}); get another copy."
         ) from None
+
+
+def _check_format(path: Path, header: Any) -> None:
+    version = header.get("format") if isinstance(header, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise FileError(
+            f"{path} has format {version} and this lincon reads up to {FORMAT}: "
+            f"install lincon {header.get('lincon', '(newer)')} or later."
+        )
 
 
 def _records(header: HeaderJson) -> dict[str, list[GroupRecord]]:

@@ -13,9 +13,10 @@ from lincon.attaching.group import Group
 from lincon.attaching.ledger import Entry
 from lincon.attaching.targets import Target, targets
 from lincon.errors import FileError
+from lincon.files.base import BaseJson, differing
 from lincon.files.contents import Contents, inspect
 from lincon.files.description import TABLES, GroupRecord, sha_of, tables_prefix
-from lincon.processes.shards import check_unsharded
+from lincon.processes.shards import check_unsharded, is_shard
 
 
 @dataclass(frozen=True)
@@ -173,13 +174,41 @@ class _Match:
         """Raise FileError unless the unconstrained tensors of file and model match."""
         free, derived = self._own_names(groups)
         present = {k: v for k, v in self.model.state_dict().items() if isinstance(v, Tensor)}
-        wanted = {k: tuple(v.shape) for k, v in present.items() if k not in free | derived}
+        here = {k: v for k, v in present.items() if k not in free | derived}
+        if base := self.contents.header.get("base"):
+            rest = {name: here.pop(name) for name in here.keys() - state.keys()}
+            self._check_base(base, rest)
+        wanted = {name: tuple(tensor.shape) for name, tensor in here.items()}
         stored = {k: tuple(v.shape) for k, v in state.items() if k not in free}
         for name in sorted(wanted.keys() | stored.keys()):
             if wanted.get(name) != stored.get(name):
-                in_file, here = stored.get(name, "not"), wanted.get(name, "not")
-                raise self._refusal(f"{name!r} is {in_file} in the file and {here} here.")
+                in_file, in_model = stored.get(name, "not"), wanted.get(name, "not")
+                raise self._refusal(f"{name!r} is {in_file} in the file and {in_model} here.")
             self._check_dtype(name, state[name], present[name].dtype)
+
+    def _check_base(self, base: BaseJson, rest: dict[str, Tensor]) -> None:
+        """Raise FileError unless the tensors that an adapter lacks are those it was saved on."""
+        for name, tensor in rest.items():
+            if tensor.is_meta or is_shard(tensor):
+                where = "on the meta device" if tensor.is_meta else "sharded over the ranks"
+                raise self._refusal(
+                    f"{name!r} is {where}, and cannot be compared with the model that the file was "
+                    "saved on: load the file first, into a complete model."
+                )
+        try:
+            others = differing(base, rest)
+        except ValueError as error:
+            raise FileError(
+                f"{self.contents.path}: its base is damaged ({error}); get another copy."
+            ) from None
+        if others is None:
+            return
+        names = ", ".join(map(repr, others[:8])) + (", ..." if others[8:] else "")
+        differ = f"{names} differ or are new" if others else "it lacks some of that one's tensors"
+        raise self._refusal(
+            "the file holds what was trained alone, and this is not the model that it was trained "
+            f"on: {differ}. Load the same weights before, in the same dtype."
+        )
 
     def _own_names(self, groups: dict[str, list[Group]]) -> tuple[set[str], set[str]]:
         """The model's names of free vectors and steps, and those of generated tensors and W₀."""

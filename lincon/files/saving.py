@@ -1,8 +1,8 @@
 """Saving a model file: `save`.
 
 A model file is a safetensors file that holds the free vectors, the unconstrained tensors, the spec
-and the ledger. Its metadata entry ``lincon`` is JSON (`FORMAT` 2, or 1 if nothing is coded or
-quantised). The JSON describes the owner and the groups of each constraint (see `GroupRecord`), and
+and the ledger. Its metadata entry ``lincon`` is JSON (of the lowest format that can say
+everything, see `_format`). The JSON describes the owner and the groups of each constraint (see `GroupRecord`), and
 how each entropy-coded tensor is coded. Its ``sha256`` covers the rest of the JSON and every tensor
 as it is stored. A file is written under a temporary name, synced and renamed. Nothing is ever
 unpickled.
@@ -20,15 +20,23 @@ from lincon.attaching.binding import check_complete, unwrapped
 from lincon.attaching.constraint import Constraint, owned, prefixes
 from lincon.errors import LinconError
 from lincon.files.atomic import atomic_write
+from lincon.files.base import described
 from lincon.files.coding import BUDGET, drawn, encode
 from lincon.files.description import GroupRecord, tables_prefix
-from lincon.files.header import FORMAT, seal
+from lincon.files.header import FORMAT, pack, seal
+from lincon.files.trained import trained_names
 from lincon.generator import Generator
 from lincon.maps.registry import registered
 from lincon.processes.shards import is_shard, on_first, on_first_rank
 
 
-def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -> int:
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    only: str | None = None,
+    code: bool = True,
+) -> int:
     """Write a model: free vectors, unconstrained tensors, spec and ledger.
 
     The file is written whole or not at all: under a temporary name beside ``path``, synced, then
@@ -39,6 +47,10 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
             saved. If it is sharded over ranks, every rank must call `save`, which gathers it; the
             first rank writes.
         path: the path of the file.
+        only: "trained" leaves out all that was not trained, for a small file that `load` reads into
+            a model with the same weights otherwise. It holds the free vectors, the parameters that
+            require a gradient, and the buffers beside them (running statistics of a norm), and a
+            checksum of all others.
         code: whether to entropy-code quantised free vectors and tables of small integers, which is
             lossless.
 
@@ -48,7 +60,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
     Raises:
         TargetError: the model is a part of a constrained model without its free vector, or a module
             was replaced after it was constrained.
-        LinconError: a generator is not registered, extra state is not a tensor, a tensor is on the
+        LinconError: ``only`` is unknown, a generator is not registered, extra state is not a tensor, a tensor is on the
             meta device, or the folder does not exist.
         FileError: the file could not be written.
 
@@ -59,22 +71,28 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, code: bool = True) -
     ...     lincon.save(model, f"{folder}/model.safetensors") < 1000
     True
     """
+    if only not in (None, "trained"):
+        raise LinconError(f"only={only!r}; give 'trained', or None for the whole model.")
     model = unwrapped(model)
     check_complete(model)
     state = model.state_dict(keep_vars=True)  # a tensor with two names is one object
     if not any(is_shard(tensor) for tensor in state.values()):
-        return _write(model, state, Path(path), code)
+        return _write(model, state, Path(path), only, code)
     by_identity = {id(tensor): tensor for tensor in state.values()}
     gathered = {number: on_first(tensor) for number, tensor in by_identity.items()}
     complete = {name: gathered[id(tensor)] for name, tensor in state.items()}
-    return int(on_first_rank(lambda: _write(model, complete, Path(path), code)))
+    return int(on_first_rank(lambda: _write(model, complete, Path(path), only, code)))
 
 
-def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> int:
+def _write(
+    model: nn.Module, state: dict[str, Any], path: Path, only: str | None, code: bool
+) -> int:
     """Write the file of a model whose state_dict is ``state``, and return its size in bytes."""
     placed = owned(model)
     derived = _derived(model, placed)
-    distinct, aliases = _distinct({k: v for k, v in state.items() if k not in derived})
+    whole = {name: tensor for name, tensor in state.items() if name not in derived}
+    kept = set(whole) if only is None else trained_names(model)
+    distinct, aliases = _distinct({k: v for k, v in whole.items() if k in kept})
     tables = _tables(placed)
     stored = _separate({**tables, **distinct})
     header: dict[str, Any] = {
@@ -88,11 +106,20 @@ def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> i
     coded = _encode(stored, sorted({*tables, *_free_names(placed)})) if code else {}
     if coded:
         header["coded"] = coded
-    if coded or _is_quantised(placed):
-        header["format"] = FORMAT
+    if only is not None:
+        header["base"] = described(_separate({k: v for k, v in whole.items() if k not in kept}))
+    header["format"] = _format(header, placed)
     with atomic_write(path) as temporary:
-        save_file(stored, temporary, {"lincon": seal(header, stored)})
+        save_file(stored, temporary, {"lincon": pack(seal(header, stored))})
     return path.stat().st_size
+
+
+def _format(header: dict[str, Any], placed: list[tuple[str, Constraint]]) -> int:
+    """The lowest format that can say all of a header."""
+    groups = [group for _, constraint in placed for group in constraint.groups]
+    if "base" in header or any(group.drawn for group in groups):
+        return FORMAT
+    return 2 if "coded" in header or any(group.steps for group in groups) else 1
 
 
 def _records(constraint: Constraint) -> list[dict[str, Any]]:
@@ -111,10 +138,6 @@ def _derived(model: nn.Module, placed: list[tuple[str, Constraint]]) -> set[str]
 
 def _free_names(placed: list[tuple[str, Constraint]]) -> set[str]:
     return {prefix + name for prefix, constraint in placed for name in constraint.free}
-
-
-def _is_quantised(placed: list[tuple[str, Constraint]]) -> bool:
-    return any(group.steps for _, constraint in placed for group in constraint.groups)
 
 
 def _tables(placed: list[tuple[str, Constraint]]) -> dict[str, Tensor]:
