@@ -40,9 +40,9 @@ def differing(description: BaseJson, here: Mapping[str, Tensor]) -> list[str] | 
     Raises:
         ValueError: the description is damaged.
     """
+    short = b64decode(description["tensors"], validate=True)
     if described(here)["sha256"] == description["sha256"]:
         return None
-    short = b64decode(description["tensors"], validate=True)
     known = {short[place : place + _SHORT] for place in range(0, len(short), _SHORT)}
     return [name for name, digest in _digests(here).items() if digest[:_SHORT] not in known]
 

@@ -210,9 +210,10 @@ def _drawn_json(drawn: Drawn) -> DrawnJson:
 
 def _drawn(description: DrawnJson, ledger: Ledger) -> Drawn:
     """W₀ that is drawn as a file says. Raises ValueError if this lincon draws another."""
-    means, deviations = zip(*description["tensors"], strict=True)
-    if len(means) != len(ledger) or not all(map(isfinite, (*means, *deviations))):
+    tensors = description["tensors"]
+    if len(tensors) != len(ledger) or any(len(tensor) != 2 for tensor in tensors):
         raise ValueError("W₀ and the ledger do not agree.")
+    means, deviations = zip(*tensors, strict=True)
     drawn = Drawn(description["seed"], tuple(ledger.sizes), means, deviations)
     if _sha_of_drawn(drawn) != description["sha256"]:
         raise ValueError("this lincon draws another W₀ than the one that saved the file.")

@@ -33,13 +33,24 @@ def main() -> None:
                 lincon.constrain(model, partial(_example, name, options), scale=None)
             else:
                 lincon.constrain(model, name, dof=9, seed=2024, **options)  # type: ignore[arg-type]
-            with torch.no_grad():
-                model.get_parameter("free").copy_(
-                    torch.arange(model.get_parameter("free").numel()) / 16 - 0.25
-                )
-            lincon.save(model, path)
-            lincon.merge(model)
-            save_file(model.state_dict(), HERE / f"weights.{path.name}")
+            _keep(model, path)
+    for name, offset in (("drawn", "seed"), ("adapter", True)):
+        path = HERE / f"{name}-0.safetensors"
+        if not path.exists():
+            model = Raw()
+            lincon.constrain(model, "ring", dof=9, seed=2024, offset=offset)
+            model.requires_grad_(name != "adapter")
+            _keep(model, path, only="trained" if name == "adapter" else None)
+
+
+def _keep(model: Raw, path: Path, only: str | None = None) -> None:
+    with torch.no_grad():
+        model.get_parameter("free").copy_(
+            torch.arange(model.get_parameter("free").numel()) / 16 - 0.25
+        )
+    lincon.save(model, path, only=only)
+    lincon.merge(model)
+    save_file(model.state_dict(), HERE / f"weights.{path.name}")
 
 
 if __name__ == "__main__":
