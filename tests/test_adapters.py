@@ -61,7 +61,7 @@ def moved(model):
 
 
 @pytest.mark.parametrize("offset", [True, False, "seed"])
-@pytest.mark.parametrize(("blocks", "scope"), [(2, "model"), (100, "model"), (30, "tensor")])
+@pytest.mark.parametrize(("blocks", "scope"), [(2, "model"), (100, "model"), (10, "tensor")])
 def test_the_file_of_an_adapter_has_the_size_of_an_adapter(tmp_path, blocks, scope, offset):
     """1 KiB, the trained numbers, 40 bytes a tensor of the model, and 200 a free vector of its own."""
     model = adapted(stack(blocks=blocks), scope=scope, offset=offset)

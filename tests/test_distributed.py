@@ -311,7 +311,25 @@ def sharded_files(rank, world, folder):
     )
     refused = outcome(lincon.save, other, folder / "missing" / "file.safetensors")
     shared = lincon.save(torch_fully_shard(tied()), folder / "tied.safetensors")
-    return {"bytes": bytes_, "same": same, "wrapped": wrapped, "refused": refused, "tied": shared}
+    adapter = lincon.save(fsdp(frozen()), folder / "adapter.safetensors", only="trained")
+    base = outcome(lincon.load, fsdp(frozen()), folder / "adapter.safetensors")
+    return {
+        "bytes": bytes_,
+        "same": same,
+        "wrapped": wrapped,
+        "refused": refused,
+        "tied": shared,
+        "adapter": adapter,
+        "base": base,
+    }
+
+
+def frozen():
+    """A model of which the free vector alone is trained."""
+    model = network(offset=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name == "free")
+    return model
 
 
 def tied():
@@ -328,6 +346,8 @@ def test_files_of_sharded_and_wrapped_models_are_those_of_the_plain_one(two, fol
     size = lincon.save(network(), plain)
     for rank, outcomes in enumerate(rank["files"] for rank in two):
         assert outcomes["bytes"] == outcomes["wrapped"] == size and outcomes["same"]
+        assert outcomes["adapter"] == lincon.save(frozen(), folder / "a", only="trained") < size
+        assert "is sharded over the ranks" in outcomes["base"]
         assert re.search(
             "LinconError: .*not a folder", outcomes["refused"]
         )  # on every rank, though one alone writes
