@@ -91,12 +91,7 @@ class Oracle:
         self.ledgers = {group.free: list(group.ledger) for group in constraint.groups}
         self.matrices = {group.free: dense(group) for group in constraint.groups}
         self.free = {name: w.detach().clone() for name, w in constraint.free.items()}
-        self.origins = {
-            group.free: torch.zeros(group.generator.rows, dtype=torch.float64)
-            if group.origin is None
-            else model.get_buffer(group.origin).clone()
-            for group in constraint.groups
-        }
+        self.origins = {group.free: origin_of(model, group) for group in constraint.groups}
         self.others = {
             name: p.detach().clone()
             for name, p in model.named_parameters()
@@ -132,6 +127,15 @@ class Oracle:
         self.others = {name: t - rate * gradients[name] for name, t in self.others.items()}
 
 
+def origin_of(model: nn.Module, group: Group) -> Tensor:
+    """W0, (rows,)."""
+    if group.drawn is not None:
+        return group.drawn.rows(0, group.generator.rows)
+    if group.origin is not None:
+        return model.get_buffer(group.origin).clone()
+    return torch.zeros(group.generator.rows, dtype=torch.float64)
+
+
 def dense(group: Group) -> Tensor:
     """M = diag(multipliers) G diag(column scale), (rows, dof)."""
     scales = torch.tensor(group.ledger.scales, dtype=torch.float64)
@@ -162,7 +166,7 @@ class Programs(RuleBasedStateMachine):
         named=st.sampled_from(GENERATORS),
         scale=st.sampled_from(["match", "isometric", None]),
         scope=st.sampled_from(["model", "tensor", ["0", "3", "6"]]),
-        offset=st.booleans(),
+        offset=st.sampled_from([False, True, "seed"]),
         materialize=st.sampled_from(["model", "layer"]),
         dof=st.sampled_from([0.1, 0.25, 0.5]),
         seed=st.integers(0, 5),
@@ -178,7 +182,9 @@ class Programs(RuleBasedStateMachine):
         self.base = copy.deepcopy(model)
         before = model(inputs(9))
         lincon.constrain(model, self.generator, **self.arguments)
-        if self.arguments["offset"] or self.generator == "identity":  # it starts at the weights
+        # It starts at the weights: as W0, or as what the identity makes of them.
+        at_weights = {True: True, False: self.generator == "identity", "seed": False}
+        if at_weights[self.arguments["offset"]]:
             assert close(model(inputs(9)), before)
         self.restart(model)
 
@@ -230,8 +236,9 @@ class Programs(RuleBasedStateMachine):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.safetensors"
             lincon.save(self.model, path)
-            # With an offset the file holds a checksum of W0 alone: it takes the same base.
-            fresh = copy.deepcopy(self.base) if self.arguments["offset"] else plain(123)
+            # The file holds a checksum of the model's own W0 alone: it takes the same base.
+            of_base = self.arguments["offset"] is True
+            fresh = copy.deepcopy(self.base) if of_base else plain(123)
             lincon.load(fresh, path)
         assert torch.equal(fresh(inputs(1)), expected)
         self.model = fresh
