@@ -18,7 +18,7 @@ from lincon.attaching.parts import unwatch
 from lincon.attaching.targets import Target
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
-from lincon.step.generated import Generated, install, uninstall
+from lincon.step.generated import Generated, generated_in, install, uninstall
 
 _WRAPPERS = {
     "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
@@ -56,7 +56,8 @@ def bind(
         for number, group in enumerate(groups):
             for index, entry in enumerate(group.ledger):
                 for module, attribute in by_name[entry.name].places:
-                    generated = Generated(constraint, (number, index), entry.name)
+                    shelf = constraint.shelves[number][index]
+                    generated = Generated(constraint, (number, index), entry.name, shelf)
                     install(module, attribute, generated)
     except BaseException:
         unbind(constraint, {name: target.tensor for name, target in by_name.items()})
@@ -76,7 +77,7 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
     if isinstance(owner.__dict__.get(_TIE), TieWeights):
         del owner.__dict__[_TIE]
     for module in list(owner.modules()):
-        for attribute, generated in generated_in(module):
+        for attribute, generated in list(generated_in(module).items()):
             if generated.source is constraint:
                 number, index = generated.key
                 entry = constraint.groups[number].ledger.entries[index]
@@ -160,7 +161,7 @@ def check_complete(model: nn.Module) -> None:
     """Raise TargetError unless the model owns all its free vectors and its weights are in place."""
     members = {id(module) for module in model.modules()}
     for module in model.modules():
-        for _, generated in generated_in(module):
+        for generated in generated_in(module).values():
             owner = generated.source.owner
             if id(owner) not in members:
                 raise TargetError(
@@ -186,23 +187,8 @@ def _is_in_place(constraint: Constraint, name: str, key: tuple[int, int]) -> boo
         module = constraint.owner.get_submodule(path)
     except AttributeError:
         return False
-    steps = dict(_parametrizations(module)).get(attribute, [])
-    return len(steps) == 1 and isinstance(steps[0], Generated) and steps[0].key == key
-
-
-def generated_in(module: nn.Module) -> list[tuple[str, Generated]]:
-    """(attribute, Generated) of each generated weight of a module, without its submodules."""
-    return [
-        (attribute, steps[0])
-        for attribute, steps in _parametrizations(module)
-        if isinstance(steps[0], Generated)
-    ]
-
-
-def _parametrizations(module: nn.Module) -> list[tuple[str, Any]]:
-    """The parametrized attributes of a module, each with its parametrizations in order."""
-    stored = module._modules.get("parametrizations")
-    return list(stored.items()) if isinstance(stored, nn.ModuleDict) else []
+    generated = generated_in(module).get(attribute)
+    return generated is not None and len(generated) == 0 and generated.key == key
 
 
 def warn_of_stale_optimizers(replaced: list[Any]) -> None:

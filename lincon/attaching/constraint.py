@@ -23,6 +23,7 @@ from lincon.attaching.ledger import Ledger
 from lincon.attaching.parts import running_module, warn_of_part, watch
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
+from lincon.step.generated import Shelf
 from lincon.step.layer_tape import LayerTape
 from lincon.step.model_tape import ModelTape
 from lincon.step.tape import Tape
@@ -53,6 +54,7 @@ class Constraint:
         self.residual: float | None = None
         self.copied_from = uuid4().hex
         self.trainable = frozenset(n for n, p in owner.named_parameters() if p.requires_grad)
+        self.shelves = [[Shelf() for _ in group.ledger] for group in groups]
         self._opened: dict[int, Tape | list[list[Tensor]]] = {}
         self._parts: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
         self._opener: dict[int, int] = {}
@@ -191,9 +193,13 @@ class Constraint:
             self._warned_of_part = True
             warn_of_part(self, part)
 
+    def trains(self, key: tuple[int, int]) -> bool:
+        """Whether a weight of entry ``key`` that is read now takes a gradient."""
+        number, _ = key
+        return torch.is_grad_enabled() and self.vectors[number].parameter.requires_grad
+
     def _trains(self) -> bool:
-        vectors = self.vectors
-        return torch.is_grad_enabled() and any(v.parameter.requires_grad for v in vectors)
+        return any(self.trains((number, 0)) for number in range(len(self.vectors)))
 
     def _reads_all(self, part: nn.Module) -> bool:
         """Whether a part of the owner has all the weights that are generated."""
@@ -216,7 +222,7 @@ class Constraint:
             return
         if not _traced():
             tape = LayerTape if self.materialize == "layer" else ModelTape
-            self._opened[thread] = tape(self.vectors)
+            self._opened[thread] = tape(self.vectors, self.shelves)
         elif self.materialize == "model":
             self._opened[thread] = [vector.weights() for vector in self.vectors]
 
@@ -327,7 +333,8 @@ class Constraint:
         memo[id(self)] = copy
         owner = deepcopy(self.owner, memo)
         vectors = [FreeVector(owner, group) for group in self.groups]
-        copy.__setstate__({**self.__getstate__(), "owner": owner, "vectors": vectors})
+        own = {"owner": owner, "vectors": vectors, "shelves": deepcopy(self.shelves, memo)}
+        copy.__setstate__({**self.__getstate__(), **own})
         return copy
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from lincon.attaching.constraint import constraints
 from lincon.errors import TargetError
 from lincon.processes.shards import check_unsharded
-from lincon.step.generated import Generated
+from lincon.step.generated import generated_in
 
 Where = str | Iterable[str] | Callable[[str, nn.Parameter], bool] | None
 """Names or glob patterns, a predicate (name, parameter) -> bool, or None for the default."""
@@ -65,8 +65,7 @@ def generated_names(model: nn.Module) -> set[str]:
     """The names of tensors that are generated already."""
     names = set()
     for prefix, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, Generated):
-            names.add(prefix.replace("parametrizations.", "").rsplit(".", 1)[0])
+        names |= {f"{prefix}.{attribute}" if prefix else attribute for attribute in generated_in(module)}
     return names
 
 

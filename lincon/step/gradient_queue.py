@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lincon.step.tape import Key
+from lincon.step.generated import Key
 
 
 class SavedBytes:

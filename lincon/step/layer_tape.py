@@ -16,7 +16,8 @@ from lincon.attaching.free_vector import FreeVector
 from lincon.errors import LinconError
 from lincon.generator import Generator, wide_enough
 from lincon.step.gradient_queue import GradientQueue, SavedBytes
-from lincon.step.tape import Key, Tape, version_of
+from lincon.step.generated import Key, Shelf
+from lincon.step.tape import Tape, version_of
 
 
 class SavedWeight(NamedTuple):
@@ -42,8 +43,8 @@ Hooks = tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]
 class LayerTape(Tape):
     """Generates one weight at a time."""
 
-    def __init__(self, vectors: Sequence[FreeVector]) -> None:
-        super().__init__(vectors)
+    def __init__(self, vectors: Sequence[FreeVector], shelves: Sequence[Sequence[Shelf]]) -> None:
+        super().__init__(vectors, shelves)
         self.alive: dict[Key, weakref.ref[Tensor]] = {}
         self.places: dict[int, Key] = {}
         """The weight at each address."""

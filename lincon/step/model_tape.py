@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lincon.attaching.free_vector import FreeVector
-from lincon.step.tape import Key, Tape
+from lincon.step.generated import Key, Shelf
+from lincon.step.tape import Tape
 
 Range = tuple[int, int]
 
@@ -19,14 +20,18 @@ Range = tuple[int, int]
 class ModelTape(Tape):
     """Generates all weights in one operation a group."""
 
-    def __init__(self, vectors: Sequence[FreeVector]) -> None:
-        super().__init__(vectors)
+    def __init__(self, vectors: Sequence[FreeVector], shelves: Sequence[Sequence[Shelf]]) -> None:
+        super().__init__(vectors, shelves)
+        self.shelves = shelves
         with torch.no_grad():
             generated = [vector.weights() for vector in self.vectors]
         self.weights = [
             [self.track(weight, (number, index)) for index, weight in enumerate(group)]
             for number, group in enumerate(generated)
         ]
+        for group, weights in zip(shelves, self.weights, strict=True):
+            for shelf, weight in zip(group, weights, strict=True):
+                shelf.weight = weight
         self.collected: dict[int, Tensor] = {}
         """Gradients of small tensors in their rows, (rows,) for each group."""
         self.ranges: dict[int, list[Range]] = {}
@@ -34,11 +39,15 @@ class ModelTape(Tape):
 
     def weight(self, key: Key) -> Tensor:
         number, index = key
+        self.shelves[number][index].weight = None  # it becomes a class that no graph takes
         return self.weights[number][index]
 
     def close(self) -> None:
         super().close()
         self.weights.clear()
+        for group in self.shelves:
+            for shelf in group:
+                shelf.weight = None
 
     def add(self, key: Key, grad: Tensor) -> None:
         """Reduce the gradient now if the tensor has at least a grain of rows; else collect it."""

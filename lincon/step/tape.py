@@ -21,16 +21,14 @@ from torch import Tensor
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.ledger import Entry
 from lincon.generator import Generator
+from lincon.step.generated import Key, Shelf
 from lincon.step.weight import Kept, in_forward, refuse_write
-
-Key = tuple[int, int]
-"""The number of a group, and the index of an entry in its ledger."""
 
 
 class Tape(ABC):
     """The free vectors of one forward, their tokens, and the buffers of their gradients."""
 
-    def __init__(self, vectors: Sequence[FreeVector]) -> None:
+    def __init__(self, vectors: Sequence[FreeVector], shelves: Sequence[Sequence[Shelf]]) -> None:
         self.vectors = list(vectors)  # a copy, because pruning replaces them
         self.free = [vector.parameter for vector in self.vectors]
         self.versions = [version_of(free) for free in self.free]
@@ -74,16 +72,18 @@ class Tape(ABC):
             return None
         weight = self.weight(key)
         wants_gradient = torch.is_grad_enabled() and free.requires_grad
-        return None if wants_gradient and not weight.requires_grad else weight
+        if wants_gradient and not weight.requires_grad:
+            return None
+        return in_forward(weight, self.kept)
 
     def track(self, weight: Tensor, key: Key) -> Tensor:
-        """Connect a generated weight to its free vector, and have it refuse writes."""
+        """Connect a generated weight to its free vector, and watch for writes to it."""
         number, _ = key
         tracked = _weight(self.effective[number], self.tokens[number], weight, self, key)
         if not tracked.is_inference():  # such tensors have no counter
             counter = self.counter(tracked)
             self.watched.append((counter, counter._version))
-        return in_forward(tracked, self.kept)
+        return tracked
 
     def counter(self, weight: Tensor) -> Tensor:
         """A tensor that counts the writes to a weight."""
