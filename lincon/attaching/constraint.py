@@ -26,6 +26,7 @@ from lincon.processes.shards import check_unsharded
 from lincon.step.generated import Shelf
 from lincon.step.layer_tape import LayerTape
 from lincon.step.model_tape import ModelTape
+from lincon.step.refusals import check_untraced
 from lincon.step.tape import Tape
 from lincon.step.weight import Weight
 
@@ -166,6 +167,7 @@ class Constraint:
                 return weight
         elif opened is not None:
             return opened[number][index]
+        check_untraced()
         weight = self.vectors[number].weight(index)
         if _traced():
             return weight
@@ -213,6 +215,7 @@ class Constraint:
 
     def _open(self, module: nn.Module, args: Any) -> None:
         """Before the owner's forward: generate all weights, or start to do so layer by layer."""
+        check_untraced()
         thread = _thread()
         left = self._opened.pop(thread, None)  # by a forward that failed in its hooks
         if isinstance(left, Tape):
@@ -353,6 +356,15 @@ def _thread() -> int:
     return 0 if torch.compiler.is_compiling() else get_ident()
 
 
+def check_module(model: Any) -> None:
+    """Raise TargetError unless a model is a module."""
+    if not isinstance(model, nn.Module):
+        raise TargetError(
+            f"Expected a model, a torch.nn.Module, and got {model!r}. It comes first, as in "
+            "lincon.load(model, path)."
+        )
+
+
 def constraints(model: nn.Module) -> list[Constraint]:
     """The constraints of a model and of the modules in it, each once.
 
@@ -365,6 +377,7 @@ def constraints(model: nn.Module) -> list[Constraint]:
     >>> lincon.constraints(model) == [constraint]
     True
     """
+    check_module(model)
     by_identity: dict[int, Constraint] = {}
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():

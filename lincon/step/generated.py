@@ -9,14 +9,16 @@ Torch's tools for parametrizations edit the class of a module. As soon as one of
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from copy import deepcopy
+from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lincon.errors import TargetError
+from lincon.errors import TargetError, one_line
+from lincon.step.refusals import refusing_methods
 from lincon.step.weight import REMEDY
 
 Key = tuple[int, int]
@@ -56,7 +58,7 @@ class Generated(nn.ModuleList):
         shelf: where the running forward puts the tensor.
     """
 
-    is_tensor = unsafe = False
+    is_tensor, unsafe = True, False
 
     def __init__(self, source: Source, key: Key, name: str, shelf: Shelf) -> None:
         super().__init__()
@@ -76,13 +78,49 @@ class Generated(nn.ModuleList):
                 return weight
         return self.source.read(self.key)
 
-    def right_inverse(self, value: Tensor) -> None:
+    def right_inverse(self, value: Any) -> None:
         """Refuse an assignment. Tying again what is tied changes nothing."""
+        if not isinstance(value, Tensor) or not self._is_same(value):
+            raise TargetError(f"{self.name!r} cannot be assigned. {REMEDY}")
+
+    def _is_same(self, value: Tensor) -> bool:
         with torch.no_grad():
             weight = self.forward()
-            is_same = value.shape == weight.shape and torch.equal(value.to(weight), weight)
-        if not is_same:
-            raise TargetError(f"{self.name!r} cannot be assigned. {REMEDY}")
+            return value.shape == weight.shape and torch.equal(value.to(weight), weight)
+
+    def append(self, module: nn.Module) -> Self:
+        """Put a parametrization on top, if it makes one tensor of the weight alone.
+
+        `torch.nn.utils.parametrize` calls this. A step that keeps tensors of its own in the place of
+        the weight, as those of weight norm do, has none here.
+        """
+        with torch.no_grad():
+            weight = self.forward()
+            try:
+                made = deepcopy(module)(weight)  # spectral norm iterates at each call
+            except Exception as error:  # of the parametrization, which can fail in any way
+                raise self._unfit(module, one_line(error)) from error
+        if not isinstance(made, Tensor) or made.shape != weight.shape:
+            raise self._unfit(module, f"it makes no tensor of shape {tuple(weight.shape)}")
+        return super().append(module)
+
+    def _unfit(self, module: nn.Module, why: str) -> TargetError:
+        return TargetError(
+            f"{type(module).__name__} cannot be registered on {self.name!r}, which is generated "
+            f"({why}): lincon.merge(model) first, or leave the tensor out with where=..."
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "original":  # torch asks for it to remove parametrizations
+            raise NoOriginalError(
+                f"{self.name!r} is generated, with no tensor of its own beneath. "
+                "lincon.merge(model) makes it a Parameter and keeps what was registered on top."
+            )
+        return super().__getattr__(name)
+
+
+class NoOriginalError(TargetError, AttributeError):
+    """A generated weight was asked for the tensor beneath its parametrizations."""
 
 
 def generated_in(module: nn.Module) -> dict[str, Generated]:
@@ -110,14 +148,28 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
 def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> None:
     """Put an ordinary Parameter back in its old place among the module's parameters."""
     if (own := _edited(module)) is not None:
-        del own[attribute]
+        on_top = own.pop(attribute)
+        if len(on_top):
+            own[attribute] = _parametrized(parameter, on_top)
         _edit(module, own)
     else:
         rest = {name: each for name, each in generated_in(module).items() if name != attribute}
         _dress(module, rest)
-    module._parameters[attribute] = parameter
+    if own is None or attribute not in own:
+        module._parameters[attribute] = parameter
     if not generated_in(module):
         _restore_order(module)
+
+
+def _parametrized(parameter: nn.Parameter, steps: Iterable[nn.Module]) -> nn.Module:
+    """Parametrizations of a Parameter as torch keeps them.
+
+    Registered anew, they would start from their right inverse and not from the Parameter.
+    """
+    first, *others = steps
+    stack = parametrize.ParametrizationList([nn.Identity()], parameter, unsafe=True)
+    stack[0] = first
+    return stack.extend(others)
 
 
 def _restore_order(module: nn.Module) -> None:
@@ -157,7 +209,7 @@ def _dressed(original: type[nn.Module], attributes: tuple[str, ...]) -> type[nn.
         members = {"parametrizations": property(_as_torch_has_it), **_further(original)}
         members |= {attribute: _property(attribute) for attribute in attributes}
         dressed = type(original.__name__, (original,), members)
-        dressed.__module__, dressed.__qualname__ = original.__module__, original.__qualname__
+        dressed.__module__, dressed.__qualname__ = _home(original), original.__qualname__
         _shared[original, attributes] = dressed
     return dressed
 
@@ -173,9 +225,19 @@ def _property(attribute: str) -> property:
     return property(read, write)
 
 
+def _home(original: type[nn.Module]) -> str:
+    """The module that a class says it is from. Tracers record modules of torch.nn unseen."""
+    home = original.__module__
+    return __name__ if home.startswith("torch.") else home
+
+
 def _further(original: type[nn.Module]) -> dict[str, Any]:
-    """What a class with generated weights needs besides: pickling, and fresh weights for RNNs."""
-    members: dict[str, Any] = {"__reduce_ex__": _reduce}
+    """What a class with generated weights needs besides: pickling, and fresh weights for RNNs.
+
+    And it refuses what cannot be done with such weights.
+    """
+    refusing = refusing_methods(original, lambda module, name: name in generated_in(module))
+    members: dict[str, Any] = {"__reduce_ex__": _reduce, **refusing}
     if issubclass(original, nn.RNNBase):
         members["_flat_weights"] = property(_flat_weights, lambda self, value: None)
     return members
@@ -243,5 +305,7 @@ def _inject(module: nn.Module, attributes: Iterable[str]) -> None:
     parametrize._inject_new_class(module)
     for attribute in attributes:
         parametrize._inject_property(module, attribute)
-    for name, member in _further(type(module)).items():
+    original = type(module).__bases__[0]
+    type(module).__module__ = _home(original)
+    for name, member in _further(original).items():
         setattr(type(module), name, member)
