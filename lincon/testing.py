@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lincon.counter import bits, key, shift_right
@@ -20,6 +19,7 @@ from lincon.errors import one_line
 from lincon.generator import Generator
 from lincon.maps.registry import build, options_of, registered
 from lincon.maps.scaled import Scaled
+from lincon.shapes import Float, Float64
 
 TOLERANCE = 1e-9
 """Relative, in float64, where sums may be reordered."""

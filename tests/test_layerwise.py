@@ -296,7 +296,7 @@ def test_a_queue_of_gradients_waits_until_the_backward_has_freed_room_for_the_bu
     activations.save(saved[0].view(10, 10))  # one storage counts once
     assert activations.saved == 400
     assert not queue.should_wait(buffer=100, weights=301)  # the end of the backward is the peak
-    queue.put((0, 0), torch.zeros(50, dtype=torch.uint8))
+    queue.put(0, 0, torch.zeros(50, dtype=torch.uint8))
     assert queue.should_wait(buffer=100, weights=300)  # 150 bytes wanted, none of them freed yet
     activations.use(saved[0])
     assert activations.freed == 0  # its view is still to be used

@@ -55,7 +55,7 @@ def bind(
         for number, group in enumerate(groups):
             for index, entry in enumerate(group.ledger):
                 for module, attribute in by_name[entry.name].places:
-                    shelf = constraint.shelves[number][index]
+                    shelf = constraint.layouts[number].shelves[index]
                     generated = Generated(constraint, (number, index), entry.name, shelf)
                     install(module, attribute, generated)
     except BaseException:

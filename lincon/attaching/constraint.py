@@ -23,8 +23,8 @@ from lincon.attaching.ledger import Ledger
 from lincon.attaching.parts import running_module, warn_of_part, watch
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
-from lincon.step.generated import Shelf
 from lincon.step.layer_tape import LayerTape
+from lincon.step.layout import Layout
 from lincon.step.model_tape import ModelTape
 from lincon.step.refusals import check_untraced
 from lincon.step.tape import Tape
@@ -55,7 +55,7 @@ class Constraint:
         self.residual: float | None = None
         self.copied_from = uuid4().hex
         self.trainable = frozenset(n for n, p in owner.named_parameters() if p.requires_grad)
-        self.shelves = [[Shelf() for _ in group.ledger] for group in groups]
+        self.layouts = [Layout.of(group) for group in groups]
         self._opened: dict[int, Tape | list[list[Tensor]]] = {}
         self._parts: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
         self._opener: dict[int, int] = {}
@@ -92,6 +92,9 @@ class Constraint:
         vectors = list(self.vectors)  # a new list: copies share the old one
         vectors[number] = FreeVector(self.owner, group)
         self.vectors = vectors
+        layouts = list(self.layouts)
+        layouts[number] = Layout.of(group, layouts[number].shelves)
+        self.layouts = layouts
         self.owner._parameters[group.free] = free
 
     def narrow_group(self, number: int, group: Group, columns: Tensor) -> Tensor:
@@ -225,7 +228,7 @@ class Constraint:
             return
         if not _traced():
             tape = LayerTape if self.materialize == "layer" else ModelTape
-            self._opened[thread] = tape(self.vectors, self.shelves)
+            self._opened[thread] = tape(self.vectors, self.layouts)
         elif self.materialize == "model":
             self._opened[thread] = [vector.weights() for vector in self.vectors]
 
@@ -336,7 +339,7 @@ class Constraint:
         memo[id(self)] = copy
         owner = deepcopy(self.owner, memo)
         vectors = [FreeVector(owner, group) for group in self.groups]
-        own = {"owner": owner, "vectors": vectors, "shelves": deepcopy(self.shelves, memo)}
+        own = {"owner": owner, "vectors": vectors, "layouts": deepcopy(self.layouts, memo)}
         copy.__setstate__({**self.__getstate__(), **own})
         return copy
 

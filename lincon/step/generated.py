@@ -7,7 +7,6 @@ Torch's tools for parametrizations edit the class of a module. As soon as one of
 `module.parametrizations`, the module gets a class of its own, as torch would have made it.
 """
 
-import threading
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any, Protocol, Self
@@ -18,12 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lincon.errors import TargetError, one_line
+from lincon.step.layout import Key, Shelf
 from lincon.step.refusals import refusing_methods
 from lincon.step.weight import REMEDY
-
-Key = tuple[int, int]
-"""The number of a group, and the index of an entry in its ledger."""
-
 
 class Source(Protocol):
     """The part of a constraint that provides weights."""
@@ -32,18 +28,6 @@ class Source(Protocol):
 
     def read(self, key: Key) -> Tensor:
         """The tensor of entry ``key``."""
-
-
-class Shelf(threading.local):
-    """Where the running forward of a thread puts the weight of an entry, or None.
-
-    A compiled block takes the weight from here, as an input of its graph. Copies are empty.
-    """
-
-    weight: Tensor | None = None
-
-    def __reduce__(self) -> tuple[type["Shelf"], tuple[()]]:
-        return Shelf, ()
 
 
 class Generated(nn.ModuleList):

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lincon.attaching.free_vector import FreeVector
-from lincon.step.generated import Key, Shelf
+from lincon.step.layout import Key, Layout
 from lincon.step.tape import Tape
 
 Range = tuple[int, int]
@@ -20,38 +21,58 @@ Range = tuple[int, int]
 class ModelTape(Tape):
     """Generates all weights in one operation a group."""
 
-    def __init__(self, vectors: Sequence[FreeVector], shelves: Sequence[Sequence[Shelf]]) -> None:
-        super().__init__(vectors, shelves)
-        self.shelves = shelves
-        with torch.no_grad():
-            generated = [vector.weights() for vector in self.vectors]
-        self.weights = [
-            [self.track(weight, (number, index)) for index, weight in enumerate(group)]
-            for number, group in enumerate(generated)
-        ]
-        for group, weights in zip(shelves, self.weights, strict=True):
-            for shelf, weight in zip(group, weights, strict=True):
+    def __init__(self, vectors: Sequence[FreeVector], layouts: Sequence[Layout]) -> None:
+        super().__init__(vectors, layouts)
+        self.weights = [self.generate(number) for number in range(len(self.vectors))]
+        for layout, weights in zip(self.layouts, self.weights, strict=True):
+            for shelf, weight in zip(layout.shelves, weights, strict=True):
                 shelf.weight = weight
         self.collected: dict[int, Tensor] = {}
         """Gradients of small tensors in their rows, (rows,) for each group."""
         self.ranges: dict[int, list[Range]] = {}
         """The filled rows of `collected`."""
 
+    def generate(self, number: int) -> list[Tensor]:
+        """The weights of a group, in the order of its ledger."""
+        layout, group = self.layouts[number], self.vectors[number].group
+        with torch.no_grad():
+            # These are no views, and each has a counter of writes of its own.
+            weights = list(torch.unsafe_split_with_sizes(self.rows(number), layout.sizes))
+            for weight, shape in zip(weights, layout.shapes, strict=True):
+                weight.resize_(shape)
+            if group.devices:
+                devices = map(group.device, range(len(weights)))
+                weights = [w.to(d or w.device) for w, d in zip(weights, devices, strict=True)]
+        tracked: list[Tensor] = []
+        for run in layout.runs:
+            tracked += self.track(weights[run.start : run.stop], number, run)
+        return tracked
+
+    def rows(self, number: int) -> Tensor:
+        """All rows of a group, (rows,), without autograd."""
+        vector, free, linear_map = self.vectors[number], self.effective[number], self.map(number)
+        dtype = vector.dtype
+        if _get_current_dispatch_mode() is None:
+            rows = linear_map.prepared_rows(linear_map.prepare(free.to(dtype)), 0, linear_map.rows)
+        else:  # a mode that counts operations, or has tensors without values, knows the operator
+            rows = linear_map.unpack(free, dtype=dtype)
+        origin = vector.origin
+        return rows if origin is None else rows + origin.to(dtype)
+
     def weight(self, key: Key) -> Tensor:
         number, index = key
-        self.shelves[number][index].weight = None  # it becomes a class that no graph takes
+        self.layouts[number].shelves[index].weight = None  # its class will be one no graph takes
         return self.weights[number][index]
 
     def close(self) -> None:
         super().close()
         self.weights.clear()
-        for group in self.shelves:
-            for shelf in group:
+        for layout in self.layouts:
+            for shelf in layout.shelves:
                 shelf.weight = None
 
-    def add(self, key: Key, grad: Tensor) -> None:
-        """Reduce the gradient now if the tensor has at least a grain of rows; else collect it."""
-        (number, _), start = key, self.entry(key).start
+    def add(self, number: int, start: int, grad: Tensor) -> None:
+        """Reduce the gradient now if it has at least a grain of rows; else collect it."""
         linear_map = self.map(number)
         if grad.numel() >= linear_map.grain:
             self.accumulate(number, start, grad)

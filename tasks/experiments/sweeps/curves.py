@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lincon.shapes import Float
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.run import Run
 
