@@ -26,7 +26,7 @@ from lincon.processes.shards import check_unsharded
 from lincon.step.layer_tape import LayerTape
 from lincon.step.layout import Layout
 from lincon.step.model_tape import ModelTape
-from lincon.step.refusals import check_untraced
+from lincon.step.refusals import check_untraced, is_recording_operators
 from lincon.step.tape import Tape
 from lincon.step.weight import Weight
 
@@ -345,13 +345,13 @@ class Constraint:
 
 
 def _traced() -> bool:
-    """Whether a compiler, a transform of torch.func or forward mode runs.
+    """Whether a compiler, a transform of torch.func, make_fx or forward mode runs.
 
     They need operations that they can trace or differentiate.
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
-    return forward_ad._current_level >= 0
+    return forward_ad._current_level >= 0 or is_recording_operators()
 
 
 def _thread() -> int:

@@ -3,12 +3,15 @@
 A shadow is an attribute of the one model that is constrained; its class stays as it is.
 """
 
+import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from lincon.attaching.ledger import Ledger
+from lincon.errors import LinconWarning
 
 
 class Shadow:
@@ -84,11 +87,36 @@ def put_shadows(constraint: Shadowed) -> None:
     """Put the shadows of all methods that the model has, unless an attribute is there already."""
     model = constraint.owner
     kinds: list[type[Shadow]] = [TieWeights]
-    if hasattr(model, "peft_config"):
+    if _writes_adapters(model):
         kinds.append(SavePretrained)
+    elif adapters := _in_adapters(constraint):
+        warnings.warn(
+            f"{adapters[0]!r} belongs to an adapter of peft, whose save_pretrained will not find "
+            "it: constrain the PeftModel itself, with the same where=..., and it will.",
+            LinconWarning,
+            stacklevel=4,
+        )
     for kind in kinds:
         if callable(getattr(type(model), kind.name, None)) and kind.name not in vars(model):
             vars(model)[kind.name] = kind(constraint)
+
+
+def _writes_adapters(model: nn.Module) -> bool:
+    """Whether it is a model of peft, or one of transformers that has added an adapter."""
+    peft = sys.modules.get("peft")
+    is_of_peft = peft is not None and isinstance(model, peft.PeftModel)
+    return is_of_peft or bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def _in_adapters(constraint: Shadowed) -> list[str]:
+    """The names of generated tensors that are in adapter layers of peft, if that is in use."""
+    peft = sys.modules.get("peft.tuners.tuners_utils")
+    if peft is None:
+        return []
+    modules = constraint.owner.named_modules()
+    layers = tuple(f"{name}." for name, each in modules if isinstance(each, peft.BaseTunerLayer))
+    names = [name for entry in constraint.ledger for name in entry.names]
+    return [name for name in names if name.startswith(layers) and ".base_layer." not in name]
 
 
 def remove_shadows(constraint: Shadowed) -> None:

@@ -21,6 +21,7 @@ from lincon.step.layout import Key, Shelf
 from lincon.step.refusals import refusing_methods
 from lincon.step.weight import REMEDY
 
+
 class Source(Protocol):
     """The part of a constraint that provides weights."""
 
@@ -132,7 +133,8 @@ def install(module: nn.Module, attribute: str, generated: Generated) -> None:
 def uninstall(module: nn.Module, attribute: str, parameter: nn.Parameter) -> None:
     """Put an ordinary Parameter back in its old place among the module's parameters."""
     if (own := _edited(module)) is not None:
-        on_top = own.pop(attribute)
+        on_top = generated_in(module)[attribute]
+        del own[attribute]
         if len(on_top):
             own[attribute] = _parametrized(parameter, on_top)
         _edit(module, own)
@@ -247,6 +249,7 @@ def _restore(cls: type[nn.Module], attributes: tuple[str, ...], is_edited: bool)
         return _new(_dressed(cls, attributes))
     module = _new(cls)
     _inject(module, attributes)
+    _extend(module)
     return module
 
 
@@ -270,6 +273,7 @@ def _as_torch_has_it(self: nn.Module) -> nn.ModuleDict:
         _dress(self, {})
         self._modules["parametrizations"] = own
         _inject(self, own)
+        _extend(self)
     return own
 
 
@@ -279,16 +283,22 @@ def _edit(module: nn.Module, own: nn.ModuleDict) -> None:
     It is a new one, because deep copies of the module may share the old one.
     """
     module.__class__ = type(module).__bases__[0]
-    if len(own):
-        _inject(module, own)
-    else:
+    if not len(own):
         del module._modules["parametrizations"]
+        return
+    _inject(module, own)
+    if generated_in(module):
+        _extend(module)
 
 
 def _inject(module: nn.Module, attributes: Iterable[str]) -> None:
     parametrize._inject_new_class(module)
     for attribute in attributes:
         parametrize._inject_property(module, attribute)
+
+
+def _extend(module: nn.Module) -> None:
+    """Add what torch's class lacks for generated weights."""
     original = type(module).__bases__[0]
     type(module).__module__ = _home(original)
     for name, member in _further(original).items():

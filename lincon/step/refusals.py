@@ -32,11 +32,13 @@ def _is_jit_tracing() -> bool:
 
 
 def _is_fx_tracing() -> bool:
-    if not torch.fx._symbolic_trace._is_fx_tracing_flag:
-        return False
-    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+    return torch.fx._symbolic_trace._is_fx_tracing_flag and not is_recording_operators()
 
-    return get_proxy_mode() is None  # make_fx records operators, and G is one
+
+def is_recording_operators() -> bool:
+    """Whether `make_fx` runs. It records operators, of which G is one, so that a trace is right."""
+    key = torch._C._TorchDispatchModeKey.PROXY
+    return torch._C._get_dispatch_mode(key) is not None
 
 
 IsGenerated = Callable[[nn.Module, str], bool]
@@ -61,8 +63,8 @@ def refusing_methods(original: type[nn.Module], is_generated: IsGenerated) -> di
     def _check_free(self: nn.Module, name: str, tensor: Any) -> None:
         if is_generated(self, name):
             raise TargetError(
-                f"{name!r} of this {original.__name__} is generated, and cannot be replaced by a "
-                f"Parameter or a buffer, as quantisation and pruning do. {REMEDY}"
+                f"{name!r} of this {original.__name__} cannot be assigned a Parameter or a buffer, "
+                f"as quantisation and pruning do. {REMEDY}"
             )
         if isinstance(tensor, Weight | WeightInForward):
             raise TargetError(
