@@ -226,6 +226,18 @@ class RawModel(nn.Module):
         return x @ self.weight.T
 
 
+class Encoder(nn.Module):
+    """Its layer is one node for tracers of torch.fx, which do not look into modules of torch."""
+
+    def __init__(self, materialize):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+        lincon.constrain(self, "ring", dof=0.5, materialize=materialize)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 def add_graph(model):
     tensorboard = pytest.importorskip("torch.utils.tensorboard._pytorch_graph")
     tensorboard.graph(model, X)
@@ -255,7 +267,7 @@ TRACERS = {
 
 
 @MODES
-@pytest.mark.parametrize("kind", [constrained, InPart, RawModel])
+@pytest.mark.parametrize("kind", [constrained, InPart, RawModel, Encoder])
 @pytest.mark.parametrize("tracer", TRACERS)
 @pytest.mark.filterwarnings("ignore")
 def test_a_tracer_is_refused_with_the_remedy(tracer, kind, materialize, tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ def _dressed(original: type[nn.Module], attributes: tuple[str, ...]) -> type[nn.
         members = {"parametrizations": property(_as_torch_has_it), **_further(original)}
         members |= {attribute: _property(attribute) for attribute in attributes}
         dressed = type(original.__name__, (original,), members)
-        dressed.__module__, dressed.__qualname__ = _home(original), original.__qualname__
+        dressed.__module__, dressed.__qualname__ = original.__module__, original.__qualname__
         _shared[original, attributes] = dressed
     return dressed
 
@@ -209,12 +209,6 @@ def _property(attribute: str) -> property:
         self.__dict__[_PLACE][attribute].right_inverse(value)
 
     return property(read, write)
-
-
-def _home(original: type[nn.Module]) -> str:
-    """The module that a class says it is from. Tracers record modules of torch.nn unseen."""
-    home = original.__module__
-    return __name__ if home.startswith("torch.") else home
 
 
 def _further(original: type[nn.Module]) -> dict[str, Any]:
@@ -300,6 +294,5 @@ def _inject(module: nn.Module, attributes: Iterable[str]) -> None:
 def _extend(module: nn.Module) -> None:
     """Add what torch's class lacks for generated weights."""
     original = type(module).__bases__[0]
-    type(module).__module__ = _home(original)
     for name, member in _further(original).items():
         setattr(type(module), name, member)

@@ -4,7 +4,7 @@ Torch's tools replace a weight by a Parameter of their own, or read it as if it 
 they call on the way say so, before anything has changed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -77,6 +77,10 @@ def refusing_methods(original: type[nn.Module], is_generated: IsGenerated) -> di
             raise TargetError(f"{name!r} is generated and cannot be deleted. {REMEDY}")
         original.__delattr__(self, name)
 
+    def named_modules(self: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        check_untraced()  # torch.fx lists all modules first, and then looks into some alone
+        return original.named_modules(self, *args, **kwargs)
+
     def prepare_scriptable(self: nn.Module) -> nn.Module:
         raise TargetError(f"A constrained model cannot be scripted: {COPY}.")
 
@@ -98,6 +102,7 @@ def refusing_methods(original: type[nn.Module], is_generated: IsGenerated) -> di
         "register_parameter": register_parameter,
         "register_buffer": register_buffer,
         "__delattr__": delete,
+        "named_modules": named_modules,
         "__prepare_scriptable__": prepare_scriptable,
         "qconfig": property(configuration, configure),
     }
