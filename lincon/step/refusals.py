@@ -79,7 +79,8 @@ def refusing_methods(original: type[nn.Module], is_generated: IsGenerated) -> di
 
     def named_modules(self: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Any]:
         check_untraced()  # torch.fx lists all modules first, and then looks into some alone
-        return original.named_modules(self, *args, **kwargs)
+        listed: Iterator[Any] = original.named_modules(self, *args, **kwargs)
+        return listed
 
     def prepare_scriptable(self: nn.Module) -> nn.Module:
         raise TargetError(f"A constrained model cannot be scripted: {COPY}.")
