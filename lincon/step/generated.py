@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lincon.errors import TargetError
-from lincon.step.layout import Key, Shelf
+from lincon.step.layout import Key
+from lincon.step.traced import Spot
 from lincon.step.weight import REMEDY
 
 class Source(Protocol):
@@ -26,6 +27,9 @@ class Source(Protocol):
 
     def read(self, key: Key) -> Tensor:
         """The tensor of entry ``key``."""
+
+    def is_in_graph(self) -> bool:
+        """Whether the forward of the owner is part of the graph that is compiled."""
 
 
 class Generated(nn.ModuleList):
@@ -37,14 +41,14 @@ class Generated(nn.ModuleList):
         source: the constraint.
         key: (group, index) of the entry.
         name: the name of the tensor in the constraint's owner.
-        shelf: where the running forward puts the tensor.
+        spot: where it lies, for a compiler.
     """
 
     is_tensor = unsafe = False
 
-    def __init__(self, source: Source, key: Key, name: str, shelf: Shelf) -> None:
+    def __init__(self, source: Source, key: Key, name: str, spot: Spot) -> None:
         super().__init__()
-        self.source, self.key, self.name, self.shelf = source, key, name, shelf
+        self.source, self.key, self.name, self.spot = source, key, name, spot
 
     def forward(self) -> Tensor:
         weight = self.read()
@@ -54,10 +58,9 @@ class Generated(nn.ModuleList):
 
     def read(self) -> Tensor:
         """The weight, without the parametrizations on top."""
-        if torch.compiler.is_compiling():
-            weight = self.shelf.weight
-            if weight is not None and (weight.requires_grad or not self.source.trains(self.key)):
-                return weight
+        # The number of an entry would be a constant of the graph, which then served no other block.
+        if torch.compiler.is_compiling() and not self.source.is_in_graph():
+            return self.spot.weight()
         return self.source.read(self.key)
 
     def right_inverse(self, value: Tensor) -> None:
