@@ -207,7 +207,7 @@ def _edited(module: nn.Module) -> nn.ModuleDict | None:
 def _as_torch_has_it(self: nn.Module) -> nn.ModuleDict:
     """What torch.nn.utils.parametrize finds, once the module has a class that it may edit."""
     own = nn.ModuleDict(dict(self.__dict__[_PLACE]))
-    if type(self).__bases__[0] is nn.Module or len(type(self).__bases__) == 1:
+    if type(self) in _shared.values():  # not one that torch.distributed has made of it
         _dress(self, {})
         self._modules["parametrizations"] = own
         _inject(self, own)
@@ -228,6 +228,9 @@ def _edit(module: nn.Module, own: nn.ModuleDict) -> None:
 
 def _inject(module: nn.Module, attributes: Iterable[str]) -> None:
     parametrize._inject_new_class(module)
+    if "__deepcopy__" in vars(type(module)):
+        # It shares the class with the copy, and torch's tools then edit that of both.
+        del type(module).__deepcopy__
     for attribute in attributes:
         parametrize._inject_property(module, attribute)
     for name, member in _further(type(module)).items():
