@@ -157,13 +157,17 @@ def test_equal_modules_share_a_class_that_looks_like_the_original():
     first, others = type(model.blocks[0].first), [type(b.second) for b in model.blocks]
     assert set(map(type, (b.first for b in model.blocks[1:]))) == set(others) == {others[0]}
     assert first is not others[0]  # it generates another set of attributes
-    assert repr(model) == repr(plain) and first.__name__ == "Linear" and first.__mro__[1] is nn.Linear
+    assert (
+        repr(model) == repr(plain) and first.__name__ == "Linear" and first.__mro__[1] is nn.Linear
+    )
     assert [name for name, _ in model.named_modules()] == [n for n, _ in plain.named_modules()]
     assert "weight" not in vars(nn.Linear)
     lincon.merge(model)
     assert {type(m) for m in model.modules()} == {type(m) for m in plain.modules()}
     assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
-    assert constraint.rows and all(vars(m).keys() == vars(p).keys() for m, p in _pairs(model, plain))
+    assert constraint.rows and all(
+        vars(m).keys() == vars(p).keys() for m, p in _pairs(model, plain)
+    )
 
 
 def _pairs(model, plain):

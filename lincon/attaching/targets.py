@@ -65,7 +65,9 @@ def generated_names(model: nn.Module) -> set[str]:
     """The names of tensors that are generated already."""
     names = set()
     for prefix, module in model.named_modules(remove_duplicate=False):
-        names |= {f"{prefix}.{attribute}" if prefix else attribute for attribute in generated_in(module)}
+        names |= {
+            f"{prefix}.{attribute}" if prefix else attribute for attribute in generated_in(module)
+        }
     return names
 
 

@@ -20,6 +20,7 @@ from lincon.step.layout import Key
 from lincon.step.traced import Spot
 from lincon.step.weight import REMEDY
 
+
 class Source(Protocol):
     """The part of a constraint that provides weights."""
 

@@ -16,7 +16,6 @@ from lincon.attaching.free_vector import FreeVector
 from lincon.errors import LinconError
 from lincon.generator import Generator, wide_enough
 from lincon.step.gradient_queue import GradientQueue, SavedBytes
-
 from lincon.step.layout import Key, Layout
 from lincon.step.tape import Tape, make_token, version_of
 

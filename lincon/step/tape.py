@@ -223,9 +223,7 @@ def _differentiable(
     return result
 
 
-def _joined(
-    gradients: list[tuple[int, Tensor]], grain: int
-) -> Iterator[tuple[int, Tensor]]:
+def _joined(gradients: list[tuple[int, Tensor]], grain: int) -> Iterator[tuple[int, Tensor]]:
     """The same gradients, where small ones that lie side by side are one."""
     if len(gradients) == 1:
         yield gradients.pop()
