@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode
 import lincon
 from lincon.generators import Fastfood, Kronecker, Mask, Ring
 from lincon.maps.scaled import Scaled
+from lincon.step import layout
 from lincon.step.model_tape import ModelTape
 
 
@@ -111,7 +112,8 @@ def _gradients(model, x):
     return [*found[:2], None, *found[2:]]
 
 
-def test_gradients_of_tensors_larger_than_a_grain_do_not_wait(monkeypatch):
+def test_gradients_of_tensors_larger_than_a_run_and_a_grain_do_not_wait(monkeypatch):
+    monkeypatch.setattr(layout, "RUN", 1)
     model, x = layers((8, 32, 32, 8)), torch.randn(3, 8)
     lincon.constrain(model, "fastfood", dof=100)
     inner = lincon.constraints(model)[0].groups[0].generator

@@ -55,8 +55,8 @@ def bind(
         for number, group in enumerate(groups):
             for index, entry in enumerate(group.ledger):
                 for module, attribute in by_name[entry.name].places:
-                    shelf = constraint.layouts[number].shelves[index]
-                    generated = Generated(constraint, (number, index), entry.name, shelf)
+                    spot = constraint.spots[number][index]
+                    generated = Generated(constraint, (number, index), entry.name, spot)
                     install(module, attribute, generated)
     except BaseException:
         unbind(constraint, {name: target.tensor for name, target in by_name.items()})

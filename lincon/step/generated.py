@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lincon.errors import TargetError, one_line
-from lincon.step.layout import Key, Shelf
+from lincon.step.layout import Key
 from lincon.step.refusals import refusing_methods
+from lincon.step.traced import Spot
 from lincon.step.weight import REMEDY
 
 
@@ -30,6 +31,9 @@ class Source(Protocol):
     def read(self, key: Key) -> Tensor:
         """The tensor of entry ``key``."""
 
+    def is_in_graph(self) -> bool:
+        """Whether the forward of the owner is part of the graph that is compiled."""
+
 
 class Generated(nn.ModuleList):
     """Reads one entry of a constraint's ledger.
@@ -40,14 +44,14 @@ class Generated(nn.ModuleList):
         source: the constraint.
         key: (group, index) of the entry.
         name: the name of the tensor in the constraint's owner.
-        shelf: where the running forward puts the tensor.
+        spot: where it lies, for a compiler.
     """
 
     is_tensor, unsafe = True, False
 
-    def __init__(self, source: Source, key: Key, name: str, shelf: Shelf) -> None:
+    def __init__(self, source: Source, key: Key, name: str, spot: Spot) -> None:
         super().__init__()
-        self.source, self.key, self.name, self.shelf = source, key, name, shelf
+        self.source, self.key, self.name, self.spot = source, key, name, spot
 
     def forward(self) -> Tensor:
         weight = self.read()
@@ -57,10 +61,9 @@ class Generated(nn.ModuleList):
 
     def read(self) -> Tensor:
         """The weight, without the parametrizations on top."""
-        if torch.compiler.is_compiling():
-            weight = self.shelf.weight
-            if weight is not None and (weight.requires_grad or not self.source.trains(self.key)):
-                return weight
+        # The number of an entry would be a constant of the graph, which then served no other block.
+        if torch.compiler.is_compiling() and not self.source.is_in_graph():
+            return self.spot.weight()
         return self.source.read(self.key)
 
     def right_inverse(self, value: Any) -> None:
@@ -263,7 +266,7 @@ def _edited(module: nn.Module) -> nn.ModuleDict | None:
 def _as_torch_has_it(self: nn.Module) -> nn.ModuleDict:
     """What torch.nn.utils.parametrize finds, once the module has a class that it may edit."""
     own = nn.ModuleDict(dict(self.__dict__[_PLACE]))
-    if type(self).__bases__[0] is nn.Module or len(type(self).__bases__) == 1:
+    if type(self) in _shared.values():  # not one that torch.distributed has made of it
         _dress(self, {})
         self._modules["parametrizations"] = own
         _inject(self, own)
@@ -287,6 +290,9 @@ def _edit(module: nn.Module, own: nn.ModuleDict) -> None:
 
 def _inject(module: nn.Module, attributes: Iterable[str]) -> None:
     parametrize._inject_new_class(module)
+    if "__deepcopy__" in vars(type(module)):
+        # It shares the class with the copy, and torch's tools then edit that of both.
+        del type(module).__deepcopy__
     for attribute in attributes:
         parametrize._inject_property(module, attribute)
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 
-
 class SavedBytes:
     """Counts the bytes that autograd saves for the backward and those that the backward frees."""
 

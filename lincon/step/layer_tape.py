@@ -16,7 +16,6 @@ from lincon.attaching.free_vector import FreeVector
 from lincon.errors import LinconError
 from lincon.generator import Generator, wide_enough
 from lincon.step.gradient_queue import GradientQueue, SavedBytes
-
 from lincon.step.layout import Key, Layout
 from lincon.step.tape import Tape, make_token, version_of
 
@@ -72,24 +71,29 @@ class LayerTape(Tape):
         weight = None if reference is None else reference()
         wants_gradient = torch.is_grad_enabled() and self.free[number].requires_grad
         if weight is None or (wants_gradient and not weight.requires_grad):
-            generated = _no_view(self.generate(key, self.vectors[number].dtype))
+            generated = self.generate(key, self.vectors[number].dtype)
             (weight,) = self.track([generated], number, range(index, index + 1))
             self.alive[key] = weakref.ref(weight)
             self.places[weight.untyped_storage().data_ptr()] = key
         return weight
 
     def generate(self, key: Key, dtype: torch.dtype) -> Tensor:
-        """The weight of an entry, without autograd."""
+        """The weight of an entry, without autograd. It is no view."""
         number, index = key
-        vector = self.vectors[number]
-        entry = vector.group.ledger.entries[index]
+        vector, layout = self.vectors[number], self.layouts[number]
+        linear_map, start = vector.group.map, layout.starts[index]
         with torch.no_grad():
-            if (number, dtype) not in self.prepared:
+            prepared = self.prepared.get((number, dtype))
+            if prepared is None:
                 free = vector.effective(self.free[number])
-                self.prepared[number, dtype] = vector.group.map.prepare(free.to(dtype))
-            prepared = self.prepared[number, dtype]
-            rows = vector.group.map.prepared_rows(prepared, entry.start, entry.stop)
-            return vector.shaped(index, rows)
+                prepared = self.prepared[number, dtype] = linear_map.prepare(free.to(dtype))
+            stop = start + layout.sizes[index]
+            rows = linear_map.prepared_rows(prepared, start, stop)
+            if (origin := vector.origin) is not None:
+                rows += origin[start:stop].to(dtype)
+            rows.resize_(layout.shapes[index])
+            device = vector.group.device(index)
+            return rows if device is None else rows.to(device)
 
     def token(self, number: int) -> Tensor:
         """The token of a group: each weight is a run of its own."""
@@ -183,10 +187,3 @@ class LayerTape(Tape):
             )
         weight = self.generate(saved.key, saved.dtype)
         return weight.as_strided(saved.size, saved.stride, saved.offset)
-
-
-def _no_view(weight: Tensor) -> Tensor:
-    """A tensor of the same memory that is no view and counts its own writes."""
-    alias: Any = weight.new_empty(0)
-    same: Tensor = alias.set_(weight)
-    return same

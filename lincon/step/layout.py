@@ -5,11 +5,8 @@ has one for all of its tensors. The gradients of a run wait for one another. So 
 little memory, a run has at most `RUN` rows or a single tensor.
 """
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from lincon.attaching.group import Group
 
@@ -20,40 +17,25 @@ RUN = 1 << 20
 """The most rows of a run of several tensors: 4 MB of float32."""
 
 
-class Shelf(threading.local):
-    """Where the running forward of a thread puts the weight of an entry, or None.
-
-    A compiled block takes the weight from here, as an input of its graph. Copies are empty.
-    """
-
-    weight: Tensor | None = None
-
-    def __reduce__(self) -> tuple[type["Shelf"], tuple[()]]:
-        return Shelf, ()
-
-
 @dataclass(frozen=True, eq=False)
 class Layout:
     """The tensors of a group in the order of its ledger.
 
     Attributes:
-        shelves: one for each tensor.
         shapes, sizes, starts: of each tensor; its size is its number of rows.
         runs: ranges of entries, which cover all of them.
     """
 
-    shelves: list[Shelf]
     shapes: list[tuple[int, ...]]
     sizes: list[int]
     starts: list[int]
     runs: list[range]
 
     @classmethod
-    def of(cls, group: Group, shelves: list[Shelf] | None = None) -> "Layout":
-        """The layout of a group; of a group that takes the place of another, with its shelves."""
+    def of(cls, group: Group) -> "Layout":
+        """The layout of a group."""
         entries = list(group.ledger)
         return cls(
-            shelves or [Shelf() for _ in entries],
             [entry.shape for entry in entries],
             [entry.numel for entry in entries],
             [entry.start for entry in entries],

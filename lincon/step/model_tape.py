@@ -24,9 +24,6 @@ class ModelTape(Tape):
     def __init__(self, vectors: Sequence[FreeVector], layouts: Sequence[Layout]) -> None:
         super().__init__(vectors, layouts)
         self.weights = [self.generate(number) for number in range(len(self.vectors))]
-        for layout, weights in zip(self.layouts, self.weights, strict=True):
-            for shelf, weight in zip(layout.shelves, weights, strict=True):
-                shelf.weight = weight
         self.collected: dict[int, Tensor] = {}
         """Gradients of small tensors in their rows, (rows,) for each group."""
         self.ranges: dict[int, list[Range]] = {}
@@ -52,24 +49,20 @@ class ModelTape(Tape):
         """All rows of a group, (rows,), without autograd."""
         vector, free, linear_map = self.vectors[number], self.effective[number], self.map(number)
         dtype = vector.dtype
-        if _get_current_dispatch_mode() is None:
-            rows = linear_map.prepared_rows(linear_map.prepare(free.to(dtype)), 0, linear_map.rows)
-        else:  # a mode that counts operations, or has tensors without values, knows the operator
+        if is_watched():
             rows = linear_map.unpack(free, dtype=dtype)
+        else:
+            rows = linear_map.prepared_rows(linear_map.prepare(free.to(dtype)), 0, linear_map.rows)
         origin = vector.origin
         return rows if origin is None else rows + origin.to(dtype)
 
     def weight(self, key: Key) -> Tensor:
         number, index = key
-        self.layouts[number].shelves[index].weight = None  # its class will be one no graph takes
         return self.weights[number][index]
 
     def close(self) -> None:
         super().close()
         self.weights.clear()
-        for layout in self.layouts:
-            for shelf in layout.shelves:
-                shelf.weight = None
 
     def add(self, number: int, start: int, grad: Tensor) -> None:
         """Reduce the gradient now if it has at least a grain of rows; else collect it."""
@@ -98,6 +91,14 @@ class ModelTape(Tape):
     def resume(self, sums: tuple[Any, ...]) -> None:
         *rest, self.collected, self.ranges = sums
         super().resume(tuple(rest))
+
+
+def is_watched() -> bool:
+    """Whether a mode of torch sees every operation: it counts them, or its tensors have no values.
+
+    Such modes know the operator of a generator, and not what is within it.
+    """
+    return _get_current_dispatch_mode() is not None
 
 
 def _joined(ranges: list[Range]) -> list[Range]:

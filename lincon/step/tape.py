@@ -93,7 +93,7 @@ class Tape(ABC):
         free = self.effective[number]
         if free.requires_grad and torch.is_grad_enabled():
             weights = list(_weights(free, self.tokens[number], self, number, run, weights))
-        if not free.is_inference():  # such tensors have no counter
+        if not weights[0].is_inference():  # such tensors have no counter
             counters = [self.counter(weight) for weight in weights]
             self.watched += [(counter, counter._version) for counter in counters]
         return weights
@@ -188,10 +188,9 @@ class _Weights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         tape, number = ctx.tape, ctx.number
-        starts = [tape.layouts[number].starts[index] for index in ctx.run]
-        pairs = zip(starts, grads, strict=True)
-        present = [(start, grad) for start, grad in pairs if grad is not None]
-        del grads, pairs  # so that each gradient is freed once it is added
+        starts = tape.layouts[number].starts[ctx.run.start : ctx.run.stop]
+        present = [pair for pair in zip(starts, grads, strict=True) if pair[1] is not None]
+        del grads  # so that each gradient is freed once it is added
         # A buffer would not be differentiable (create_graph=True), and has room for one gradient
         # only, not for a batch of them (is_grads_batched=True).
         if torch.is_grad_enabled() or any(_is_batched(grad) for _, grad in present):
@@ -224,10 +223,11 @@ def _differentiable(
     return result
 
 
-def _joined(
-    gradients: list[tuple[int, Tensor]], grain: int
-) -> Iterator[tuple[int, Tensor]]:
+def _joined(gradients: list[tuple[int, Tensor]], grain: int) -> Iterator[tuple[int, Tensor]]:
     """The same gradients, where small ones that lie side by side are one."""
+    if len(gradients) == 1:
+        yield gradients.pop()
+        return
     small: list[Tensor] = []
     first = stop = -1
     for start, grad in gradients:
