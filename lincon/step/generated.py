@@ -292,7 +292,7 @@ def _inject(module: nn.Module, attributes: Iterable[str]) -> None:
     parametrize._inject_new_class(module)
     if "__deepcopy__" in vars(type(module)):
         # It shares the class with the copy, and torch's tools then edit that of both.
-        del type(module).__deepcopy__
+        del type(module).__deepcopy__  # type: ignore[attr-defined]
     for attribute in attributes:
         parametrize._inject_property(module, attribute)
 

@@ -92,7 +92,7 @@ class Tape(ABC):
         """
         free = self.effective[number]
         if free.requires_grad and torch.is_grad_enabled():
-            weights = list(_weights(free, self.tokens[number], self, number, run, weights))
+            weights = list(_weights(free, self.tokens[number], self, (number, run), weights))
         if not weights[0].is_inference():  # such tensors have no counter
             counters = [self.counter(weight) for weight in weights]
             self.watched += [(counter, counter._version) for counter in counters]
@@ -176,12 +176,11 @@ class _Weights(torch.autograd.Function):
         free: Tensor,
         token: Tensor | None,
         tape: Tape,
-        number: int,
-        run: range,
+        place: tuple[int, range],
         weights: list[Tensor],
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.tape, ctx.number, ctx.run = tape, number, run
+        ctx.tape, (ctx.number, ctx.run) = tape, place
         ctx.dtype, ctx.device, ctx.has_token = free.dtype, free.device, token is not None
         return tuple(weights)
 
@@ -189,13 +188,14 @@ class _Weights(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         tape, number = ctx.tape, ctx.number
         starts = tape.layouts[number].starts[ctx.run.start : ctx.run.stop]
-        present = [pair for pair in zip(starts, grads, strict=True) if pair[1] is not None]
-        del grads  # so that each gradient is freed once it is added
+        pairs = zip(starts, grads, strict=True)
+        present = [(start, grad) for start, grad in pairs if grad is not None]
+        del grads, pairs  # so that each gradient is freed once it is added
         # A buffer would not be differentiable (create_graph=True), and has room for one gradient
         # only, not for a batch of them (is_grads_batched=True).
         if torch.is_grad_enabled() or any(_is_batched(grad) for _, grad in present):
-            gradient = _differentiable(tape.map(number), present, ctx.device).to(ctx.dtype)
-            return gradient, None, None, None, None, None
+            adjoint = _differentiable(tape.map(number), present, ctx.device)
+            return adjoint.to(ctx.dtype), None, None, None, None
         with tape.lock:
             tape.begin_backward()
             for start, grad in _joined(present, tape.map(number).grain):
@@ -203,8 +203,8 @@ class _Weights(torch.autograd.Function):
             gradient = None if ctx.has_token else tape.gradient(number)
         if ctx.has_token:
             zero = torch.zeros(0, dtype=ctx.dtype, device=ctx.device)
-            return None, zero, None, None, None, None
-        return None if gradient is None else gradient.to(ctx.dtype), None, None, None, None, None
+            return None, zero, None, None, None
+        return None if gradient is None else gradient.to(ctx.dtype), None, None, None, None
 
 
 make_token: Callable[..., Tensor] = _Token.apply
