@@ -62,8 +62,8 @@ class Generator(ABC):
         DofError: rows or dof are below 1, or dof exceeds rows and the scheme cannot use the rest.
     """
 
-    name: ClassVar[str]
-    """The registered name, e.g. "ring"."""
+    name: ClassVar[str] = ""
+    """The registered name, e.g. "ring", whatever the class is called."""
     version: ClassVar[int] = 1
     """Raised whenever the map of some spec changes by a bit."""
     allows_unused: ClassVar[bool] = False

@@ -215,18 +215,6 @@ def test_a_generator_names_wrong_vectors(call, message):
         call(lincon.generators.Ring(50, 7))
 
 
-def test_registering_twice_or_under_another_name_is_refused():
-    from lincon.generators import Ring, register
-
-    class Other(Ring.__mro__[1]):
-        name = "ring"
-
-    with pytest.raises(lincon.LinconError, match="must be named Ring"):
-        register(Other)
-    with pytest.raises(lincon.LinconError, match="registered already"):
-        register(type("Ring", (Other,), {}))
-
-
 def test_saving_where_there_is_no_folder(tmp_path):
     model = convnet()
     lincon.constrain(model, "ring", dof=0.5)

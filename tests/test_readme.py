@@ -27,6 +27,16 @@ def test_the_readme_code_runs(tmp_path, monkeypatch, capsys):
     assert "generated rows" in capsys.readouterr().out and (tmp_path / "model.safetensors").exists()
 
 
+def test_the_generator_on_its_page_obeys_the_laws_and_is_used(tmp_path):
+    page = ROOT / "docs" / "generators.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    (tmp_path / "mine.py").write_text(code)
+    command = sys.executable, tmp_path / "mine.py"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "83 numbers for 750 weights\n"
+
+
 def test_the_sharded_example_runs_under_torchrun(tmp_path):
     page = ROOT / "docs" / "processes.md"
     (code,) = re.findall(r"```python\n(# train.py.*?)```", page.read_text(), re.S)

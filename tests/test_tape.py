@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode
 import lincon
 from lincon.generators import Fastfood, Kronecker, Mask, Ring
 from lincon.maps.scaled import Scaled
+from lincon.step import layout
 from lincon.step.model_tape import ModelTape
 
 
@@ -111,7 +112,8 @@ def _gradients(model, x):
     return [*found[:2], None, *found[2:]]
 
 
-def test_gradients_of_tensors_larger_than_a_grain_do_not_wait(monkeypatch):
+def test_gradients_of_tensors_larger_than_a_run_and_a_grain_do_not_wait(monkeypatch):
+    monkeypatch.setattr(layout, "RUN", 1)
     model, x = layers((8, 32, 32, 8)), torch.randn(3, 8)
     lincon.constrain(model, "fastfood", dof=100)
     inner = lincon.constraints(model)[0].groups[0].generator
@@ -192,10 +194,11 @@ def remember(tensor, made):
 def test_gradients_that_wait_may_come_from_several_devices():
     model = layers()
     (group,) = lincon.constrain(model, "kronecker", dof=0.9).groups
-    tape = ModelTape(lincon.constraints(model)[0].vectors)
+    (constraint,) = lincon.constraints(model)
+    tape = ModelTape(constraint.vectors, constraint.layouts)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for index in range(5):
-            tape.add((0, index), torch.ones(8, 8, device="cuda:0" if index % 2 else "cpu"))
+            tape.add(0, 64 * index, torch.ones(8, 8, device="cuda:0" if index % 2 else "cpu"))
         assert tape.collected[0].device == model.free.device and tape.ranges[0][-1] == (
             256,
             group.ledger.rows,

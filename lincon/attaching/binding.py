@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from lincon.attaching.constraint import Constraint, constraints
+from lincon.attaching.constraint import Constraint, check_module, constraints, owned
 from lincon.attaching.group import Group
 from lincon.attaching.living import living
 from lincon.attaching.parts import unwatch
+from lincon.attaching.shadows import put_shadows, remove_shadows
 from lincon.attaching.targets import Target
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
-from lincon.step.generated import Generated, install, uninstall
+from lincon.step.generated import Generated, generated_in, install, uninstall
 
 _WRAPPERS = {
     "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
@@ -29,8 +30,6 @@ _WRAPPERS = {
 
 _HOLDERS = torch.optim.Optimizer, DistributedDataParallel, AveragedModel
 """Objects that keep their own lists of parameters, or a copy of a model."""
-
-_TIE = "tie_weights"
 
 _LOWERED = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention
 """Modules whose weights autocast always casts to lower precision."""
@@ -56,12 +55,13 @@ def bind(
         for number, group in enumerate(groups):
             for index, entry in enumerate(group.ledger):
                 for module, attribute in by_name[entry.name].places:
-                    generated = Generated(constraint, (number, index), entry.name)
+                    spot = constraint.spots[number][index]
+                    generated = Generated(constraint, (number, index), entry.name, spot)
                     install(module, attribute, generated)
     except BaseException:
         unbind(constraint, {name: target.tensor for name, target in by_name.items()})
         raise
-    _shadow_tie_weights(model)
+    put_shadows(constraint)
     before_forward, after_forward, before_load = constraint.hooks()
     model.register_forward_pre_hook(before_forward)
     model.register_forward_hook(after_forward, always_call=True)
@@ -73,10 +73,9 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
     """Undo `bind`. ``parameters`` takes each entry's place, by the first name of the entry."""
     unwatch(constraint)
     owner = constraint.owner
-    if isinstance(owner.__dict__.get(_TIE), TieWeights):
-        del owner.__dict__[_TIE]
+    remove_shadows(constraint)
     for module in list(owner.modules()):
-        for attribute, generated in generated_in(module):
+        for attribute, generated in list(generated_in(module).items()):
             if generated.source is constraint:
                 number, index = generated.key
                 entry = constraint.groups[number].ledger.entries[index]
@@ -91,41 +90,19 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
         _remove_hooks(module._forward_hooks, module, constraint)
 
 
-def _shadow_tie_weights(model: nn.Module) -> None:
-    if callable(getattr(type(model), _TIE, None)) and _TIE not in vars(model):
-        vars(model)[_TIE] = TieWeights(model)
-
-
-class TieWeights:
-    """The method `tie_weights` of a Hugging Face model, which looks for Parameters to tie.
-
-    Generated tensors that were tied are one entry of the ledger, so they are tied already.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Tie what is not generated."""
-        try:
-            return getattr(type(self.model), _TIE)(self.model, *args, **kwargs)
-        except AttributeError as error:
-            if "arameter" not in str(error):  # it looked for one that is generated
-                raise
-
-
 def merge(model: nn.Module) -> nn.Module:
     """Turn a constrained model into an ordinary one, in place, with plain Parameters and keys.
 
-    The outputs stay the same bit for bit. An existing optimiser holds the old Parameters: make a
-    new one to train further.
+    The outputs stay the same bit for bit. A weight is found where it is now, and what was registered
+    on top of it (another parametrization, a LoRA layer around it) stays. An existing optimiser holds
+    the old Parameters: make a new one to train further.
 
     Returns:
         The model.
 
     Raises:
-        TargetError: nothing is constrained, the free vectors belong to a module outside of
-            ``model``, or a weight was parametrized again. The model is then unchanged.
+        TargetError: nothing is constrained, or the free vectors belong to a module outside of
+            ``model``. The model is then unchanged.
 
     >>> import lincon
     >>> model = nn.Linear(8, 4)
@@ -134,7 +111,9 @@ def merge(model: nn.Module) -> nn.Module:
     >>> bool((lincon.merge(model).weight == before).all())
     True
     """
-    check_changeable(model)
+    check_module(model)
+    check_unsharded(model)
+    _check_owned(model)
     placed = constraints(model)
     if not placed:
         raise TargetError(f"{type(model).__name__} has no constraint to merge.")
@@ -152,15 +131,31 @@ def merge(model: nn.Module) -> nn.Module:
 
 def check_changeable(model: nn.Module) -> None:
     """Raise TargetError if a model is sharded or not complete."""
+    check_module(model)
     check_unsharded(model)
     check_complete(model)
 
 
 def check_complete(model: nn.Module) -> None:
     """Raise TargetError unless the model owns all its free vectors and its weights are in place."""
+    _check_owned(model)
+    for prefix, constraint in owned(model):
+        owner = f"model.{prefix.rstrip('.')}" if prefix else "model"
+        for number, group in enumerate(constraint.groups):
+            for index, entry in enumerate(group.ledger):
+                if not _is_in_place(constraint, entry.name, (number, index)):
+                    raise TargetError(
+                        f"{prefix + entry.name!r} is no longer what was constrained: its module "
+                        "was replaced or wrapped, or it was parametrized again. "
+                        f"lincon.merge({owner}) keeps what is there; it can be constrained again."
+                    )
+
+
+def _check_owned(model: nn.Module) -> None:
+    """Raise TargetError unless the model has the free vectors of all its generated weights."""
     members = {id(module) for module in model.modules()}
     for module in model.modules():
-        for _, generated in generated_in(module):
+        for generated in generated_in(module).values():
             owner = generated.source.owner
             if id(owner) not in members:
                 raise TargetError(
@@ -169,14 +164,8 @@ def check_complete(model: nn.Module) -> None:
                     "give the model that owns it."
                 )
     for constraint in constraints(model):
-        for number, group in enumerate(constraint.groups):
-            for index, entry in enumerate(group.ledger):
-                if not _is_in_place(constraint, entry.name, (number, index)):
-                    raise TargetError(
-                        f"{entry.name!r} is no longer what was constrained: its module was "
-                        "replaced, or it was parametrized again. lincon.merge before changing a "
-                        "model, and constrain it again afterwards."
-                    )
+        for vector in constraint.vectors:
+            vector.check_present()
 
 
 def _is_in_place(constraint: Constraint, name: str, key: tuple[int, int]) -> bool:
@@ -186,23 +175,8 @@ def _is_in_place(constraint: Constraint, name: str, key: tuple[int, int]) -> boo
         module = constraint.owner.get_submodule(path)
     except AttributeError:
         return False
-    steps = dict(_parametrizations(module)).get(attribute, [])
-    return len(steps) == 1 and isinstance(steps[0], Generated) and steps[0].key == key
-
-
-def generated_in(module: nn.Module) -> list[tuple[str, Generated]]:
-    """(attribute, Generated) of each generated weight of a module, without its submodules."""
-    return [
-        (attribute, steps[0])
-        for attribute, steps in _parametrizations(module)
-        if isinstance(steps[0], Generated)
-    ]
-
-
-def _parametrizations(module: nn.Module) -> list[tuple[str, Any]]:
-    """The parametrized attributes of a module, each with its parametrizations in order."""
-    stored = module._modules.get("parametrizations")
-    return list(stored.items()) if isinstance(stored, nn.ModuleDict) else []
+    generated = generated_in(module).get(attribute)
+    return generated is not None and len(generated) == 0 and generated.key == key
 
 
 def warn_of_stale_optimizers(replaced: list[Any]) -> None:
@@ -238,7 +212,11 @@ def _parameters_of(holder: torch.optim.Optimizer | DistributedDataParallel) -> l
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile, DDP or DataParallel, which put a prefix before its keys."""
+    """The model inside torch.compile, DDP or DataParallel, which put a prefix before its keys.
+
+    Raises TargetError if it is no module.
+    """
+    check_module(model)
     while (attribute := _wrapped_attribute(type(model))) is not None:
         model = getattr(model, attribute)
     return model

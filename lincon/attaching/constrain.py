@@ -6,7 +6,7 @@ Everything is checked and computed before anything in the model changes.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from inspect import signature
+from inspect import Parameter
 from typing import Any
 
 import torch
@@ -24,12 +24,15 @@ from lincon.attaching.where import Choice, Where, choose
 from lincon.counter import key
 from lincon.errors import LinconError, LinconWarning, TargetError
 from lincon.generator import Generator, as_seed
-from lincon.maps.registry import get
+from lincon.maps.registry import get, options_of
 
 _GROUP_STREAM = 201
-Source = str | type[Generator] | Generator | Callable[[int, int, int], Generator]
-Make = Callable[[Tensor, int | None, int], Generator]
-"""(weights, dof, seed) -> generator, where the weights, (rows,), are those of the model."""
+SHAPES = "shapes"
+"""The option by which a generator asks for the shapes of the tensors that it makes."""
+
+Source = str | type[Generator] | Generator | Callable[..., Generator]
+Make = Callable[[Share, int], Generator]
+"""(share, seed) -> the generator of the tensors of a share."""
 
 
 def constrain(
@@ -55,7 +58,8 @@ def constrain(
     Args:
         model: any module. It becomes the owner of the free vectors.
         generator: a registered name, a Generator class, a Generator, or a callable (rows, dof,
-            seed) -> Generator.
+            seed) -> Generator. A class or callable with an option ``shapes`` that has no value is
+            given the shapes of the tensors, a list of lists.
         dof: the number of free parameters: an integer for all groups together, or a fraction of
             each group's rows. None if the generator (`matrix`, `nullspace`, `identity`) or
             ``scope`` determines it.
@@ -231,7 +235,7 @@ class Request:
         return Plan(group, values, (self.init == "project" or own_units) and not self.offset)
 
     def _generator(self, share: Share, seed: int) -> Generator:
-        generator = self.make(_flat(share.targets), share.dof, seed)
+        generator = self.make(share, seed)
         if not isinstance(generator, Generator):
             raise LinconError(
                 f"The callable returned a {type(generator).__name__}, not a lincon.Generator."
@@ -315,29 +319,36 @@ def _factory(generator: Source, options: dict[str, Any]) -> Make:
     """The function that makes a generator from what the user gave."""
     if isinstance(generator, Generator):
         finished = generator
-        return lambda weights, dof, seed: finished
+        return lambda share, seed: finished
     if isinstance(generator, str):
         generator = get(generator)
     if isinstance(generator, type):
         cls = generator
-        return lambda weights, dof, seed: _construct(cls, weights, dof, seed, options)
+        return lambda share, seed: _construct(cls, share, seed, options)
     if options:
         raise LinconError(f"Options {sorted(options)} were given with a callable; bind them in it.")
     make: Any = generator
-    return lambda weights, dof, seed: make(len(weights), dof, seed)
+    return lambda share, seed: make(share.rows, share.dof, seed, **_asked_shapes(make, share))
 
 
-def _construct(
-    cls: type[Generator], weights: Tensor, dof: int | None, seed: int, options: dict[str, Any]
-) -> Generator:
-    known = list(signature(cls).parameters)[3:]
+def _construct(cls: type[Generator], share: Share, seed: int, options: dict[str, Any]) -> Generator:
+    known = options_of(cls)
     for name in options:
         if name not in known:
             raise LinconError(
                 f"{cls.name}: no option {name!r}; there are: {', '.join(known) or 'none'}."
             )
-    width: Any = cls.default_dof(len(weights), options) if dof is None else dof
-    return cls.for_weights(weights, width, seed, **options)
+    options = {**_asked_shapes(cls, share), **options}
+    width: Any = cls.default_dof(share.rows, options) if share.dof is None else share.dof
+    return cls.for_weights(_flat(share.targets), width, seed, **options)
+
+
+def _asked_shapes(make: Callable[..., Generator], share: Share) -> dict[str, Any]:
+    """The shapes of a share's tensors as an option, if a generator asks for them."""
+    option = options_of(make).get(SHAPES)
+    if option is None or not (option.default is Parameter.empty or option.default is None):
+        return {}
+    return {SHAPES: share.shapes}
 
 
 def _wanted_name(label: str) -> str:

@@ -23,9 +23,13 @@ from lincon.attaching.ledger import Ledger
 from lincon.attaching.parts import freeze, running_module, warn_of_part, watch
 from lincon.errors import LinconWarning, TargetError
 from lincon.processes.shards import check_unsharded
+from lincon.step.held_tape import HeldTape, may_hold
 from lincon.step.layer_tape import LayerTape
+from lincon.step.layout import Layout
 from lincon.step.model_tape import ModelTape
+from lincon.step.refusals import check_untraced, is_recording_operators
 from lincon.step.tape import Tape
+from lincon.step.traced import Spot
 from lincon.step.weight import Weight
 
 FITTED = 1e-4
@@ -53,6 +57,12 @@ class Constraint:
         self.residual: float | None = None
         self.copied_from = uuid4().hex
         self.trainable = frozenset(n for n, p in owner.named_parameters() if p.requires_grad)
+        self.layouts = [Layout.of(group) for group in groups]
+        self.spots = [
+            [Spot(vector, index) for index in range(len(vector.group.ledger))]
+            for vector in self.vectors
+        ]
+        self._held: HeldTape | None = None
         self._opened: dict[int, Tape | list[list[Tensor]]] = {}
         self._parts: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
         self._opener: dict[int, int] = {}
@@ -89,6 +99,10 @@ class Constraint:
         vectors = list(self.vectors)  # a new list: copies share the old one
         vectors[number] = FreeVector(self.owner, group)
         self.vectors = vectors
+        layouts = list(self.layouts)
+        layouts[number] = Layout.of(group)
+        self.layouts = layouts
+        self._move_spots()
         self.owner._parameters[group.free] = free
 
     def narrow_group(self, number: int, group: Group, columns: Tensor) -> Tensor:
@@ -164,6 +178,7 @@ class Constraint:
                 return weight
         elif opened is not None:
             return opened[number][index]
+        check_untraced()
         weight = self.vectors[number].weight(index)
         if _traced():
             return weight
@@ -200,9 +215,19 @@ class Constraint:
             self._warned_of_part = True
             warn_of_part(self, part)
 
+    def is_in_graph(self) -> bool:
+        """Whether the forward of the owner is part of the graph that is compiled."""
+        return 0 in self._opened
+
     def _trains(self) -> bool:
-        vectors = self.vectors
-        return torch.is_grad_enabled() and any(v.parameter.requires_grad for v in vectors)
+        if not torch.is_grad_enabled():
+            return False
+        return any(vector.parameter.requires_grad for vector in self.vectors)
+
+    def _move_spots(self) -> None:
+        for vector, spots in zip(self.vectors, self.spots, strict=True):
+            for index, spot in enumerate(spots):
+                spot.move(vector, index)
 
     def _reads_all(self, part: nn.Module) -> bool:
         """Whether a part of the owner has all the weights that are generated."""
@@ -216,6 +241,7 @@ class Constraint:
 
     def _open(self, module: nn.Module, args: Any) -> None:
         """Before the owner's forward: generate all weights, or start to do so layer by layer."""
+        check_untraced()
         thread = _thread()
         left = self._opened.pop(thread, None)  # by a forward that failed in its hooks
         if isinstance(left, Tape):
@@ -224,10 +250,39 @@ class Constraint:
             # There are only shapes; or the forward itself fetches the values, as offloading does.
             return
         if not _traced():
-            tape = LayerTape if self.materialize == "layer" else ModelTape
-            self._opened[thread] = tape(self.vectors)
+            self._opened[thread] = self._tape()
         elif self.materialize == "model":
             self._opened[thread] = [vector.weights() for vector in self.vectors]
+
+    def _tape(self) -> Tape:
+        """The tape of a forward that begins now."""
+        vectors, held = self.vectors, self._held
+        if self.materialize == "layer" or self._trains():
+            self._held = None
+            tape = LayerTape if self.materialize == "layer" else ModelTape
+            return tape(vectors, self.layouts)
+        if not may_hold(vectors):
+            return ModelTape(vectors, self.layouts)
+        if held is not None and held.is_current(vectors):
+            return held
+        self._held = HeldTape(vectors, self.layouts)
+        return self._held
+
+    def release(self) -> None:
+        """Let go of the weights that forwards without gradients use again.
+
+        Such a forward (under `torch.no_grad`, in inference mode, or of frozen free vectors) leaves
+        Ŵ in memory for the next one, with a copy of the free vectors; with ``materialize="layer"``
+        or an offset it leaves nothing. The next forward that trains lets go of them too.
+
+        >>> import lincon
+        >>> model = nn.Sequential(nn.Linear(8, 4))
+        >>> constraint = lincon.constrain(model, "ring", dof=16)
+        >>> with torch.no_grad():
+        ...     output = model(torch.ones(1, 8))
+        >>> constraint.release()
+        """
+        self._held = None
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""
@@ -316,13 +371,14 @@ class Constraint:
     # Copies.
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_opened": {}, "_opener": {}}
+        state = {**self.__dict__, "_opened": {}, "_opener": {}, "_held": None}
         del state["_parts"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._parts = WeakKeyDictionary()
+        self._move_spots()
         watch(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Constraint":
@@ -336,23 +392,33 @@ class Constraint:
         memo[id(self)] = copy
         owner = deepcopy(self.owner, memo)
         vectors = [FreeVector(owner, group) for group in self.groups]
-        copy.__setstate__({**self.__getstate__(), "owner": owner, "vectors": vectors})
+        own = {"owner": owner, "vectors": vectors, "spots": deepcopy(self.spots, memo)}
+        copy.__setstate__({**self.__getstate__(), **own})
         return copy
 
 
 def _traced() -> bool:
-    """Whether a compiler, a transform of torch.func or forward mode runs.
+    """Whether a compiler, a transform of torch.func, make_fx or forward mode runs.
 
     They need operations that they can trace or differentiate.
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
-    return forward_ad._current_level >= 0
+    return forward_ad._current_level >= 0 or is_recording_operators()
 
 
 def _thread() -> int:
     """The thread that runs this forward, because threads do not share weights; 0 if compiled."""
     return 0 if torch.compiler.is_compiling() else get_ident()
+
+
+def check_module(model: Any) -> None:
+    """Raise TargetError unless a model is a module."""
+    if not isinstance(model, nn.Module):
+        raise TargetError(
+            f"Expected a model, a torch.nn.Module, and got {model!r}. It comes first, as in "
+            "lincon.load(model, path)."
+        )
 
 
 def constraints(model: nn.Module) -> list[Constraint]:
@@ -367,6 +433,7 @@ def constraints(model: nn.Module) -> list[Constraint]:
     >>> lincon.constraints(model) == [constraint]
     True
     """
+    check_module(model)
     by_identity: dict[int, Constraint] = {}
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():

@@ -1,10 +1,11 @@
 """Degrees of freedom as users give them: a number, a fraction of the rows, or a budget."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from numbers import Integral, Number
 
-from lincon.errors import DofError
+from lincon.errors import DofError, LinconWarning
 
 Dof = int | float | None
 """A number of free parameters, a fraction of the rows, or None if another option sets it."""
@@ -28,10 +29,20 @@ def as_count(dof: Dof, rows: int, name: str = "dof") -> int:
     if not math.isfinite(dof) or dof <= 0:
         raise DofError(f"{name}={dof!r}; it must be positive and finite.")
     if isinstance(dof, int):
+        _warn_of_one(dof, rows, name)
         return dof
     if dof > 1:
         raise DofError(f"{name}={dof!r} is a fraction above 1; give an integer for a number.")
     return max(1, round(dof * rows))
+
+
+def _warn_of_one(dof: int, rows: int, name: str) -> None:
+    if dof == 1 < rows:
+        warnings.warn(
+            f"{name}=1 is one number of {rows}. A fraction has a point: {name}=1.0 is all of them.",
+            LinconWarning,
+            stacklevel=2,
+        )
 
 
 def apportion(total: int, sizes: Mapping[str, int]) -> dict[str, int]:

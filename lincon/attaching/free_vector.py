@@ -5,7 +5,7 @@ Every call looks the Parameter up in the owner, because `functional_call`, DDP a
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,19 @@ class FreeVector:
 
     @property
     def parameter(self) -> Shaped[Tensor, " dof"]:
-        """W as it is now; integers (int8) if it is quantised."""
-        parameter = self.owner._parameters[self.group.free]
-        assert parameter is not None
-        return parameter
+        """W as it is now; integers (int8) if it is quantised. Raises TargetError if it is gone."""
+        self.check_present()
+        return cast(Tensor, self.owner._parameters[self.group.free])
+
+    def check_present(self) -> None:
+        """Raise TargetError if the owner does not have the Parameter any more."""
+        if self.owner._parameters.get(self.group.free) is None:
+            raise TargetError(
+                f"{self.group.free!r} is no longer a Parameter of the {type(self.owner).__name__}: "
+                "it was parametrized, pruned, deleted or merged. Undo that "
+                "(torch.nn.utils.parametrize.remove_parametrizations, torch.nn.utils.prune.remove);"
+                " lincon.prune and lincon.quantize change a free vector."
+            )
 
     @property
     def origin(self) -> Float[Tensor, " rows"] | None:

@@ -27,6 +27,11 @@ class Share:
         """The number of weights that will be generated."""
         return sum(target.tensor.numel() for target in self.targets)
 
+    @property
+    def shapes(self) -> list[list[int]]:
+        """The shapes of the tensors in the order of their rows, as plain JSON."""
+        return [list(target.tensor.shape) for target in self.targets]
+
 
 def shares(chosen: list[Target], scope: Scope, dof: Dof) -> list[Share]:
     """Divide the chosen tensors by ``scope``. Shares are in the order of their first tensors.

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from lincon.attaching.constraint import constraints
 from lincon.errors import TargetError
-from lincon.step.generated import Generated
+from lincon.step.generated import generated_in
 
 CONSTANT = "initialised to a constant"
 PARAMETRIZED = "parametrized or pruned already"
@@ -64,8 +64,9 @@ def generated_names(model: nn.Module) -> set[str]:
     """The names of tensors that are generated already."""
     names = set()
     for prefix, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, Generated):
-            names.add(prefix.replace("parametrizations.", "").rsplit(".", 1)[0])
+        names |= {
+            f"{prefix}.{attribute}" if prefix else attribute for attribute in generated_in(module)
+        }
     return names
 
 

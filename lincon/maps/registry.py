@@ -1,8 +1,9 @@
 """Which generators there are, by name, and how a spec becomes a generator again."""
 
 import warnings
+from collections.abc import Callable
 from importlib.metadata import entry_points
-from inspect import signature
+from inspect import Parameter, isabstract, signature
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -11,24 +12,37 @@ from lincon.errors import FileError, LinconError, LinconWarning, UnknownGenerato
 from lincon.generator import Generator
 
 _registered: dict[str, type[Generator]] = {}
+_loaded: set[str] = set()
+"""The entry points that are loaded. The class says its name, whatever that of the entry point is."""
 G = TypeVar("G", bound=type[Generator])
 
 
 def register(cls: G) -> G:
-    """Register a generator class under its `name`, as a decorator.
+    """Register a generator class under its `name`, as a decorator. The class may be named anyhow.
 
-    Raises LinconError if the name is not lower case, if it is taken, or if the class is not named
-    by it, capitalised.
+    Raises LinconError if it is no generator, does not say its name, or if the name is not one word
+    in lower case or is another class's.
     """
-    name = cls.name
-    class_name = name.lower().capitalize()
-    if name != name.lower() or cls.__name__ != class_name:
+    name = getattr(cls, "name", None)
+    if not (isinstance(cls, type) and issubclass(cls, Generator)) or isabstract(cls):
         raise LinconError(
-            f"Generator {cls.__name__} must be named {class_name} to be {name.lower()!r}."
+            f"{cls!r} cannot be registered: it must be a class derived from lincon.Generator that "
+            "has _write and _accumulate, or from OneNonzero and has entries."
         )
-    if _registered.setdefault(name, cls) is not cls:
+    if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
+        raise LinconError(
+            f"{cls.__name__} has name={name!r}: say in the class by which word users will ask for "
+            f"it, in lower case, such as name = {cls.__name__.lower()!r}."
+        )
+    if _is_another(_registered.get(name, cls), cls):
         raise LinconError(f"A generator named {name!r} is registered already: {_registered[name]}.")
+    _registered[name] = cls
     return cls
+
+
+def _is_another(old: type, new: type) -> bool:
+    """Whether two classes come from two places. A notebook defines one again when its cell runs."""
+    return (old.__module__, old.__qualname__) != (new.__module__, new.__qualname__)
 
 
 def available() -> list[str]:
@@ -64,6 +78,17 @@ def registered(name: str) -> type[Generator] | None:
     return _registered.get(name)
 
 
+def options_of(make: Callable[..., Generator]) -> dict[str, Parameter]:
+    """What a generator class, or a callable that makes one, takes beyond rows, dof and seed.
+
+    >>> list(options_of(get("fold")))
+    ['chunk']
+    """
+    named = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
+    parameters = signature(make).parameters.items()
+    return {k: p for k, p in parameters if p.kind in named and k not in ("rows", "dof", "seed")}
+
+
 def build(spec: dict[str, Any], tables: dict[str, Tensor] | None = None) -> Generator:
     """The generator that a spec (and its tables) describes.
 
@@ -81,7 +106,7 @@ def build(spec: dict[str, Any], tables: dict[str, Tensor] | None = None) -> Gene
             f"Generator {cls.name!r} of version {spec['version']} cannot be rebuilt by this "
             f"lincon, which has version {cls.version}: install the lincon that wrote it."
         )
-    known = signature(cls).parameters
+    known = options_of(cls)
     options = {}
     for option, value in dict(spec.get("options", {})).items():
         if option in known:
@@ -104,10 +129,11 @@ def build(spec: dict[str, Any], tables: dict[str, Tensor] | None = None) -> Gene
 def _load_plugins() -> None:
     """Register the generators of other distributions; one that fails to load gets a warning."""
     for point in entry_points(group="lincon.generators"):
-        if point.name in _registered:
+        if point.value in _loaded:
             continue
         try:
             register(point.load())
+            _loaded.add(point.value)
         except Exception as error:  # of other distributions, whose code can fail in any way
             origin = point.dist.name if point.dist else "an unknown distribution"
             warnings.warn(

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lincon.step.tape import Key
-
 
 class SavedBytes:
     """Counts the bytes that autograd saves for the backward and those that the backward frees."""
@@ -49,13 +47,13 @@ class GradientQueue:
     """
 
     activations: SavedBytes
-    gradients: list[tuple[Key, Tensor]] = field(default_factory=list)
+    gradients: list[tuple[int, int, Tensor]] = field(default_factory=list)
 
-    def put(self, key: Key, grad: Tensor) -> None:
-        """Append the gradient of a weight."""
-        self.gradients.append((key, grad))
+    def put(self, number: int, start: int, grad: Tensor) -> None:
+        """Append the gradient of the rows of a group from ``start`` on."""
+        self.gradients.append((number, start, grad))
 
-    def take(self) -> tuple[Key, Tensor]:
+    def take(self) -> tuple[int, int, Tensor]:
         """Remove the first gradient."""
         return self.gradients.pop(0)
 
@@ -73,6 +71,6 @@ class GradientQueue:
         """
         if self.activations.saved < buffer + weights:
             return False
-        waiting = sum(grad.nbytes for _, grad in self.gradients)
+        waiting = sum(grad.nbytes for *_, grad in self.gradients)
         freed = self.activations.freed
         return freed < buffer + waiting <= freed + 2 * buffer

@@ -16,7 +16,8 @@ from lincon.attaching.free_vector import FreeVector
 from lincon.errors import LinconError
 from lincon.generator import Generator, wide_enough
 from lincon.step.gradient_queue import GradientQueue, SavedBytes
-from lincon.step.tape import Key, Tape, version_of
+from lincon.step.layout import Key, Layout
+from lincon.step.tape import Tape, make_token, version_of
 
 
 class SavedWeight(NamedTuple):
@@ -42,8 +43,8 @@ Hooks = tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]
 class LayerTape(Tape):
     """Generates one weight at a time."""
 
-    def __init__(self, vectors: Sequence[FreeVector]) -> None:
-        super().__init__(vectors)
+    def __init__(self, vectors: Sequence[FreeVector], layouts: Sequence[Layout]) -> None:
+        super().__init__(vectors, layouts)
         self.alive: dict[Key, weakref.ref[Tensor]] = {}
         self.places: dict[int, Key] = {}
         """The weight at each address."""
@@ -65,27 +66,38 @@ class LayerTape(Tape):
 
     def weight(self, key: Key) -> Tensor:
         """The living weight of an entry, or a new one."""
-        number, _ = key
+        number, index = key
         reference = self.alive.get(key)
         weight = None if reference is None else reference()
         wants_gradient = torch.is_grad_enabled() and self.free[number].requires_grad
         if weight is None or (wants_gradient and not weight.requires_grad):
-            weight = self.track(self.generate(key, self.vectors[number].dtype), key)
+            generated = self.generate(key, self.vectors[number].dtype)
+            (weight,) = self.track([generated], number, range(index, index + 1))
             self.alive[key] = weakref.ref(weight)
             self.places[weight.untyped_storage().data_ptr()] = key
         return weight
 
     def generate(self, key: Key, dtype: torch.dtype) -> Tensor:
-        """The weight of an entry, without autograd."""
+        """The weight of an entry, without autograd. It is no view."""
         number, index = key
-        vector, entry = self.vectors[number], self.entry(key)
+        vector, layout = self.vectors[number], self.layouts[number]
+        linear_map, start = vector.group.map, layout.starts[index]
         with torch.no_grad():
-            if (number, dtype) not in self.prepared:
+            prepared = self.prepared.get((number, dtype))
+            if prepared is None:
                 free = vector.effective(self.free[number])
-                self.prepared[number, dtype] = vector.group.map.prepare(free.to(dtype))
-            prepared = self.prepared[number, dtype]
-            rows = vector.group.map.prepared_rows(prepared, entry.start, entry.stop)
-            return vector.shaped(index, rows)
+                prepared = self.prepared[number, dtype] = linear_map.prepare(free.to(dtype))
+            stop = start + layout.sizes[index]
+            rows = linear_map.prepared_rows(prepared, start, stop)
+            if (origin := vector.origin) is not None:
+                rows += origin[start:stop].to(dtype)
+            rows.resize_(layout.shapes[index])
+            device = vector.group.device(index)
+            return rows if device is None else rows.to(device)
+
+    def token(self, number: int) -> Tensor:
+        """The token of a group: each weight is a run of its own."""
+        return make_token(self.effective[number], self, number)
 
     def counter(self, weight: Tensor) -> Tensor:
         """A tensor without memory: the weight itself would stay alive."""
@@ -97,10 +109,9 @@ class LayerTape(Tape):
         """Zeros that are freed with the gradient; recycled storage would outlive the backward."""
         return torch.zeros(generator.prepared_dof, dtype=wide_enough(dtype), device=device)
 
-    def add(self, key: Key, grad: Tensor) -> None:
-        self.queue.put(key, grad)
+    def add(self, number: int, start: int, grad: Tensor) -> None:
+        self.queue.put(number, start, grad)
         del grad  # so that each gradient is freed once it is added
-        number, _ = key
         if number in self.buffers or not self._should_wait(number):
             self._add_waiting()
 
@@ -128,9 +139,7 @@ class LayerTape(Tape):
 
     def _add_waiting(self) -> None:
         while self.queue.gradients:
-            key, grad = self.queue.take()
-            number, _ = key
-            self.accumulate(number, self.entry(key).start, grad)
+            self.accumulate(*self.queue.take())
 
     def _pack(self, tensor: Tensor) -> Tensor | SavedWeight | SavedByOthers:
         """What is saved in the place of a tensor."""

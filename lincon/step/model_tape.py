@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lincon.attaching.free_vector import FreeVector
-from lincon.step.tape import Key, Tape
+from lincon.step.layout import Key, Layout
+from lincon.step.tape import Tape
 
 Range = tuple[int, int]
 
@@ -19,18 +21,40 @@ Range = tuple[int, int]
 class ModelTape(Tape):
     """Generates all weights in one operation a group."""
 
-    def __init__(self, vectors: Sequence[FreeVector]) -> None:
-        super().__init__(vectors)
-        with torch.no_grad():
-            generated = [vector.weights() for vector in self.vectors]
-        self.weights = [
-            [self.track(weight, (number, index)) for index, weight in enumerate(group)]
-            for number, group in enumerate(generated)
-        ]
+    def __init__(self, vectors: Sequence[FreeVector], layouts: Sequence[Layout]) -> None:
+        super().__init__(vectors, layouts)
+        self.weights = [self.generate(number) for number in range(len(self.vectors))]
         self.collected: dict[int, Tensor] = {}
         """Gradients of small tensors in their rows, (rows,) for each group."""
         self.ranges: dict[int, list[Range]] = {}
         """The filled rows of `collected`."""
+
+    def generate(self, number: int) -> list[Tensor]:
+        """The weights of a group, in the order of its ledger."""
+        layout, group = self.layouts[number], self.vectors[number].group
+        with torch.no_grad():
+            # These are no views, and each has a counter of writes of its own.
+            weights = list(torch.unsafe_split_with_sizes(self.rows(number), layout.sizes))
+            for weight, shape in zip(weights, layout.shapes, strict=True):
+                weight.resize_(shape)
+            if group.devices:
+                devices = map(group.device, range(len(weights)))
+                weights = [w.to(d or w.device) for w, d in zip(weights, devices, strict=True)]
+        tracked: list[Tensor] = []
+        for run in layout.runs:
+            tracked += self.track(weights[run.start : run.stop], number, run)
+        return tracked
+
+    def rows(self, number: int) -> Tensor:
+        """All rows of a group, (rows,), without autograd."""
+        vector, free, linear_map = self.vectors[number], self.effective[number], self.map(number)
+        dtype = vector.dtype
+        if is_watched():
+            rows = linear_map.unpack(free, dtype=dtype)
+        else:
+            rows = linear_map.prepared_rows(linear_map.prepare(free.to(dtype)), 0, linear_map.rows)
+        origin = vector.origin
+        return rows if origin is None else rows + origin.to(dtype)
 
     def weight(self, key: Key) -> Tensor:
         number, index = key
@@ -40,9 +64,8 @@ class ModelTape(Tape):
         super().close()
         self.weights.clear()
 
-    def add(self, key: Key, grad: Tensor) -> None:
-        """Reduce the gradient now if the tensor has at least a grain of rows; else collect it."""
-        (number, _), start = key, self.entry(key).start
+    def add(self, number: int, start: int, grad: Tensor) -> None:
+        """Reduce the gradient now if it has at least a grain of rows; else collect it."""
         linear_map = self.map(number)
         if grad.numel() >= linear_map.grain:
             self.accumulate(number, start, grad)
@@ -68,6 +91,14 @@ class ModelTape(Tape):
     def resume(self, sums: tuple[Any, ...]) -> None:
         *rest, self.collected, self.ranges = sums
         super().resume(tuple(rest))
+
+
+def is_watched() -> bool:
+    """Whether a mode of torch sees every operation: it counts them, or its tensors have no values.
+
+    Such modes know the operator of a generator, and not what is within it.
+    """
+    return _get_current_dispatch_mode() is not None
 
 
 def _joined(ranges: list[Range]) -> list[Range]:

@@ -1,17 +1,20 @@
 """A tape: how one forward gets its weights, and how its backward passes on the gradients.
 
-Each free vector yields a token, a tensor of size zero, which every weight of the group takes as an
-input. In the backward each weight adds its adjoint to one buffer and returns a zero for the token.
-Autograd runs the token's own backward last, which returns the buffer as the free vector's gradient.
-So the gradients of all weights are never concatenated. Against a plain split of one generated
-tensor, this saves 6 to 9 % of a step's time (ResNet-18, batch 8, one thread).
+The weights of a run (see `Layout`) are the outputs of one node of autograd's graph. Its backward
+has the gradients of them all, and applies the adjoint to those that lie side by side at once.
+
+If a group has several runs, its free vector yields a token, a tensor of size zero, which every run
+takes as an input. In the backward each run adds its adjoint to one buffer and returns a zero for
+the token. Autograd runs the token's own backward last, which returns the buffer as the free
+vector's gradient. So the gradients of all weights are never concatenated. Against a plain split of
+one generated tensor, this saves 6 to 9 % of a step's time (ResNet-18, batch 8, one thread).
 
 The factors of the map that act on the free vector alone (`Generator.prepare`, `prepare_adjoint`)
 are applied once a step, not once a tensor.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any
 
@@ -19,19 +22,20 @@ import torch
 from torch import Tensor
 
 from lincon.attaching.free_vector import FreeVector
-from lincon.attaching.ledger import Entry
 from lincon.generator import Generator
+from lincon.step.layout import Key, Layout
 from lincon.step.weight import Kept, in_forward, refuse_write
 
-Key = tuple[int, int]
-"""The number of a group, and the index of an entry in its ledger."""
+JOINED = 1 << 14
+"""Gradients of fewer numbers are copied side by side: a call costs more than the copy."""
 
 
 class Tape(ABC):
     """The free vectors of one forward, their tokens, and the buffers of their gradients."""
 
-    def __init__(self, vectors: Sequence[FreeVector]) -> None:
+    def __init__(self, vectors: Sequence[FreeVector], layouts: Sequence[Layout]) -> None:
         self.vectors = list(vectors)  # a copy, because pruning replaces them
+        self.layouts = list(layouts)
         self.free = [vector.parameter for vector in self.vectors]
         self.versions = [version_of(free) for free in self.free]
         self.buffers: dict[int, Tensor] = {}
@@ -43,17 +47,20 @@ class Tape(ABC):
         self.lock = Lock()  # autograd has a thread for each device
         pairs = zip(self.vectors, self.free, strict=True)
         self.effective = [vector.effective(free) for vector, free in pairs]
-        self.tokens: list[Tensor] = [
-            _token(free, self, number) for number, free in enumerate(self.effective)
-        ]
+        self.tokens = [self.token(number) for number in range(len(self.vectors))]
+
+    def token(self, number: int) -> Tensor | None:
+        """The token of a group, or None if it needs none."""
+        has_one_run = len(self.layouts[number].runs) == 1
+        return None if has_one_run else make_token(self.effective[number], self, number)
 
     @abstractmethod
     def weight(self, key: Key) -> Tensor:
         """The weight of an entry."""
 
     @abstractmethod
-    def add(self, key: Key, grad: Tensor) -> None:
-        """Add a weight's adjoint to the buffer of its group, at the latest in `gradient`."""
+    def add(self, number: int, start: int, grad: Tensor) -> None:
+        """Add the adjoint of rows to the buffer of a group, at the latest in `gradient`."""
 
     def close(self) -> None:
         """End the owner's forward: drop tensors that would keep its graph and this tape alive."""
@@ -73,17 +80,23 @@ class Tape(ABC):
         if self.free[number] is not free or self.versions[number] != version_of(free):
             return None
         weight = self.weight(key)
-        wants_gradient = torch.is_grad_enabled() and free.requires_grad
-        return None if wants_gradient and not weight.requires_grad else weight
+        if not weight.requires_grad and torch.is_grad_enabled() and free.requires_grad:
+            return None
+        return in_forward(weight, self.kept)
 
-    def track(self, weight: Tensor, key: Key) -> Tensor:
-        """Connect a generated weight to its free vector, and have it refuse writes."""
-        number, _ = key
-        tracked = _weight(self.effective[number], self.tokens[number], weight, self, key)
-        if not tracked.is_inference():  # such tensors have no counter
-            counter = self.counter(tracked)
-            self.watched.append((counter, counter._version))
-        return in_forward(tracked, self.kept)
+    def track(self, weights: list[Tensor], number: int, run: range) -> list[Tensor]:
+        """Connect generated weights to their free vector, and watch for writes to them.
+
+        None of them may be a view: torch would refuse a write to one in words of its own, and only
+        where it is used next.
+        """
+        free = self.effective[number]
+        if free.requires_grad and torch.is_grad_enabled():
+            weights = list(_weights(free, self.tokens[number], self, (number, run), weights))
+        if not weights[0].is_inference():  # such tensors have no counter
+            counters = [self.counter(weight) for weight in weights]
+            self.watched += [(counter, counter._version) for counter in counters]
+        return weights
 
     def counter(self, weight: Tensor) -> Tensor:
         """A tensor that counts the writes to a weight."""
@@ -137,11 +150,6 @@ class Tape(ABC):
         """The map of a group, with its multipliers."""
         return self.vectors[number].group.map
 
-    def entry(self, key: Key) -> Entry:
-        """The entry of a group's ledger."""
-        number, index = key
-        return self.vectors[number].group.ledger.entries[index]
-
 
 class _Token(torch.autograd.Function):
     """A tensor of size zero, whose backward returns the buffer as the free vector's gradient."""
@@ -159,38 +167,87 @@ class _Token(torch.autograd.Function):
         return None if gradient is None else gradient.to(ctx.dtype), None, None
 
 
-class _Weight(torch.autograd.Function):
-    """The identity on a generated weight, whose backward adds its adjoint to the tape."""
+class _Weights(torch.autograd.Function):
+    """The generated weights of a run, whose backward adds their adjoint to the tape."""
 
     @staticmethod
     def forward(
-        ctx: Any, free: Tensor, token: Tensor, weight: Tensor, tape: Tape, key: Key
-    ) -> Tensor:
-        ctx.tape, ctx.key, ctx.dtype, ctx.device = tape, key, free.dtype, free.device
-        # The same memory and no view: torch would refuse a write to a view of this function in words
-        # of its own, and only where the weight is used next.
-        alias: Any = weight.new_empty(0)
-        same: Tensor = alias.set_(weight)
-        return same
+        ctx: Any,
+        free: Tensor,
+        token: Tensor | None,
+        tape: Tape,
+        place: tuple[int, range],
+        weights: list[Tensor],
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.tape, (ctx.number, ctx.run) = tape, place
+        ctx.dtype, ctx.device, ctx.has_token = free.dtype, free.device, token is not None
+        return tuple(weights)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        number, _ = ctx.key
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        tape, number = ctx.tape, ctx.number
+        starts = tape.layouts[number].starts[ctx.run.start : ctx.run.stop]
+        pairs = zip(starts, grads, strict=True)
+        present = [(start, grad) for start, grad in pairs if grad is not None]
+        del grads, pairs  # so that each gradient is freed once it is added
         # A buffer would not be differentiable (create_graph=True), and has room for one gradient
         # only, not for a batch of them (is_grads_batched=True).
-        if torch.is_grad_enabled() or _is_batched(grad):
-            entry = ctx.tape.entry(ctx.key)
-            flat = grad.to(ctx.device).reshape(-1)
-            adjoint = ctx.tape.map(number).adjoint(flat, entry.start, entry.stop)
+        if torch.is_grad_enabled() or any(_is_batched(grad) for _, grad in present):
+            adjoint = _differentiable(tape.map(number), present, ctx.device)
             return adjoint.to(ctx.dtype), None, None, None, None
-        with ctx.tape.lock:
-            ctx.tape.begin_backward()
-            ctx.tape.add(ctx.key, grad)
-        return None, grad.new_zeros(0, dtype=ctx.dtype, device=ctx.device), None, None, None
+        with tape.lock:
+            tape.begin_backward()
+            for start, grad in _joined(present, tape.map(number).grain):
+                tape.add(number, start, grad)
+            gradient = None if ctx.has_token else tape.gradient(number)
+        if ctx.has_token:
+            zero = torch.zeros(0, dtype=ctx.dtype, device=ctx.device)
+            return None, zero, None, None, None
+        return None if gradient is None else gradient.to(ctx.dtype), None, None, None, None
 
 
-_token: Callable[..., Tensor] = _Token.apply
-_weight: Callable[..., Tensor] = _Weight.apply
+make_token: Callable[..., Tensor] = _Token.apply
+_weights: Callable[..., tuple[Tensor, ...]] = _Weights.apply
+
+
+def _differentiable(
+    linear_map: Generator, gradients: list[tuple[int, Tensor]], device: torch.device
+) -> Tensor:
+    """The adjoint of gradients of rows, each from ``start`` on, by operations that autograd knows."""
+    total: Any = 0
+    for start, grad in gradients:
+        flat = grad.to(device).reshape(-1)
+        total = total + linear_map.adjoint(flat, start, start + len(flat))
+    result: Tensor = total
+    return result
+
+
+def _joined(gradients: list[tuple[int, Tensor]], grain: int) -> Iterator[tuple[int, Tensor]]:
+    """The same gradients, where small ones that lie side by side are one."""
+    if len(gradients) == 1:
+        yield gradients.pop()
+        return
+    small: list[Tensor] = []
+    first = stop = -1
+    for start, grad in gradients:
+        is_small = grad.numel() < max(grain, JOINED)
+        if small and not (is_small and start == stop and grad.dtype == small[0].dtype):
+            yield first, _side_by_side(small)
+            small = []
+        if is_small:
+            first = first if small else start
+            small.append(grad)
+            stop = start + grad.numel()
+        else:
+            yield start, grad
+    if small:
+        yield first, _side_by_side(small)
+
+
+def _side_by_side(gradients: list[Tensor]) -> Tensor:
+    flat = [grad.reshape(-1) for grad in gradients]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 def _is_batched(grad: Tensor) -> bool:

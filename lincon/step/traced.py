@@ -1,0 +1,117 @@
+"""A generated weight within a block that torch.compile makes a graph of, without that of its model.
+
+The graph has one operator for each weight, and a tensor tells it which rows of which G these are.
+To the compiler such a tensor is an input. So one graph serves all blocks of equal shapes.
+"""
+
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lincon.attaching.free_vector import FreeVector
+from lincon.generator import Generator
+
+_live: "WeakValueDictionary[int, Generator]" = WeakValueDictionary()
+
+
+class Spot:
+    """Where a tensor lies in the rows of its group.
+
+    Args:
+        vector: the free vector.
+        index: the number of the tensor in the ledger.
+    """
+
+    def __init__(self, vector: FreeVector, index: int) -> None:
+        self.move(vector, index)
+
+    def move(self, vector: FreeVector, index: int) -> None:
+        """Take another place; copies, and slices of a model, have other free vectors."""
+        entry, linear_map = vector.group.ledger.entries[index], vector.group.map
+        number = int(linear_map.handle)
+        _live[number] = linear_map
+        self.vector, self.shape, self.size = vector, entry.shape, entry.numel
+        self.device = vector.group.device(index)
+        with torch.inference_mode(False):
+            self.where = torch.tensor([number, entry.start], device="cpu")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has no place until its constraint moves it there."""
+        return Spot.__new__, (Spot,)
+
+    def weight(self) -> Tensor:
+        """The tensor, differentiable, by operations that a compiler can trace."""
+        vector = self.vector
+        free = vector.effective(vector.parameter)
+        rows: Tensor = torch.ops.lincon.rows(
+            free, vector.origin, self.where, self.size, vector.dtype
+        )
+        weight = rows.view(self.shape)
+        return weight if self.device is None else weight.to(self.device)
+
+
+@torch.library.custom_op("lincon::rows", mutates_args=())
+def _rows(
+    free: Tensor, origin: Tensor | None, where: Tensor, size: int, dtype: torch.dtype
+) -> Tensor:
+    linear_map, start = _found(where)
+    rows = linear_map.unpack_rows(free.to(dtype), start, start + size)
+    return rows if origin is None else rows + origin[start : start + size].to(dtype)
+
+
+@torch.library.custom_op("lincon::rows_adjoint", mutates_args=())
+def _rows_adjoint(grad: Tensor, where: Tensor, dof: int, dtype: torch.dtype) -> Tensor:
+    linear_map, start = _found(where)
+    return linear_map.adjoint_of_rows(grad.contiguous(), start).to(dtype)
+
+
+@_rows.register_fake
+def _(
+    free: Float[Tensor, " dof"],
+    origin: Float[Tensor, " rows"] | None,
+    where: Int[Tensor, " 2"],
+    size: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    return free.new_empty(size, dtype=dtype)
+
+
+@_rows_adjoint.register_fake
+def _(
+    grad: Float[Tensor, " size"], where: Int[Tensor, " 2"], dof: int, dtype: torch.dtype
+) -> Tensor:
+    return grad.new_empty(dof, dtype=dtype)
+
+
+def _found(where: Tensor) -> tuple[Generator, int]:
+    number, start = where.tolist()
+    return _live[number], start
+
+
+def _keep_rows(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    free, _, where, *_ = inputs
+    ctx.save_for_backward(where)
+    ctx.dof, ctx.dtype = len(free), free.dtype
+
+
+def _rows_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (where,) = ctx.saved_tensors
+    return torch.ops.lincon.rows_adjoint(grad, where, ctx.dof, ctx.dtype), None, None, None, None
+
+
+def _keep_adjoint(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, where, *_ = inputs
+    ctx.save_for_backward(where)
+    ctx.size, ctx.dtype = len(grad), grad.dtype
+
+
+def _adjoint_backward(ctx: Any, total: Tensor) -> tuple[Tensor | None, ...]:
+    (where,) = ctx.saved_tensors
+    return torch.ops.lincon.rows(total, None, where, ctx.size, ctx.dtype), None, None, None
+
+
+_rows.register_autograd(_rows_backward, setup_context=_keep_rows)
+_rows_adjoint.register_autograd(_adjoint_backward, setup_context=_keep_adjoint)

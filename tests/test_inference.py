@@ -1,0 +1,221 @@
+"""Forwards without gradients: the weights are generated once, and again when anything has changed."""
+
+import copy
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+import lincon
+from lincon.step.model_tape import ModelTape
+
+
+def constrained(**options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    lincon.constrain(model, "ring", dof=0.5, **options)
+    return model
+
+
+@pytest.fixture
+def generations(monkeypatch):
+    """Grows by one with each group whose weights a forward generates."""
+    made = []
+    generate = ModelTape.generate
+    monkeypatch.setattr(
+        ModelTape, "generate", lambda tape, number: made.append(number) or generate(tape, number)
+    )
+    return made
+
+
+def expected(model, x):
+    """From weights that are read one by one, which are never held."""
+    first, _, second = model
+    hidden = nn.functional.linear(x, first.weight, first.bias).relu()
+    return nn.functional.linear(hidden, second.weight, second.bias).detach()
+
+
+x = torch.linspace(-1, 1, 24).view(4, 6)
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_weights_are_generated_once_for_many_forwards(without, generations):
+    model = constrained()
+    with without():
+        outputs = [model(x) for _ in range(3)]
+    assert generations == [0]
+    assert all(torch.equal(output, expected(model, x)) for output in outputs)
+
+
+def test_frozen_free_vectors_generate_once_while_the_rest_trains(generations):
+    model = constrained()
+    with torch.inference_mode():
+        model(x)
+    model.free.requires_grad_(False)
+    for _ in range(3):
+        model(x).sum().backward()
+    assert generations == [0] and model[0].bias.grad is not None
+
+
+def step(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+
+
+def replace(model):
+    model.register_parameter("free", nn.Parameter(2 * model.free.detach()))
+
+
+def rebind(model):
+    model.free.data = 2 * model.free.data
+
+
+def load(model):
+    model.load_state_dict({k: v * 0.5 for k, v in model.state_dict().items()}, strict=False)
+
+
+def assign(model):
+    state = {k: v * 0.5 for k, v in model.state_dict().items()}
+    model.load_state_dict(state, strict=False, assign=True)
+
+
+def project(model):
+    (constraint,) = lincon.constraints(model)
+    constraint.project({k: v.detach() * 2 for k, v in constraint.weights().items()})
+
+
+CHANGES = {
+    "an optimiser's step": step,
+    "a write through .data": lambda model: model.free.data.mul_(2),
+    "a write through NumPy": lambda model: model.free.detach().numpy().__imul__(2),
+    "another tensor in .data": rebind,
+    "another Parameter": replace,
+    "load_state_dict": load,
+    "load_state_dict(assign=True)": assign,
+    "project": project,
+    "prune": lambda model: lincon.prune(model, 0.5),
+    "quantize": lambda model: lincon.quantize(model, bits=4),
+    "a conversion": lambda model: model.double(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_the_free_vector_is_noticed(change):
+    model = constrained()
+    with torch.no_grad():
+        before = model(x)
+        CHANGES[change](model)
+        inputs = x.to(model[0].bias.dtype)
+        after = model(inputs)
+        assert torch.equal(after, expected(model, inputs))
+        assert not torch.equal(after.to(before), before)
+        assert torch.equal(model(inputs), after)
+
+
+def test_autocast_has_weights_of_its_own():
+    model = constrained()
+    with torch.no_grad():
+        wide = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            narrow = model(x)
+        assert narrow.dtype == torch.bfloat16 and torch.equal(model(x), wide)
+
+
+def test_a_substituted_free_vector_is_used_and_not_kept(generations):
+    model = constrained()
+    with torch.no_grad():
+        own = model(x)
+        other = {"free": 2 * model.free}
+        doubled = torch.func.functional_call(model, other, (x,))
+        reference = weakref.ref(other.pop("free"))
+        assert not torch.equal(doubled, own) and torch.equal(model(x), own)
+    assert reference() is None and generations == [0, 0]
+
+
+def test_copies_and_threads_have_weights_of_their_own():
+    model, results = constrained(), {}
+    with torch.no_grad():
+        own = model(x)
+        twin = copy.deepcopy(model)
+        twin.free.mul_(2)
+        doubled = twin(x)
+    assert torch.equal(doubled, expected(twin, x)) and not torch.equal(doubled, own)
+
+    def act(number):
+        with torch.no_grad():
+            results[number] = [torch.equal(model(x), own) for _ in range(20)]
+
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(all(results[number]) for number in range(4))
+
+
+def test_a_result_that_is_a_view_of_a_weight_can_be_written_to():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(5, 4)
+
+        def forward(self):
+            return self.table.weight[1:3]
+
+    model = Rows()
+    lincon.constrain(model, "ring", dof=0.5)
+    with torch.no_grad():
+        rows = model()
+        values = rows.clone()
+        rows.zero_()
+        assert torch.equal(model(), values)
+
+
+def test_a_refused_write_in_a_forward_is_not_kept():
+    class Writes(nn.Linear):
+        def forward(self, x):
+            torch.nn.init.zeros_(self.weight.view(-1))
+            return super().forward(x)
+
+    model = nn.Sequential(Writes(6, 3))
+    lincon.constrain(model, "ring", dof=0.5)
+    with torch.no_grad():
+        for _ in range(2):
+            with pytest.raises(lincon.TargetError, match="cannot be written"):
+                model(x)
+        model[0].__class__ = type(model[0])
+        assert float(lincon.constraints(model)[0].weights()["0.weight"].abs().sum()) > 0
+
+
+@pytest.mark.parametrize("how", ["release", "a training forward"])
+def test_the_weights_are_let_go_of(how):
+    model, kept = constrained(), []
+    (constraint,) = lincon.constraints(model)
+    handle = model[0].register_forward_hook(
+        lambda module, *_: kept.append(weakref.ref(module.weight))
+    )
+    with torch.no_grad():
+        model(x)
+    assert kept[0]() is not None
+    handle.remove()
+    if how == "release":
+        constraint.release()
+    else:
+        model(x).sum().backward()
+    gc.collect()
+    assert kept[0]() is None
+
+
+@pytest.mark.parametrize("options", [{"materialize": "layer"}, {"offset": True}])
+def test_layer_by_layer_and_with_an_offset_nothing_is_kept(options):
+    model, kept = constrained(**options), []
+    model[0].register_forward_hook(lambda module, *_: kept.append(weakref.ref(module.weight)))
+    with torch.no_grad():
+        assert torch.equal(model(x), expected(model, x))
+    gc.collect()
+    assert all(reference() is None for reference in kept)
