@@ -18,6 +18,7 @@ from lincon.tasks.classification.data.sets import Batch, Labelled
 from lincon.tasks.experiments.data.expected import check_folder, elsewhere
 from lincon.tasks.experiments.data.listing import entries_of, pictures_in, warn_of_rest
 from lincon.tasks.experiments.data.pictures import read_picture
+from lincon.tasks.experiments.data.sets import digest
 
 RESIZED = 256  # the shorter side, before any crop
 TINY = 1000  # below so many images, processes that load cost more than they save
@@ -48,6 +49,11 @@ class ImageFiles(Labelled):
     def subset(self, indices: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in indices.tolist()]
         return ImageFiles(paths, self.labels[indices], self.crop, self.border)
+
+    def fingerprint(self) -> str:
+        """Of names, sizes and labels: an image that is replaced by one of as many bytes is not seen."""
+        files = [(path.parent.name, path.name, path.stat().st_size) for path in self.paths]
+        return digest(files, self.labels)
 
     def cropped(self, crop: int) -> "ImageFiles":
         """The same images in another crop."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lincon.shapes import Int64, Num
-from lincon.tasks.experiments.data.sets import Split
+from lincon.tasks.experiments.data.sets import Split, digest
 
 
 class Batch(NamedTuple):
@@ -36,6 +36,9 @@ class InMemory(Labelled):
     def __getitem__(self, indices: list[int]) -> Batch:
         images, labels = self.tensors
         return Batch(images[indices], labels[indices])
+
+    def fingerprint(self) -> str:
+        return digest(*self.tensors)
 
     def subset(self, indices: Tensor) -> "InMemory":
         images, labels = self.tensors

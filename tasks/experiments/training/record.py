@@ -5,6 +5,7 @@ Until the training has ended there are also checkpoints, one for each phase.
 
 import json
 import os
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 from torch import nn
 
 from lincon import LinconError
+from lincon.errors import LinconWarning
 from lincon.files.atomic import remove_partial
 from lincon.tasks.experiments.output import write_output
+from lincon.tasks.experiments.task import find_task
+from lincon.tasks.experiments.training.fingerprints import changed_code
 from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.ranks import is_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, differences
@@ -63,6 +67,14 @@ def check_free(folder: Path) -> None:
         raise LinconError(
             f"{folder} holds {', '.join(names)}, but no training of lincon: "
             "give another --out, or move the files away."
+        )
+
+
+def check_no_training(folder: Path) -> None:
+    """Raise LinconError if a training lies in a folder that an experiment would write into."""
+    if (folder / RECORD).exists() and _has_record(folder):
+        raise LinconError(
+            f"{folder} holds a training (it has {RECORD}): give an experiment another --out."
         )
 
 
@@ -133,7 +145,19 @@ def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
         raise LinconError(
             f"{folder / RECORD} was not written by this version of lincon: train again."
         ) from None
+    _warn_of_changes(folder, cell, record)
     return load(cell, shape, folder / SAVED), cell, recipe, shape
+
+
+def _warn_of_changes(folder: Path, cell: Cell, record: dict[str, Any]) -> None:
+    """Warn if the user's code that makes the model is not what it was in the training."""
+    if changed := changed_code(record, find_task(cell.task).architecture(cell.model)):
+        warnings.warn(
+            f"The source of {', '.join(changed)} has changed since the training in {folder}: "
+            "the numbers may be of another model.",
+            LinconWarning,
+            stacklevel=3,
+        )
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:
