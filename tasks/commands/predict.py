@@ -27,6 +27,9 @@ def pose(
         ),
     ] = "",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
+    min_score: Annotated[
+        float, typer.Option(help="Joints with a lower score are not drawn.")
+    ] = 0.1,
     out: Annotated[
         Path, typer.Option(help="Folder of the drawings and of the joints as JSON.")
     ] = Path("runs/predict"),
@@ -34,7 +37,12 @@ def pose(
     """Draw the skeleton on pictures, and write the joints as JSON."""
     from lincon.tasks.pose.predict import predict
 
-    _print_files(predict(images, run, out, parse_box(box), flip=flip))
+    found = predict(images, run, out, parse_box(box), flip=flip, min_score=min_score)
+    _print_files((each.drawing, each.numbers) for each in found)
+    for each in found:
+        if each.left_out:
+            joints = "; ".join(f"{name} ({why})" for name, why in each.left_out.items())
+            typer.echo(f"not drawn on {each.drawing}: {joints}")
 
 
 @predict.command()

@@ -33,6 +33,7 @@ def train(
     ] = Path("runs/train"),
 ) -> None:
     """Train one scheme and save the model."""
+    from lincon.tasks.experiments.sweeps.sweep import RESULTS
     from lincon.tasks.experiments.task import find_task
     from lincon.tasks.experiments.training import training
     from lincon.tasks.experiments.training.progress import EpochBar
@@ -45,6 +46,8 @@ def train(
     free = parse_dof(dof or defaults["dof"])
     cell = Cell(model or defaults["model"], scheme, free, seed, task)
     setup = options.setup()
+    if (out / RESULTS).exists():
+        raise LinconError(f"{out} holds an experiment (it has {RESULTS}): give another --out.")
     if not resume and (out / SAVED).exists():
         raise LinconError(f"{out} holds a trained model: give another --out, or delete it.")
     with EpochBar(recipe.epochs) as bar:

@@ -17,6 +17,7 @@ from lincon.tasks.classification.data import Images
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
 from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
 from lincon.tasks.classification.learner import MEASURES, accuracy
+from lincon.tasks.experiments.data.sets import digest
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import gap
 from lincon.tasks.experiments.sweeps.curves import cycle, group_by_label, png
@@ -60,14 +61,22 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
 
 
 def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -> Shifted:
+    """The accuracies of a trained model: those kept beside it, if they are of this very file."""
     place = sweep.store.place(cell) / ("objectnet.json" if objectnet else "shifted.json")
-    if not place.exists():
-        model = sweep.load(cell)
-        accuracies = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
-        write_output(place, json.dumps(accuracies))
+    images = str(objectnet.resolve()) if objectnet else ""
+    of = digest(sweep.store.model(cell).read_bytes(), images)
+    if place.exists() and (kept := _read(place)).get("of") == of:
+        return dict(kept["accuracies"])
+    model = sweep.load(cell)
+    accuracies = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
+    write_output(place, json.dumps({"of": of, "accuracies": accuracies}))
+    return accuracies
+
+
+def _read(place: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(place.read_text()))
-    except ValueError:
+    except (ValueError, TypeError):
         raise LinconError(f"{place} is damaged: delete it, and call again.") from None
 
 

@@ -6,7 +6,7 @@ own code, the tensors of the model, and the items.
 
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -52,21 +52,24 @@ def fingerprints(recipe: Recipe, cell: Cell, model: nn.Module, data: Data) -> di
 
 
 def code_of(*functions: Callable[..., Any]) -> dict[str, str]:
-    """The source of the modules that the user's functions come from, and of what those import.
+    """The source of the modules that the functions come from, and of what those import.
 
-    Of the imported modules these count that are not installed, or are of the same package. lincon
-    itself does not. What is read at run time by other ways than `import` is not seen.
+    Neither lincon counts nor, among what is imported, installed packages. What is read at run time
+    by other ways than `import` is not seen.
     """
-    waiting = [module for each in functions for module in _homes(each)]
-    packages = {module.partition(".")[0] for module in waiting}
+    homes = {module for each in functions for module in _homes(each)}
+    waiting = sorted(homes)
     found: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
-        module = sys.modules.get(name)
-        if module is None or f"{CODE}{name}" in found or not _is_own(module, packages):
+        source = _source(name)
+        if source is None or f"{CODE}{name}" in found or name.partition(".")[0] == "lincon":
             continue
-        found[f"{CODE}{name}"] = digest(Path(str(module.__file__)).read_bytes())
-        waiting += _imports(module)
+        is_own = not any(source.is_relative_to(place) for place in _INSTALLED)
+        if is_own or name in homes:
+            found[f"{CODE}{name}"] = digest(source.read_bytes())
+        if is_own:
+            waiting += _imports(sys.modules[name])
     return dict(sorted(found.items()))
 
 
@@ -100,13 +103,11 @@ def _imports(module: ModuleType) -> list[str]:
     return names + [str(getattr(each, "__module__", "")) for each in values]
 
 
-def _is_own(module: ModuleType, packages: Iterable[str]) -> bool:
-    """Whether the source of a module is the user's."""
-    file = getattr(module, "__file__", None)
-    top = module.__name__.partition(".")[0]
-    if file is None or not file.endswith(".py") or top == "lincon":
-        return False
-    return top in packages or not any(Path(file).is_relative_to(place) for place in _INSTALLED)
+def _source(name: str) -> Path | None:
+    """The file of an imported module, if it is one of Python source."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    path = Path(file) if file else None
+    return path if path is not None and path.suffix == ".py" and path.is_file() else None
 
 
 def _tensors(make: Callable[[], nn.Module]) -> list[Any]:
@@ -114,4 +115,3 @@ def _tensors(make: Callable[[], nn.Module]) -> list[Any]:
     model = blueprint(make)
     named = [*model.named_parameters(), *model.named_buffers()]
     return [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in named]
-
