@@ -21,7 +21,11 @@ class Options:
 
     data: Annotated[
         str | None,
-        typer.Option(help="Data set of the task, also with options; an embedded one by default."),
+        typer.Option(
+            help="Data set of the task, also with options; an embedded one by default. Yours: a "
+            ".npz file of x_train, y_train, x_test, y_test (or x, y); folder:size=32 with --root; "
+            "or package.module:function, which returns arrays, data sets or a LightningDataModule."
+        ),
     ] = None
     root: Annotated[
         Path | None, typer.Option(help="Folder of the data set, in its official layout.")

@@ -7,7 +7,7 @@ import typer
 
 import lincon
 from lincon.errors import LinconError
-from lincon.tasks.commands.arguments import CLASSIFICATION, Scheme, Task, parse_dof
+from lincon.tasks.commands.arguments import CLASSIFICATION, FUNCTION, Scheme, Task, parse_dof
 from lincon.tasks.commands.options import Options
 from lincon.tasks.commands.printing import print_measures
 
@@ -17,7 +17,7 @@ def train(
     task: Task = CLASSIFICATION,
     scheme: Scheme = "rpg",
     model: Annotated[
-        str, typer.Option(help="Name, also with options, or package.module:function.")
+        str, typer.Option(help=f"Name, also with options (vit-tiny:patch=2); or {FUNCTION}")
     ] = "",
     dof: Annotated[
         str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction).")

@@ -65,6 +65,7 @@ class Task:
         full_dof: model without a scheme -> how many free numbers a dof of 1.0 stands for.
         baseline: data set -> every measure of a prediction that ignores the input, such as the mean
             of the training set.
+        own_data: name that is not in ``data`` -> a data set of the user's own, or None.
         show: (trained models by name, data set) -> a PNG of their predictions for some test items.
     """
 
@@ -79,6 +80,7 @@ class Task:
     defaults: Mapping[str, str] = field(default_factory=dict)
     full_dof: Callable[[nn.Module], int] = body_size
     baseline: Callable[[Any], dict[str, float]] | None = None
+    own_data: Callable[[str], Callable[..., Data] | None] | None = None
     show: Callable[[Mapping[str, nn.Module], Any], bytes] | None = None
 
     def data_set(self, name: str) -> Callable[..., Data]:
@@ -87,7 +89,9 @@ class Task:
         Raises:
             LinconError: an unknown name or option.
         """
-        return named("data set", name, self.data)
+        is_own = name.partition(":")[0] not in self.data and self.own_data is not None
+        own = self.own_data(name) if is_own and self.own_data else None
+        return own or named("data set", name, self.data)
 
 
 def find_task(name: str) -> Task:

@@ -35,20 +35,28 @@ class ImageFiles(Labelled):
         labels: (n,) int64.
         crop: side of the square that is cut from the centre.
         border: pixels cut off every side before that.
+        shorter: what the shorter side becomes before the crop.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Tensor, crop: int, border: int = 0) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Tensor,
+        crop: int,
+        border: int = 0,
+        shorter: int = RESIZED,
+    ) -> None:
         self.paths, self.labels = paths, labels
-        self.crop, self.border = crop, border
+        self.crop, self.border, self.shorter = crop, border, shorter
         self.workers = min(8, os.cpu_count() or 1) if len(paths) >= TINY else 0
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        images = [decode(self.paths[i], self.crop, self.border) for i in indices]
+        images = [decode(self.paths[i], self.crop, self.border, self.shorter) for i in indices]
         return Batch(torch.stack(images), self.labels[indices])
 
     def subset(self, indices: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in indices.tolist()]
-        return ImageFiles(paths, self.labels[indices], self.crop, self.border)
+        return ImageFiles(paths, self.labels[indices], self.crop, self.border, self.shorter)
 
     def fingerprint(self) -> str:
         """Of names, sizes and labels: an image that is replaced by one of as many bytes is not seen."""
@@ -57,18 +65,20 @@ class ImageFiles(Labelled):
 
     def cropped(self, crop: int) -> "ImageFiles":
         """The same images in another crop."""
-        return ImageFiles(self.paths, self.labels, crop, self.border)
+        return ImageFiles(self.paths, self.labels, crop, self.border, self.shorter)
 
 
-def decode(path: Path, crop: int, border: int = 0) -> UInt8[Tensor, "3 {crop} {crop}"]:
-    """One image file: RGB, the shorter side resized to 256, the centre cut out.
+def decode(
+    path: Path, crop: int, border: int = 0, shorter: int = RESIZED
+) -> UInt8[Tensor, "3 {crop} {crop}"]:
+    """One image file: RGB, the shorter side resized to ``shorter``, the centre cut out.
 
     Raises Unreadable, with the path, if the file is truncated or no image.
     """
     image = read_picture(path)
     image = image.crop((border, border, image.width - border, image.height - border))
-    shorter = min(image.size)
-    width, height = (RESIZED * side // shorter for side in image.size)
+    side = min(image.size)
+    width, height = (shorter * each // side for each in image.size)
     left, top = round((width - crop) / 2), round((height - crop) / 2)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     square = np.array(resized.crop((left, top, left + crop, top + crop)))
@@ -87,7 +97,9 @@ def class_folders(folder: Path) -> list[Path]:
     return folders
 
 
-def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
+def read_folders(
+    folder: Path, classes: Sequence[str], crop: int, shorter: int = RESIZED
+) -> ImageFiles:
     """The images in `folder/<class>/`, labelled by the index of the class in ``classes``.
 
     Files and folders that are no images are left out, with a warning that counts them.
@@ -109,7 +121,7 @@ def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
         rest += others
         labels += [index[place.name]] * len(images)
     warn_of_rest(folder, rest)
-    return ImageFiles(paths, torch.tensor(labels), crop)
+    return ImageFiles(paths, torch.tensor(labels), crop, shorter=shorter)
 
 
 class ImageNet(Images):

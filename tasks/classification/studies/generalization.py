@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.counter import key
 from lincon.tasks.classification.data import Images
+from lincon.tasks.classification.data.images import floats
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
 from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
 from lincon.tasks.classification.learner import MEASURES, accuracy
@@ -53,11 +54,23 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
                 f"ObjectNet tests models of imagenet, not of {data.name}; leave --objectnet out."
             )
         ObjectNet(objectnet)
+    else:
+        _check_range(data)
     runs = sweep.run()
     shifted = [_evaluated(sweep, cell, data, objectnet) for cell in sweep.cells]
     result = summarise(runs, shifted, sweep.title)
     result.write(sweep, runs)
     return result
+
+
+def _check_range(data: Images) -> None:
+    """Raise LinconError unless images are from black, 0, to white, 1, as shifts take them to be."""
+    some = floats(data.test_set[list(range(min(64, len(data.test_set))))].images)
+    if float(some.min()) < 0 or float(some.max()) > 1:
+        raise LinconError(
+            f"Images from {float(some.min()):g} to {float(some.max()):g} cannot be shifted, since "
+            "nothing says what is black and white: give uint8, or floats from 0 to 1."
+        )
 
 
 def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -> Shifted:

@@ -19,7 +19,6 @@ from lincon.counter import key
 from lincon.shapes import Float, Int64
 from lincon.tasks.experiments.data.expected import check_root
 
-
 SAMPLED = 16
 """Items of a split that its fingerprint reads."""
 
@@ -189,7 +188,8 @@ def digest(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             total.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            total.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            plain = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            total.update(memoryview(plain.numpy()))
         else:
             total.update(f"{part!r};".encode())
     return total.hexdigest()[:16]

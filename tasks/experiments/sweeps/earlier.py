@@ -29,7 +29,7 @@ def check_same(
     try:
         earlier = json.loads(results.read_text())
         recipe, runs = dict(earlier["recipe"]), list(earlier["runs"])
-        names = [Cell(*(run[key] for key in KEYS), task=recipe["task"]).name for run in runs]
+        names = [Cell(*(run[key] for key in KEYS), recipe["task"]).name for run in runs]
     except (ValueError, TypeError, KeyError):
         raise LinconError(f"{results} is damaged: delete it, and call again.") from None
     lost = [name for name in dict.fromkeys(names) if name not in {cell.name for cell in cells}]
