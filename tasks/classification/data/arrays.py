@@ -15,11 +15,9 @@ from einops import rearrange
 from torch import Tensor
 
 from lincon import LinconError
-from lincon.errors import one_line
 from lincon.shapes import Int64, Num
 from lincon.tasks.classification.data.sets import InMemory, Labelled, stratified
-from lincon.tasks.experiments.data.expected import check_file
-from lincon.tasks.experiments.data.remedies import remedy
+from lincon.tasks.experiments.data.npz import read_npz
 
 Parts = tuple[Labelled, Labelled, str]
 """The training part, the test part, and a note that says how they were split."""
@@ -36,28 +34,6 @@ SPREAD = 16
 def read_arrays(root: Path | None, path: Path) -> Parts:
     """x_train, y_train, x_test and y_test of a .npz file; or x and y, which are split."""
     return two_parts(read_npz(path), str(path))
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz file that are of use here, by name; nothing is unpickled.
-
-    Raises:
-        LinconError: a file that is missing or damaged, or arrays of Python objects.
-    """
-    check_file(path, "give the path of a .npz file, as numpy.savez writes it.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception as error:  # numpy raises whatever the bytes lead it to
-        advice = "save arrays of numbers, not of objects"
-        if "allow_pickle" not in str(error):
-            with open(path, "rb") as damaged:
-                start = damaged.read(512)
-            advice = remedy(start) if start[:2] != b"PK" else "write it again"
-        raise LinconError(
-            f"{path} cannot be read ({one_line(error)}): {advice}; .npz files come from "
-            "numpy.savez."
-        ) from None
 
 
 def two_parts(arrays: Mapping[str, Any], source: str) -> tuple[InMemory, InMemory, str]:

@@ -18,6 +18,7 @@ from lincon.tasks.classification.data.arrays import Parts, read_arrays
 from lincon.tasks.classification.data.images import Images, floats
 from lincon.tasks.classification.data.returned import call
 from lincon.tasks.classification.data.sets import Labelled
+from lincon.tasks.experiments.data.npz import path_and_options
 from lincon.tasks.experiments.importing import find_function
 from lincon.tasks.experiments.names import options
 
@@ -86,10 +87,9 @@ def own_data(name: str) -> Callable[..., Images] | None:
     Raises:
         LinconError: an unknown option; a module that cannot be imported; no such function.
     """
-    path, ending, rest = name.partition(".npz")
-    if ending and (not rest or rest.startswith(":")):
-        source: Callable[[Path | None], Parts] = partial(read_arrays, path=Path(path + ending))
-        return _with_options(source, path + ending, rest.removeprefix(":"))
+    if (file := path_and_options(name)) is not None:
+        path, text = file
+        return _with_options(partial(read_arrays, path=path), str(path), text)
     module, colon, rest = name.partition(":")
     function, _, text = rest.partition(":")
     if not colon or not function.isidentifier():
