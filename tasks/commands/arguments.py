@@ -11,9 +11,16 @@ CLASSIFICATION = "classification"
 """The task of commands that are not told another."""
 
 Task = Annotated[str, typer.Argument(help="classification, pose or indoor.")]
-Scheme = Annotated[str, typer.Option(help="Scheme of sharing.")]
+Scheme = Annotated[
+    str,
+    typer.Option(help="Scheme of sharing, or any generator, also with options (ring:tile=1)."),
+]
 Schemes = Annotated[
-    str, typer.Option(help="Names, separated by commas; the task's own choice by default.")
+    str,
+    typer.Option(
+        help="Names of schemes and generators, also with options (rpg,ring:tile=1), separated by "
+        "commas; the task's own choice by default. lincon schemes lists them."
+    ),
 ]
 FUNCTION = (
     "package.module:function, which gets those of channels, classes and size (height and width) "

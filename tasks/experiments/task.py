@@ -10,6 +10,7 @@ from torch import nn
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.names import choose, named
 from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
+from lincon.tasks.experiments.schemes.named import find_scheme
 from lincon.tasks.experiments.schemes.scheme import Scheme
 from lincon.tasks.experiments.sweeps.tables import PaperTable
 
@@ -82,6 +83,14 @@ class Task:
     baseline: Callable[[Any], dict[str, float]] | None = None
     own_data: Callable[[str], Callable[..., Data] | None] | None = None
     show: Callable[[Mapping[str, nn.Module], Any], bytes] | None = None
+
+    def scheme(self, name: str) -> Scheme:
+        """The scheme or the generator called ``name``, with its options.
+
+        Raises:
+            LinconError: an unknown name or option.
+        """
+        return find_scheme(name, self.schemes)
 
     def data_set(self, name: str) -> Callable[..., Data]:
         """The data set called ``name``, with its options bound.
