@@ -16,6 +16,20 @@ predict = typer.Typer(no_args_is_help=True, help="What a trained model sees in p
 
 
 @predict.command()
+def classification(
+    images: Pictures,
+    run: Run = Path("runs/train"),
+    top: Annotated[int, typer.Option(min=1, help="How many classes, the likeliest first.")] = 5,
+) -> None:
+    """Print the likeliest classes of pictures, with their probabilities."""
+    from lincon.tasks.classification.predict import predict
+
+    for path, classes in zip(images, predict(images, run, top), strict=True):
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in classes)
+        typer.echo(f"{path}: {shares}")
+
+
+@predict.command()
 def pose(
     images: Pictures,
     run: Run = Path("runs/train"),

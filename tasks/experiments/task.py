@@ -8,14 +8,12 @@ from typing import Any
 from torch import nn
 
 from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.names import TASKS as TASKS
 from lincon.tasks.experiments.names import choose, named
 from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
 from lincon.tasks.experiments.schemes.named import find_scheme
 from lincon.tasks.experiments.schemes.scheme import Scheme
 from lincon.tasks.experiments.sweeps.tables import PaperTable
-
-TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
-"""The module of each task, by the task's name; each has its `TASK`."""
 
 
 @dataclass(frozen=True)

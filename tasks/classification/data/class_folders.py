@@ -68,7 +68,9 @@ def read_class_folders(root: Path | None, size: int) -> Parts:
     else:
         train, test, note = split(train, str(training))
     check_classes(train.labels, test.labels, str(root))
-    return _kept(train), _kept(test), note
+    kept = _kept(train)
+    kept.class_names = names
+    return kept, _kept(test), note
 
 
 class KeptImages(Cached, Labelled):

@@ -136,6 +136,7 @@ class ImageNet(Images):
     name = "imagenet"
     channels = 3
     size = 224
+    shorter = RESIZED
     mean = torch.tensor([0.485, 0.456, 0.406])
     std = torch.tensor([0.229, 0.224, 0.225])
     evaluation_batch = 128
@@ -148,7 +149,7 @@ class ImageNet(Images):
             hint = elsewhere(root, ["train/"])
             raise LinconError(f"{root / 'train'} is missing: pass {LAYOUT}{hint}")
         names = [place.name for place in class_folders(root / "train")]
-        self.classes = len(names)
+        self.classes, self.class_names = len(names), names
         train = read_folders(root / "train", names, RESIZED)
         return train, read_folders(root / "val", names, self.size)
 

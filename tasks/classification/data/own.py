@@ -50,9 +50,12 @@ class OwnImages(Images):
 
     def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         train, test, self.note = self.source(root)
+        self.class_names = getattr(train, "class_names", ())
         _, self.channels, self.size, _ = train[[0]].images.shape
         self.classes = int(train.labels.max()) + 1
-        self.mean, self.std = self._mean_and_deviation(train)
+        with torch.random.fork_rng(devices=[]):  # items may be drawn at random
+            torch.manual_seed(0)
+            self.mean, self.std = self._mean_and_deviation(train)
         return train, test
 
     def _mean_and_deviation(self, train: Labelled) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """One part of a data set of labelled images (training or test)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ class Labelled(Split):
     """Labelled images: ``split[indices]`` is the batch of those images."""
 
     labels: Int64[Tensor, " n"]
+    class_names: Sequence[str] = ()
+    """Names of the classes, if they have any."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -84,6 +84,10 @@ class Data(lightning.LightningDataModule, ABC):
     def shape(self) -> tuple[int, ...]:
         """What an architecture must know of the items: its positional arguments."""
 
+    def described(self) -> dict[str, Any]:
+        """What a prediction for other items must know of these, as plain JSON."""
+        return {}
+
     @abstractmethod
     def _read(self, root: Path | None) -> tuple[Any, Any]:
         """The training and the test part, whole."""

@@ -18,7 +18,7 @@ class Store:
     """The runs of one recipe in a folder: for each cell a folder with `run.json` and the model.
 
     Args:
-        folder: made if it is missing.
+        folder: made when a run is kept.
         recipe: what all runs have in common, as plain JSON.
 
     Raises:
@@ -30,7 +30,6 @@ class Store:
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
         self.folder, self.recipe = folder, dict(recipe)
-        folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*/run.json")):
             self._check(_read(path)["recipe"])
 

@@ -11,6 +11,9 @@ from torch import nn
 
 from lincon import LinconError
 from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.files import FILES as FILES
+from lincon.tasks.experiments.files import PREDICTIONS as PREDICTIONS
+from lincon.tasks.experiments.files import RESULTS
 from lincon.tasks.experiments.output import check_replaceable, mark_of
 from lincon.tasks.experiments.sweeps.earlier import check_same
 from lincon.tasks.experiments.sweeps.store import Store
@@ -23,13 +26,6 @@ from lincon.tasks.experiments.training.recipe import Cell, Recipe, Setup, descri
 from lincon.tasks.experiments.training.record import check_free, check_no_training, interrupted
 from lincon.tasks.experiments.training.run import Run
 from lincon.tasks.experiments.training.training import train
-
-RESULTS = "results.json"
-FILES = "table.md", RESULTS, "picture.png"
-"""What every experiment writes."""
-
-PREDICTIONS = "predictions.png"
-"""What an experiment of a task that draws its predictions writes besides."""
 
 SEVERAL_PROCESSES = "strategy", "devices", "num_nodes"
 """Flags of the Trainer with which one training has several processes."""
@@ -68,19 +64,25 @@ class Sweep:
                 made of other code, tensors or items, a training, results of which these are not a
                 continuation, or files that this command did not write and would replace.
         """
-        self._check_parallel()
-        for cell in self.cells:
-            self.store.check(cell, self.fingerprints(cell))
-        missing = [cell for cell in self.cells if not self.store.get(cell)]
-        self._check_outputs(missing)
+        missing = self.check()
         epochs = self.recipe.epochs
         done = len(self.cells) - len(missing)
-        with EpochBar(len(self.cells) * epochs, done * epochs) as bar:
+        quiet = self.setup.quiet
+        with EpochBar(len(self.cells) * epochs, done * epochs, quiet=quiet) as bar:
             for cell, run in self._trained(missing, bar):
                 self.store.put(cell, run, self.fingerprints(cell))
         exit_unless_first()
         runs = [self.store.get(cell) for cell in self.cells]
         return [run for run in runs if run is not None]
+
+    def check(self) -> list[Cell]:
+        """The cells that are to be trained; raises what `run` does before the first training."""
+        self._check_parallel()
+        for cell in self.cells:
+            self.store.check(cell, self.fingerprints(cell))
+        missing = [cell for cell in self.cells if not self.store.get(cell)]
+        self._check_outputs(missing)
+        return missing
 
     def _check_parallel(self) -> None:
         if self.parallel == 1:

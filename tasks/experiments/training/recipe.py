@@ -82,11 +82,13 @@ class Setup:
         root: folder of the data set, for one that is not embedded.
         trainer: options of Lightning's Trainer.
         logs: kinds of logs to write beside the model, names in `trainer.LOGS`.
+        quiet: without a progress bar.
     """
 
     root: Path | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     logs: Sequence[str] = ()
+    quiet: bool = False
 
 
 @dataclass(frozen=True)

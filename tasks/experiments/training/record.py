@@ -15,6 +15,8 @@ from torch import nn
 from lincon import LinconError
 from lincon.errors import LinconWarning
 from lincon.files.atomic import remove_partial
+from lincon.tasks.experiments.files import RECORD as RECORD
+from lincon.tasks.experiments.files import SAVED as SAVED
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training.fingerprints import changed_code
@@ -22,10 +24,11 @@ from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.ranks import is_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, differences
 
-SAVED = "model.safetensors"
-RECORD = "training.json"
 UNFINISHED = "unfinished"
 """A key in the record of a training that has not ended; a model beside it is an earlier one's."""
+
+DATA_SET = "data_set"
+"""A key in the record: what predictions must know of the data; fingerprints tell data apart."""
 
 _CHECKPOINTS = "phase-*.ckpt"
 
@@ -99,8 +102,9 @@ def check_resumable(folder: Path, description: dict[str, Any]) -> None:
             f"{folder} holds no checkpoint to resume from; train without --resume first."
         )
     record = _read(folder)
-    record.pop(UNFINISHED, None)
-    if differing := differences(record, description):
+    for name in (UNFINISHED, DATA_SET):
+        record.pop(name, None)
+    if differing := differences(record, {**description, DATA_SET: None}):
         raise LinconError(
             f"{folder} holds another training ({', '.join(differing)}): "
             "give the options it began with."
@@ -158,6 +162,16 @@ def _warn_of_changes(folder: Path, cell: Cell, record: dict[str, Any]) -> None:
             LinconWarning,
             stacklevel=3,
         )
+
+
+def data_set_of(folder: Path) -> dict[str, Any]:
+    """What a training noted of its data set, see `Data.described`."""
+    try:
+        return dict(_read(folder)[DATA_SET])
+    except KeyError:
+        raise LinconError(
+            f"{folder / RECORD} was not written by this version of lincon: train again."
+        ) from None
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:

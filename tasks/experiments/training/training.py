@@ -89,6 +89,7 @@ class Training:
             **describe(recipe, setup.trainer),
             **asdict(cell),
             "shape": list(self.data.shape),
+            record.DATA_SET: self.data.described(),
             **fingerprints(recipe, cell, self.model, self.data),
         }
         self.checkpoints = record.checkpoint_paths(folder, len(self.scheme.phases))
