@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from typing import Any
 
 import lightning
 import numpy as np
@@ -188,7 +189,7 @@ def test_options_shift_and_mirror_training_images_alone(tmp_path):
 # Functions.
 
 
-class Pair(Dataset):
+class Pair(Dataset[Any]):
     """Images and labels as a user's own class gives them."""
 
     def __init__(self, x, y, form, noise=0.0):
@@ -262,7 +263,7 @@ def odd():
     return sets(lambda x: "a path")
 
 
-class Stream(torch.utils.data.IterableDataset):
+class Stream(torch.utils.data.IterableDataset[Any]):
     def __iter__(self):
         return iter(())
 

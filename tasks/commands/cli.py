@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -52,19 +52,24 @@ for command in (evaluate, prune, quantize, export, inspect, schemes, models, dat
 app.add_typer(predict, name="predict")
 
 
-def _show_warning(message: Any, category: type[Warning], *where: Any) -> None:
-    """A warning of lincon's in a line; others as Python shows them."""
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning of lincon's in a line; others with their place."""
+    text = " ".join(str(message).split())
     if issubclass(category, LinconWarning):
-        text = f"lincon: warning: {' '.join(str(message).split())}\n"
-    else:
-        text = warnings.formatwarning(message, category, *where[:2])
-    sys.stderr.write(text)
+        return f"lincon: warning: {text}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {text}\n"
 
 
 def main() -> None:
     """Entry point of the command `lincon`."""
     signal.signal(signal.SIGTERM, on_sigterm)
-    warnings.showwarning = _show_warning
+    warnings.formatwarning = _format_warning
     try:
         app()
     except SystemExit as end:

@@ -33,12 +33,20 @@ def print_result(result: Any, out: Path) -> None:
 def print_table(table: Any) -> None:
     """Print a table as wide as the terminal; no word of it is cut, however narrow that is."""
     from rich.console import Console
-    from rich.measure import Measurement
 
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
-    wide = Console(width=WIDE)
-    longest_words = Measurement.get(wide, wide.options, table).minimum
-    Console(width=max(columns, longest_words)).print(table)
+    lines = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    # A column is at least as wide as its longest word; what is left of the terminal goes to the
+    # first columns that are longer.
+    borders = 3 * len(lines) + 1
+    widths = [max(len(word) for line in each for word in line.split()) for each in lines]
+    for column, each, width in zip(table.columns, lines, widths, strict=True):
+        spare = max(0, columns - borders - sum(widths))
+        column.width = width + min(spare, max(map(len, each)) - width)
+        columns -= column.width - width
+    Console(width=max(borders + sum(c.width for c in table.columns), len(table.title or ""))).print(
+        table
+    )
 
 
 def print_plan(sweep: Any) -> None:

@@ -193,7 +193,7 @@ def digest(*parts: Any) -> str:
         if isinstance(part, Tensor):
             total.update(f"{part.dtype}{tuple(part.shape)}".encode())
             plain = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            total.update(memoryview(plain.numpy()))
+            total.update(plain.numpy().data)
         else:
             total.update(f"{part!r};".encode())
     return total.hexdigest()[:16]

@@ -29,7 +29,7 @@ def check_same(
     try:
         earlier = json.loads(results.read_text())
         recipe, runs = dict(earlier["recipe"]), list(earlier["runs"])
-        names = [Cell(*(run[key] for key in KEYS), recipe["task"]).name for run in runs]
+        names = [_cell(run, recipe["task"]).name for run in runs]
     except (ValueError, TypeError, KeyError):
         raise LinconError(f"{results} is damaged: delete it, and call again.") from None
     lost = [name for name in dict.fromkeys(names) if name not in {cell.name for cell in cells}]
@@ -40,8 +40,8 @@ def check_same(
         )
 
 
-KEYS = "model", "scheme", "asked", "seed"
-"""Of a run, what makes its `Cell`."""
+def _cell(run: Mapping[str, Any], task: str) -> Cell:
+    return Cell(run["model"], run["scheme"], run["asked"], run["seed"], task)
 
 
 def _more(lost: Sequence[str]) -> list[str]:
