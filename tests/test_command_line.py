@@ -142,6 +142,8 @@ def test_a_dry_run_refuses_what_the_experiment_would(tmp_path):
         (["inspect", "."], ["model.safetensors is missing"]),
         (["compare", "--out", "file"], ["--out is file", "is a file", "folder"]),
         (["train", "--out", "file/a"], ["--out is file/a", "file is a file"]),
+        (["prune", "run", "--out", "file"], ["--out is file", "is a file"]),
+        (["predict", "pose", "a.png", "--out", "file"], ["--out is file", "is a file"]),
         (["train", "--model", "nosuch:net"], ["No module named 'nosuch'", "current"]),
         (["train", "--model", "broken:net"], ["ZeroDivisionError", "broken.py, line 3", "1 / 0"]),
         (["train", "--data", "broken:net"], ["ZeroDivisionError", "broken.py, line 3"]),

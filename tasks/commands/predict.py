@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lincon.errors import LinconError
+from lincon.tasks.commands.checking import check_folder
 
 Pictures = Annotated[list[Path], typer.Argument(help="Files of pictures.")]
 Run = Annotated[Path, typer.Option(help="Folder of a training, as lincon train leaves it.")]
@@ -49,6 +50,7 @@ def pose(
     ] = Path("runs/predict"),
 ) -> None:
     """Draw the skeleton on pictures, and write the joints as JSON."""
+    check_folder(out)
     from lincon.tasks.pose.predict import predict
 
     found = predict(images, run, out, parse_box(box), flip=flip, min_score=min_score)
@@ -68,6 +70,7 @@ def indoor(
     ),
 ) -> None:
     """Write depth (16-bit PNG and a coloured view) and surface normals (PNG) of pictures."""
+    check_folder(out)
     from lincon.tasks.indoor.predict import predict
 
     _print_files(predict(images, run, out))

@@ -9,7 +9,7 @@ import typer
 import lincon
 from lincon.recycling import keep_pages
 from lincon.tasks.commands.arguments import Root, Trained, parse_dof
-from lincon.tasks.commands.checking import check_there
+from lincon.tasks.commands.checking import check_folder, check_there
 from lincon.tasks.commands.printing import print_measures
 
 Changed = Annotated[
@@ -87,6 +87,7 @@ def _tune(
     from lincon.tasks.experiments.trained.tuning import tune
     from lincon.tasks.experiments.training.record import SAVED, reload
 
+    check_folder(out)
     keep_pages()
     model, before, after = tune(run, out, change, tuning, root)
     typer.echo(lincon.summary(model))
