@@ -4,7 +4,7 @@ SAVED = "model.safetensors"
 RECORD = "training.json"
 
 RESULTS = "results.json"
-FILES = "table.md", RESULTS, "picture.png"
+FILES = "table.md", RESULTS, "picture.png", "picture.svg"
 """What every experiment writes."""
 
 PREDICTIONS = "predictions.png"

@@ -72,6 +72,10 @@ class Sweep:
             for cell, run in self._trained(missing, bar):
                 self.store.put(cell, run, self.fingerprints(cell))
         exit_unless_first()
+        return self.finished()
+
+    def finished(self) -> list[Run]:
+        """The runs that have ended, in the order of the cells."""
         runs = [self.store.get(cell) for cell in self.cells]
         return [run for run in runs if run is not None]
 
