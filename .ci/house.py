@@ -17,11 +17,14 @@ FOLDERS = "lincon", "generators", "tasks", "benchmarks", ".ci"
 COMPLEXITY, ARGUMENTS, FORS, WIDTH = 12, 6, 2, 100
 
 MODEL = "each keyword is an option of the model's name, as in `vit-tiny:patch=2,depth=6`"
+DATA = "each keyword is an option of the data set's name, as in `folder:size=32,flip=1`"
 MANY_ARGUMENTS = {
     "lincon/attaching/constrain.py: constrain": "each keyword is a choice of the user's",
     "generators/ring.py: Ring.__init__": "each option of the paper's ablations is a keyword",
     "generators/matrix.py: Matrix.__init__": "a file gives each of its tables by a keyword",
     "generators/nullspace.py: Nullspace.__init__": "a file gives each of its tables by a keyword",
+    "tasks/classification/data/own.py: OwnImages.__init__": DATA,
+    "tasks/classification/data/class_folders.py: Folder.__init__": DATA,
     "tasks/classification/models/resnet.py: ResNet.__init__": MODEL,
     "tasks/classification/models/vit.py: ViT.__init__": MODEL,
     "tasks/indoor/models/cascade.py: Cascade.__init__": MODEL,

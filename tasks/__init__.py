@@ -4,3 +4,7 @@ if __name__ != "lincon.tasks":
     raise ImportError(
         "import lincon.tasks, not tasks: a second copy would share nothing with the first"
     )
+
+from lincon.tasks.experiments.extras import check_installed
+
+check_installed("typer", "lightning", "torchmetrics", "kornia", "sklearn", "matplotlib", "PIL")

@@ -357,8 +357,8 @@ def test_predicted_joints_are_in_pixels_of_the_picture(trained, tmp_path, monkey
     Image.new("RGB", (300, 200)).save(tmp_path / "a.png")
     predicting.predict([tmp_path / "a.png"], trained[1], tmp_path / "out", (250.0, 60.0, 80.0))
     joints = json.loads((tmp_path / "out/a.json").read_text())["joints"]
-    assert joints["pelvis"] == {"x": 250, "y": 60, "score": 1}
-    assert joints["left hip"] == {"x": 211.25, "y": 98.75, "score": 1}
+    assert joints["pelvis"] == {"x": 250, "y": 60, "score": 1, "drawn": True}
+    assert joints["left hip"] == {"x": 211.25, "y": 98.75, "score": 1, "drawn": True}
 
 
 def test_the_model_sees_the_box(trained, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from typing import Any
 
 from lincon.tasks.classification.compression.pruning import PRUNED
 from lincon.tasks.classification.data import DATA
+from lincon.tasks.classification.data.own import own_data
 from lincon.tasks.classification.learner import MEASURES, Classifier
 from lincon.tasks.classification.models import architecture
 from lincon.tasks.classification.schemes import SCHEMES
@@ -45,6 +46,7 @@ TASK = Task(
     architecture=architecture,
     schemes=SCHEMES,
     presets=PRESETS,
+    own_data=own_data,
     learner=Classifier,
     measures=MEASURES,
     tables=TABLES,

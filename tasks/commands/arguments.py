@@ -11,15 +11,29 @@ CLASSIFICATION = "classification"
 """The task of commands that are not told another."""
 
 Task = Annotated[str, typer.Argument(help="classification, pose or indoor.")]
-Scheme = Annotated[str, typer.Option(help="Scheme of sharing.")]
-Schemes = Annotated[
-    str, typer.Option(help="Names, separated by commas; the task's own choice by default.")
+Scheme = Annotated[
+    str,
+    typer.Option(help="Scheme of sharing, or any generator, also with options (ring:tile=1)."),
 ]
+Schemes = Annotated[
+    str,
+    typer.Option(
+        help="Names of schemes and generators, also with options (rpg,ring:tile=1), separated by "
+        "commas; the task's own choice by default. lincon schemes lists them."
+    ),
+]
+FUNCTION = (
+    "package.module:function, which gets those of channels, classes and size (height and width) "
+    "that it has arguments for, and returns a torch.nn.Module that makes logits; what may be "
+    "constrained is its submodule body, or all layers but the first and the last."
+)
+"""What a model function is given, and what it makes."""
+
 Models = Annotated[
     str,
     typer.Option(
-        help="Name, also with options (vit-tiny:patch=2), or package.module:function; "
-        "several are separated by commas."
+        help=f"Name, also with options (vit-tiny:patch=2); or {FUNCTION} "
+        "Several are separated by commas."
     ),
 ]
 Dofs = Annotated[

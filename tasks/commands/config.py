@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from lincon.errors import LinconError
+from lincon.tasks.commands.checking import check_there
 
 _PREFIX = "--trainer."
 
@@ -62,26 +63,37 @@ def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
     if file is None:
         return None
     settings, _ = _read_toml(file)
-    known = {str(p.name): p for p in ctx.command.params if p.name not in ("config", "trainer")}
+    by_spelling = _by_spelling(ctx.command.params)
     values: dict[str, Any] = {}
-    for option, value in settings.items():
-        name = option.replace("-", "_")
-        if name not in known:
-            raise LinconError(
-                f"{file}: there is no option {option!r}; there are: {', '.join(known)}."
-            )
-        if name in values:
-            raise LinconError(f"{file} gives {option} twice.")
-        is_flag = getattr(known[name], "is_flag", False)
-        if isinstance(value, dict) or (isinstance(value, bool) and not is_flag):
-            raise LinconError(f"{file}: {option} is {value!r}; give a number or text.")
-        values[name] = ",".join(map(str, value)) if isinstance(value, list) else value
+    for key, value in settings.items():
+        option = by_spelling.get(key) or by_spelling.get(key.replace("-", "_"))
+        if option is None:
+            known = ", ".join(dict.fromkeys(str(each.name) for each in by_spelling.values()))
+            raise LinconError(f"{file}: there is no option {key!r}; there are: {known}.")
+        if option.name in values:
+            raise LinconError(f"{file} gives {key} twice.")
+        values[str(option.name)] = _checked(file, key, value, getattr(option, "is_flag", False))
     ctx.default_map = {**(ctx.default_map or {}), **values}
     return file
 
 
+def _by_spelling(parameters: Sequence[Any]) -> dict[str, Any]:
+    """The options that a file may give, by each of their spellings, as optimiser and optimizer."""
+    options = [each for each in parameters if each.name not in ("config", "trainer")]
+    spellings = {word.lstrip("-"): each for each in options for word in each.opts}
+    return spellings | {str(each.name): each for each in options}
+
+
+def _checked(file: Path, key: str, value: Any, is_flag: bool) -> Any:
+    """A value as an option takes it: lists become text with commas."""
+    if isinstance(value, dict) or (isinstance(value, bool) and not is_flag):
+        raise LinconError(f"{file}: {key} is {value!r}; give a number or text.")
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
 def _read_toml(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options in a file, and its table of flags of the Trainer."""
+    check_there(file, "--config a TOML file of options")
     try:
         settings = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

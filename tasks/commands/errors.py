@@ -1,5 +1,6 @@
 """Refusals of commands: one line on the error stream and an exit code, never a traceback."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,31 +9,32 @@ import typer
 from typer.core import TyperGroup
 
 from lincon.errors import LinconError
+from lincon.tasks.experiments.extras import remedy_of
+from lincon.tasks.experiments.importing import last_line
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """A class of click, which newer versions of typer carry inside and do not export."""
 
-_TASKS = (
-    "kornia",
-    "lightning",
-    "matplotlib",
-    "PIL",
-    "rich",
-    "sklearn",
-    "tensorboardX",
-    "torchmetrics",
-    "typer",
+WHOLE_TRACEBACK = "LINCON_TRACEBACK"
+"""With this variable set, an error that no refusal foresees shows all of its traceback."""
+
+_GO_ON = (
+    "call an experiment again to go on from its finished runs, or train with --resume; "
+    "other commands start over"
 )
-EXTRAS = {
-    **dict.fromkeys(_TASKS, "tasks"),
-    **dict.fromkeys(("onnx", "onnxscript", "torchao"), "export"),
-    "ray": "parallel",
-}
-"""The extra that installs a package, by the name under which the package is imported."""
+
+
+class Terminated(BaseException):
+    """The process was asked to end by SIGTERM."""
+
+
+def on_sigterm(number: int, frame: Any) -> None:
+    """A handler that ends the process in order: no file is left half written."""
+    raise Terminated
 
 
 class OneLineErrors(TyperGroup):
-    """A group of commands whose refusals are one line and exit code 2."""
+    """A group of commands whose refusals are one line and exit code 2, and other errors 1."""
 
     def invoke(self, ctx: Any) -> Any:
         with _one_line():
@@ -46,18 +48,21 @@ def _one_line() -> Iterator[None]:
     except UsageError as error:
         _end(error.format_message(), 2)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        extra = EXTRAS.get(package)
-        remedy = f": pip install 'lincon-torch[{extra}]'" if extra else ""
-        _end(f"{error.name or error} is not installed{remedy}", 2)
-    except (LinconError, OSError) as error:
+        _end(remedy_of(error), 2)
+    except LinconError as error:
         _end(str(error), 2)
+    except OSError as error:
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
     except KeyboardInterrupt:
-        _end(
-            "interrupted; call an experiment again to go on from its finished runs, "
-            "or train with --resume; other commands start over",
-            130,
-        )
+        _end(f"interrupted; {_GO_ON}", 130)
+    except Terminated:
+        _end(f"terminated; {_GO_ON}", 143)
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if WHOLE_TRACEBACK in os.environ:
+            raise
+        _end(f"{last_line(error)}; {WHOLE_TRACEBACK}=1 shows where it comes from", 1)
 
 
 def _end(message: str, code: int) -> None:

@@ -3,15 +3,16 @@
 import inspect
 import json
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, fields
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-import torch
 import typer
 
-from lincon.recycling import keep_pages
 from lincon.tasks.commands.arguments import split_names
+from lincon.tasks.commands.checking import check_folder
 from lincon.tasks.commands.config import read_config
 
 
@@ -21,7 +22,11 @@ class Options:
 
     data: Annotated[
         str | None,
-        typer.Option(help="Data set of the task, also with options; an embedded one by default."),
+        typer.Option(
+            help="Data set of the task, also with options; an embedded one by default. Yours: a "
+            ".npz file of x_train, y_train, x_test, y_test (or x, y); folder:size=32 with --root; "
+            "or package.module:function, which returns arrays, data sets or a LightningDataModule."
+        ),
     ] = None
     root: Annotated[
         Path | None, typer.Option(help="Folder of the data set, in its official layout.")
@@ -32,8 +37,13 @@ class Options:
     ] = "quick"
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None
-    optimiser: Annotated[str | None, typer.Option(help="sgd, heavy-ball, adam or rmsprop.")] = None
-    learning_rate: Annotated[float | None, typer.Option(help="At the top of its schedule.")] = None
+    optimiser: Annotated[
+        str | None,
+        typer.Option("--optimiser", "--optimizer", help="sgd, heavy-ball, adam or rmsprop."),
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", help="At the top of its schedule.")
+    ] = None
     schedule: Annotated[
         str | None, typer.Option(help="cycle, cosine, steps, thirds, tenths or exponential.")
     ] = None
@@ -52,6 +62,20 @@ class Options:
             metavar="FLAG=VALUE", help="Also --trainer.FLAG VALUE: of Lightning's Trainer."
         ),
     ] = None
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Print nothing but errors and warnings, no progress bar."
+        ),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Train nothing and write nothing: list the trainings, their DoF, the sizes of "
+            "their files, and about how long they take, from one timed step of each.",
+        ),
+    ] = False
     config: Annotated[
         Path | None,
         typer.Option(
@@ -81,7 +105,7 @@ class Options:
         logs = split_names(self.log)
         for log in logs:
             choose("log", log, LOGS)
-        return Setup(self.root, options, logs)
+        return Setup(self.root, options, logs, self.quiet)
 
 
 @dataclass(frozen=True)
@@ -110,10 +134,17 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
     kind: type[Options] = get_type_hints(function)[first.name]
 
     def call(**arguments: Any) -> None:
+        import torch
+
+        from lincon.recycling import keep_pages
+
         options = kind(**{field.name: arguments.pop(field.name) for field in fields(kind)})
         torch.set_num_threads(options.threads)
         keep_pages()
-        function(options, **arguments)
+        if "out" in arguments:
+            check_folder(arguments["out"] or Path())
+        with redirect_stdout(StringIO()) if options.quiet else nullcontext():
+            function(options, **arguments)
 
     shared = inspect.signature(kind).parameters.values()
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]

@@ -8,11 +8,26 @@ from typing import Annotated
 import typer
 
 from lincon.errors import LinconError
+from lincon.tasks.commands.checking import check_folder
 
 Pictures = Annotated[list[Path], typer.Argument(help="Files of pictures.")]
 Run = Annotated[Path, typer.Option(help="Folder of a training, as lincon train leaves it.")]
 
 predict = typer.Typer(no_args_is_help=True, help="What a trained model sees in pictures of yours.")
+
+
+@predict.command()
+def classification(
+    images: Pictures,
+    run: Run = Path("runs/train"),
+    top: Annotated[int, typer.Option(min=1, help="How many classes, the likeliest first.")] = 5,
+) -> None:
+    """Print the likeliest classes of pictures, with their probabilities."""
+    from lincon.tasks.classification.predict import predict
+
+    for path, classes in zip(images, predict(images, run, top), strict=True):
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in classes)
+        typer.echo(f"{path}: {shares}")
 
 
 @predict.command()
@@ -27,14 +42,23 @@ def pose(
         ),
     ] = "",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
+    min_score: Annotated[
+        float, typer.Option(help="Joints with a lower score are not drawn.")
+    ] = 0.1,
     out: Annotated[
         Path, typer.Option(help="Folder of the drawings and of the joints as JSON.")
     ] = Path("runs/predict"),
 ) -> None:
     """Draw the skeleton on pictures, and write the joints as JSON."""
+    check_folder(out)
     from lincon.tasks.pose.predict import predict
 
-    _print_files(predict(images, run, out, parse_box(box), flip=flip))
+    found = predict(images, run, out, parse_box(box), flip=flip, min_score=min_score)
+    _print_files((each.drawing, each.numbers) for each in found)
+    for each in found:
+        if each.left_out:
+            joints = "; ".join(f"{name} ({why})" for name, why in each.left_out.items())
+            typer.echo(f"not drawn on {each.drawing}: {joints}")
 
 
 @predict.command()
@@ -46,6 +70,7 @@ def indoor(
     ),
 ) -> None:
     """Write depth (16-bit PNG and a coloured view) and surface normals (PNG) of pictures."""
+    check_folder(out)
     from lincon.tasks.indoor.predict import predict
 
     _print_files(predict(images, run, out))

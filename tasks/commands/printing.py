@@ -1,10 +1,15 @@
 """What several commands print."""
 
-from collections.abc import Mapping
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+
+WIDE = 1000
+"""Columns of a table that is not shown in a terminal."""
 
 
 def print_measures(task: str, values: Mapping[str, float]) -> None:
@@ -17,11 +22,50 @@ def print_measures(task: str, values: Mapping[str, float]) -> None:
 
 def print_result(result: Any, out: Path) -> None:
     """Print the table of an experiment (a `report.Result`), its notes, and where it was written."""
-    from rich.console import Console
+    from lincon.tasks.experiments.files import FILES
 
-    from lincon.tasks.experiments.sweeps.sweep import FILES
-
-    Console().print(result.console())
+    print_table(result.console())
     for note in result.notes:
         typer.echo(note)
     typer.echo(f"written to {out}: {', '.join(FILES)}")
+
+
+def print_table(table: Any) -> None:
+    """Print a table as wide as the terminal; no word of it is cut, however narrow that is."""
+    from rich.console import Console
+
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+    lines = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    # A column is at least as wide as its longest word; what is left of the terminal goes to the
+    # first columns that are longer.
+    borders = 3 * len(lines) + 1
+    widths = [max(len(word) for line in each for word in line.split()) for each in lines]
+    for column, each, width in zip(table.columns, lines, widths, strict=True):
+        spare = max(0, columns - borders - sum(widths))
+        column.width = width + min(spare, max(map(len, each)) - width)
+        columns -= column.width - width
+    Console(width=max(borders + sum(c.width for c in table.columns), len(table.title or ""))).print(
+        table
+    )
+
+
+def print_plan(sweep: Any) -> None:
+    """Print what a sweep would train, and how long that may take."""
+    from lincon.tasks.experiments.sweeps.plan import HEADER, plan, time_left
+    from lincon.tasks.experiments.sweeps.report import console_table
+
+    planned = plan(sweep)
+    rows = [each.row() for each in planned]
+    print_table(console_table(HEADER, rows, f"To be trained: {sweep.title}"))
+    left = sum(each.left for each in planned)
+    typer.echo(
+        f"{left} of {len(sweep.cells)} trainings left, about {time_left(planned, sweep.parallel)} "
+        f"(from one timed step of each; {sweep.parallel} at a time); nothing was trained or written"
+    )
+
+
+def print_lines(lines: Sequence[tuple[str, str]]) -> None:
+    """Print names and what they stand for, a line each."""
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, about in lines:
+        typer.echo(f"{name:<{width}}  {about}".rstrip())

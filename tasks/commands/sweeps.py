@@ -20,8 +20,9 @@ from lincon.tasks.commands.arguments import (
     parse_dof,
     split_names,
 )
+from lincon.tasks.commands.checking import check_names
 from lincon.tasks.commands.options import SweepOptions
-from lincon.tasks.commands.printing import print_result
+from lincon.tasks.commands.printing import print_plan, print_result
 
 
 def compare(
@@ -140,6 +141,7 @@ def reproduce(
 
 def _cells(task: str, schemes: str, model: str, dof: str, seeds: int) -> Any:
     """Every combination of what the options name; the task's defaults stand for an empty text."""
+    check_names(task, split_names(schemes), split_names(model))
     from lincon.tasks.experiments.task import find_task
     from lincon.tasks.experiments.training.recipe import cells
 
@@ -159,4 +161,8 @@ def _run(
 ) -> None:
     """Run the experiment of a command on a sweep of ``cells``, and print its table."""
     folder = out or Path("runs") / command
-    print_result(experiment(options.sweep(command, cells, folder)), folder)
+    sweep = options.sweep(command, cells, folder)
+    if options.dry_run:
+        print_plan(sweep)
+        return
+    print_result(experiment(sweep), folder)

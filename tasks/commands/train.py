@@ -7,9 +7,10 @@ import typer
 
 import lincon
 from lincon.errors import LinconError
-from lincon.tasks.commands.arguments import CLASSIFICATION, Scheme, Task, parse_dof
+from lincon.tasks.commands.arguments import CLASSIFICATION, FUNCTION, Scheme, Task, parse_dof
+from lincon.tasks.commands.checking import check_names
 from lincon.tasks.commands.options import Options
-from lincon.tasks.commands.printing import print_measures
+from lincon.tasks.commands.printing import print_measures, print_plan
 
 
 def train(
@@ -17,7 +18,7 @@ def train(
     task: Task = CLASSIFICATION,
     scheme: Scheme = "rpg",
     model: Annotated[
-        str, typer.Option(help="Name, also with options, or package.module:function.")
+        str, typer.Option(help=f"Name, also with options (vit-tiny:patch=2); or {FUNCTION}")
     ] = "",
     dof: Annotated[
         str, typer.Option(help="Free numbers: 4096 (a count) or 0.1 (a fraction).")
@@ -33,6 +34,9 @@ def train(
     ] = Path("runs/train"),
 ) -> None:
     """Train one scheme and save the model."""
+    check_names(task, [scheme], [model] if model else [])
+    from lincon.tasks.experiments.files import RESULTS
+    from lincon.tasks.experiments.sweeps.sweep import Sweep
     from lincon.tasks.experiments.task import find_task
     from lincon.tasks.experiments.training import training
     from lincon.tasks.experiments.training.progress import EpochBar
@@ -45,9 +49,14 @@ def train(
     free = parse_dof(dof or defaults["dof"])
     cell = Cell(model or defaults["model"], scheme, free, seed, task)
     setup = options.setup()
+    if options.dry_run:
+        print_plan(Sweep(recipe, [cell], out, setup))
+        return
+    if (out / RESULTS).exists():
+        raise LinconError(f"{out} holds an experiment (it has {RESULTS}): give another --out.")
     if not resume and (out / SAVED).exists():
         raise LinconError(f"{out} holds a trained model: give another --out, or delete it.")
-    with EpochBar(recipe.epochs) as bar:
+    with EpochBar(recipe.epochs, quiet=options.quiet) as bar:
         bar.describe(f"{scheme}, seed {seed}")
         trained, run = training.train(recipe, cell, out, setup, [bar], resume=resume)
     exit_unless_first()

@@ -9,6 +9,7 @@ import typer
 import lincon
 from lincon.recycling import keep_pages
 from lincon.tasks.commands.arguments import Root, Trained, parse_dof
+from lincon.tasks.commands.checking import check_folder, check_there
 from lincon.tasks.commands.printing import print_measures
 
 Changed = Annotated[
@@ -40,7 +41,8 @@ def prune(
     ] = "free",
     epochs: Annotated[int, typer.Option(min=0, help="Of training after the pruning.")] = 0,
     learning_rate: Annotated[
-        float | None, typer.Option(help="A tenth of the training's by default.")
+        float | None,
+        typer.Option("--learning-rate", "--lr", help="A tenth of the training's by default."),
     ] = None,
     root: Root = None,
     out: Changed = Path("runs/pruned"),
@@ -85,6 +87,7 @@ def _tune(
     from lincon.tasks.experiments.trained.tuning import tune
     from lincon.tasks.experiments.training.record import SAVED, reload
 
+    check_folder(out)
     keep_pages()
     model, before, after = tune(run, out, change, tuning, root)
     typer.echo(lincon.summary(model))
@@ -122,6 +125,7 @@ def inspect(
     ],
 ) -> None:
     """Say what a saved model's file holds."""
-    from lincon.tasks.experiments.training.record import SAVED
+    from lincon.tasks.experiments.files import SAVED
 
-    typer.echo(lincon.inspect(file / SAVED if file.is_dir() else file))
+    check_there(file, "a file written by lincon.save, or the folder of a training")
+    typer.echo(lincon.inspect(check_there(file / SAVED, "a training") if file.is_dir() else file))

@@ -10,6 +10,9 @@ from lincon import LinconError
 
 T = TypeVar("T")
 
+TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
+"""The module of each task, by the task's name; each has its `TASK`."""
+
 
 def choose(kind: str, name: str, registry: Mapping[str, T]) -> T:
     """The entry called ``name``.

@@ -8,13 +8,12 @@ from typing import Any
 from torch import nn
 
 from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.names import TASKS as TASKS
 from lincon.tasks.experiments.names import choose, named
 from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
+from lincon.tasks.experiments.schemes.named import find_scheme
 from lincon.tasks.experiments.schemes.scheme import Scheme
 from lincon.tasks.experiments.sweeps.tables import PaperTable
-
-TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
-"""The module of each task, by the task's name; each has its `TASK`."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class Task:
         full_dof: model without a scheme -> how many free numbers a dof of 1.0 stands for.
         baseline: data set -> every measure of a prediction that ignores the input, such as the mean
             of the training set.
+        own_data: name that is not in ``data`` -> a data set of the user's own, or None.
         show: (trained models by name, data set) -> a PNG of their predictions for some test items.
     """
 
@@ -79,7 +79,16 @@ class Task:
     defaults: Mapping[str, str] = field(default_factory=dict)
     full_dof: Callable[[nn.Module], int] = body_size
     baseline: Callable[[Any], dict[str, float]] | None = None
+    own_data: Callable[[str], Callable[..., Data] | None] | None = None
     show: Callable[[Mapping[str, nn.Module], Any], bytes] | None = None
+
+    def scheme(self, name: str) -> Scheme:
+        """The scheme or the generator called ``name``, with its options.
+
+        Raises:
+            LinconError: an unknown name or option.
+        """
+        return find_scheme(name, self.schemes)
 
     def data_set(self, name: str) -> Callable[..., Data]:
         """The data set called ``name``, with its options bound.
@@ -87,7 +96,9 @@ class Task:
         Raises:
             LinconError: an unknown name or option.
         """
-        return named("data set", name, self.data)
+        is_own = name.partition(":")[0] not in self.data and self.own_data is not None
+        own = self.own_data(name) if is_own and self.own_data else None
+        return own or named("data set", name, self.data)
 
 
 def find_task(name: str) -> Task:

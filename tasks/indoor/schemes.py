@@ -19,6 +19,9 @@ def reusing(common: str) -> Make:
     def make(architecture: Architecture, dof: int, seed: int) -> nn.Module:
         return architecture(reuse=common)
 
+    what = "everything, norms as well" if common == "all" else "their weights, but no norms"
+    make.__doc__ = f"A cascade whose copies share {what}."
+
     return make
 
 

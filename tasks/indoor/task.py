@@ -7,6 +7,7 @@ from lincon.tasks.experiments.schemes.body import one_sub_network
 from lincon.tasks.experiments.task import Task
 from lincon.tasks.indoor.baseline import baseline
 from lincon.tasks.indoor.data import DATA
+from lincon.tasks.indoor.data.own import own_data
 from lincon.tasks.indoor.learner import MEASURES, Regressor
 from lincon.tasks.indoor.models import architecture
 from lincon.tasks.indoor.schemes import SCHEMES
@@ -45,6 +46,7 @@ TASK = Task(
     architecture=architecture,
     schemes=SCHEMES,
     presets=PRESETS,
+    own_data=own_data,
     learner=Regressor,
     measures=MEASURES,
     tables=TABLES,

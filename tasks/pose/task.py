@@ -7,6 +7,7 @@ from lincon.tasks.experiments.schemes.body import one_sub_network
 from lincon.tasks.experiments.task import Task
 from lincon.tasks.pose.baseline import baseline
 from lincon.tasks.pose.data import DATA
+from lincon.tasks.pose.data.own import own_data
 from lincon.tasks.pose.learner import MEASURES, Pose
 from lincon.tasks.pose.models import architecture
 from lincon.tasks.pose.schemes import SCHEMES
@@ -44,6 +45,7 @@ TASK = Task(
     architecture=architecture,
     schemes=SCHEMES,
     presets=PRESETS,
+    own_data=own_data,
     learner=Pose,
     measures=MEASURES,
     tables=TABLES,

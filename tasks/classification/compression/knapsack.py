@@ -8,12 +8,11 @@ before.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
 from lincon import LinconError
@@ -21,8 +20,9 @@ from lincon.exporting import merged_copy
 from lincon.shapes import Bool, Float
 from lincon.tasks.classification.compression.channels import costs, importance, macs, slim
 from lincon.tasks.classification.models.resnet import ResNet
-from lincon.tasks.experiments.data.sets import Data
-from lincon.tasks.experiments.trained.deploying import images_of
+
+if TYPE_CHECKING:
+    from lincon.tasks.experiments.data.sets import Data
 
 SHARE = 0.6
 """Share of the multiply-adds that is left."""
@@ -42,6 +42,8 @@ def solve(
     >>> solve(np.array([3.0, 4.0, 5.0]), np.array([1.0, 2.0, 3.0]), budget=3.0).tolist()
     [True, True, False]
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     if not np.isfinite(worth).all():
         raise LinconError(
             "The importance of channels is not finite: the training before diverged; lower the "
@@ -78,13 +80,15 @@ def chosen(
     return masks
 
 
-def fit(model: ResNet, data: Data, share: float = SHARE) -> dict[str, Tensor]:
+def fit(model: ResNet, data: "Data", share: float = SHARE) -> dict[str, Tensor]:
     """Masks with which the slim network has at most ``share`` of the multiply-adds, and nearly so.
 
     Without a channel, the layers that read it become cheaper too, which the costs of single items
     leave out. So the budget of the items is searched by halving, and torch's counter gives the
     multiply-adds of the slim network.
     """
+    from lincon.tasks.experiments.trained.deploying import images_of
+
     worth, images, plain = (
         importance(model, _labelled(data)),
         images_of(data, 1),
@@ -122,7 +126,7 @@ def _macs_of(plain: nn.Module, masks: Mapping[str, Tensor], images: Tensor) -> i
     return macs(trial, images)
 
 
-def _labelled(data: Data) -> list[tuple[Tensor, Tensor]]:
+def _labelled(data: "Data") -> list[tuple[Tensor, Tensor]]:
     """Training images without augmentation, with their labels."""
     split: Any = data.train_set
     indices = list(range(len(split)))

@@ -11,7 +11,7 @@ until a share of the multiply-adds is left, and continue with inner distillation
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -22,7 +22,6 @@ from lincon.exporting import merged_copy
 from lincon.tasks.classification.compression import knapsack
 from lincon.tasks.classification.compression.channels import groups, reshape, shapes_in, slim
 from lincon.tasks.classification.models.resnet import ResNet
-from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.schemes.body import (
     Architecture,
     blueprint,
@@ -31,6 +30,9 @@ from lincon.tasks.experiments.schemes.body import (
 )
 from lincon.tasks.experiments.schemes.scheme import Begin, Make, Phase, Scheme, constrained, vanilla
 from lincon.tasks.experiments.schemes.sharing import SHARING, pruned_places
+
+if TYPE_CHECKING:
+    from lincon.tasks.experiments.data.sets import Data
 
 ROUNDS = 3
 """Prunings; each leaves the same share of the numbers before it."""
@@ -50,7 +52,7 @@ def halved(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     return constrained("ring").make(architecture, max(dof, half), seed)
 
 
-def remember(model: nn.Module, dof: int, data: Data) -> None:
+def remember(model: nn.Module, dof: int, data: "Data") -> None:
     """Store the model's initial state, for rewinding."""
     _early[model] = deepcopy(model.state_dict())
 
@@ -63,7 +65,7 @@ def round_of(
     ``size`` counts the numbers of a model, and ``cut`` prunes it to a number of them.
     """
 
-    def begin(model: nn.Module, dof: int, data: Data) -> None:
+    def begin(model: nn.Module, dof: int, data: "Data") -> None:
         whole, rounds_left = size(model), rounds - number + 1
         share = (dof / whole) ** (1 / rounds_left)
         cut(model, max(dof, round(whole * share)))
@@ -111,7 +113,7 @@ def cut_free(model: nn.Module, keep: int) -> None:
             early[name] = early[name][mask]
 
 
-def settle(model: nn.Module, dof: int, data: Data) -> None:
+def settle(model: nn.Module, dof: int, data: "Data") -> None:
     """Turn pruned weights into a pruned `identity`; its file holds the weights left and a mask."""
     remove: Any = prune.remove  # torch does not type it
     for module, name in pruned_places(model):
@@ -121,7 +123,7 @@ def settle(model: nn.Module, dof: int, data: Data) -> None:
 
 
 def tickets(
-    size: Callable[[nn.Module], int], cut: Cut, *after: Phase, **scheme: Any
+    what: str, size: Callable[[nn.Module], int], cut: Cut, *after: Phase, **scheme: Any
 ) -> dict[str, Scheme]:
     """The iterative scheme, and the one that prunes once; ``after`` follows the last training."""
     share = 1 / (ROUNDS + 1)
@@ -131,9 +133,17 @@ def tickets(
     once = Phase(0.5, round_of(1, 1, size, cut, rewind=False))
     return {
         "": Scheme(
-            phases=(Phase(share, remember), *rounds, *after), min_epochs=ROUNDS + 1, **scheme
+            phases=(Phase(share, remember), *rounds, *after),
+            min_epochs=ROUNDS + 1,
+            about=f"{what}, pruned in {ROUNDS} rounds, each time trained from the initial values.",
+            **scheme,
         ),
-        "-once": Scheme(phases=(Phase(0.5), once, *after), min_epochs=2, **scheme),
+        "-once": Scheme(
+            phases=(Phase(0.5), once, *after),
+            min_epochs=2,
+            about=f"{what}, pruned once after half of the epochs.",
+            **scheme,
+        ),
     }
 
 
@@ -148,7 +158,7 @@ def residual(make: Make) -> Make:
     return checked
 
 
-def narrow(model: nn.Module, dof: int, data: Data) -> None:
+def narrow(model: nn.Module, dof: int, data: "Data") -> None:
     """Remove the channels that do not fit the budget, and add the distillation."""
     assert isinstance(model, ResNet)
     teacher, masks = merged_copy(model), knapsack.fit(model, data)
@@ -164,7 +174,7 @@ def distil(model: nn.Module) -> Tensor:
     return distillation.penalty()
 
 
-def undo(model: nn.Module, dof: int, data: Data) -> None:
+def undo(model: nn.Module, dof: int, data: "Data") -> None:
     """Remove the distillation again."""
     distillation = model.get_submodule(_DISTILLATION)
     assert isinstance(distillation, knapsack.Distillation)
@@ -179,13 +189,26 @@ def as_in(model: nn.Module, file: Path) -> None:
 
 _DISTILLATION = "distillation"
 _NARROWED = Phase(0.5), Phase(0.5, narrow, distil), Phase(0, undo)
-_OF_WEIGHTS = tickets(weights_left, cut_weights, Phase(0, settle), make=vanilla)
-_OF_RINGS = tickets(dof_left, cut_free, make=halved)
+_OF_WEIGHTS = tickets("Unconstrained", weights_left, cut_weights, Phase(0, settle), make=vanilla)
+_OF_RINGS = tickets("A ring of half the weights", dof_left, cut_free, make=halved)
 
 PRUNED: dict[str, Scheme] = {
     **{f"imp{suffix}": scheme for suffix, scheme in _OF_WEIGHTS.items()},
     **{f"rpg-imp{suffix}": scheme for suffix, scheme in _OF_RINGS.items()},
-    "knapsack": Scheme(residual(vanilla), _NARROWED, takes_dof=False, shape=as_in, min_epochs=2),
-    "rpg-knapsack": Scheme(residual(SHARING["rpg"].make), _NARROWED, shape=as_in, min_epochs=2),
+    "knapsack": Scheme(
+        residual(vanilla),
+        _NARROWED,
+        takes_dof=False,
+        shape=as_in,
+        min_epochs=2,
+        about="Half of the epochs unconstrained, then with the channels that fit a budget.",
+    ),
+    "rpg-knapsack": Scheme(
+        residual(SHARING["rpg"].make),
+        _NARROWED,
+        shape=as_in,
+        min_epochs=2,
+        about="As knapsack, of a ring.",
+    ),
 }
 """Schemes by name. Their DoF are those after pruning; a table shows those before."""

@@ -126,6 +126,10 @@ class Cifar10(Cifar):
 
     name = "cifar10"
     classes = 10
+    class_names = (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    )
     mean = torch.tensor([0.4914, 0.4822, 0.4465])
     std = torch.tensor([0.2470, 0.2435, 0.2616])
     binary = Release(

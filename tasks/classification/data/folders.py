@@ -18,6 +18,7 @@ from lincon.tasks.classification.data.sets import Batch, Labelled
 from lincon.tasks.experiments.data.expected import check_folder, elsewhere
 from lincon.tasks.experiments.data.listing import entries_of, pictures_in, warn_of_rest
 from lincon.tasks.experiments.data.pictures import read_picture
+from lincon.tasks.experiments.data.sets import digest
 
 RESIZED = 256  # the shorter side, before any crop
 TINY = 1000  # below so many images, processes that load cost more than they save
@@ -34,35 +35,50 @@ class ImageFiles(Labelled):
         labels: (n,) int64.
         crop: side of the square that is cut from the centre.
         border: pixels cut off every side before that.
+        shorter: what the shorter side becomes before the crop.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Tensor, crop: int, border: int = 0) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Tensor,
+        crop: int,
+        border: int = 0,
+        shorter: int = RESIZED,
+    ) -> None:
         self.paths, self.labels = paths, labels
-        self.crop, self.border = crop, border
+        self.crop, self.border, self.shorter = crop, border, shorter
         self.workers = min(8, os.cpu_count() or 1) if len(paths) >= TINY else 0
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        images = [decode(self.paths[i], self.crop, self.border) for i in indices]
+        images = [decode(self.paths[i], self.crop, self.border, self.shorter) for i in indices]
         return Batch(torch.stack(images), self.labels[indices])
 
     def subset(self, indices: Tensor) -> "ImageFiles":
         paths = [self.paths[i] for i in indices.tolist()]
-        return ImageFiles(paths, self.labels[indices], self.crop, self.border)
+        return ImageFiles(paths, self.labels[indices], self.crop, self.border, self.shorter)
+
+    def fingerprint(self) -> str:
+        """Of names, sizes and labels: an image that is replaced by one of as many bytes is not seen."""
+        files = [(path.parent.name, path.name, path.stat().st_size) for path in self.paths]
+        return digest(files, self.labels)
 
     def cropped(self, crop: int) -> "ImageFiles":
         """The same images in another crop."""
-        return ImageFiles(self.paths, self.labels, crop, self.border)
+        return ImageFiles(self.paths, self.labels, crop, self.border, self.shorter)
 
 
-def decode(path: Path, crop: int, border: int = 0) -> UInt8[Tensor, "3 {crop} {crop}"]:
-    """One image file: RGB, the shorter side resized to 256, the centre cut out.
+def decode(
+    path: Path, crop: int, border: int = 0, shorter: int = RESIZED
+) -> UInt8[Tensor, "3 {crop} {crop}"]:
+    """One image file: RGB, the shorter side resized to ``shorter``, the centre cut out.
 
     Raises Unreadable, with the path, if the file is truncated or no image.
     """
     image = read_picture(path)
     image = image.crop((border, border, image.width - border, image.height - border))
-    shorter = min(image.size)
-    width, height = (RESIZED * side // shorter for side in image.size)
+    side = min(image.size)
+    width, height = (shorter * each // side for each in image.size)
     left, top = round((width - crop) / 2), round((height - crop) / 2)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     square = np.array(resized.crop((left, top, left + crop, top + crop)))
@@ -81,7 +97,9 @@ def class_folders(folder: Path) -> list[Path]:
     return folders
 
 
-def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
+def read_folders(
+    folder: Path, classes: Sequence[str], crop: int, shorter: int = RESIZED
+) -> ImageFiles:
     """The images in `folder/<class>/`, labelled by the index of the class in ``classes``.
 
     Files and folders that are no images are left out, with a warning that counts them.
@@ -103,7 +121,7 @@ def read_folders(folder: Path, classes: Sequence[str], crop: int) -> ImageFiles:
         rest += others
         labels += [index[place.name]] * len(images)
     warn_of_rest(folder, rest)
-    return ImageFiles(paths, torch.tensor(labels), crop)
+    return ImageFiles(paths, torch.tensor(labels), crop, shorter=shorter)
 
 
 class ImageNet(Images):
@@ -118,6 +136,7 @@ class ImageNet(Images):
     name = "imagenet"
     channels = 3
     size = 224
+    shorter = RESIZED
     mean = torch.tensor([0.485, 0.456, 0.406])
     std = torch.tensor([0.229, 0.224, 0.225])
     evaluation_batch = 128
@@ -130,7 +149,7 @@ class ImageNet(Images):
             hint = elsewhere(root, ["train/"])
             raise LinconError(f"{root / 'train'} is missing: pass {LAYOUT}{hint}")
         names = [place.name for place in class_folders(root / "train")]
-        self.classes = len(names)
+        self.classes, self.class_names = len(names), names
         train = read_folders(root / "train", names, RESIZED)
         return train, read_folders(root / "val", names, self.size)
 

@@ -93,6 +93,10 @@ class FashionMNIST(Images):
     channels = 1
     classes = 10
     size = 28
+    class_names = (
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    )
     mean = torch.tensor([0.2860])
     std = torch.tensor([0.3530])
 

@@ -1,7 +1,9 @@
 """The base of all data sets of labelled images, augmented and standardised on the device."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from einops import rearrange
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip
@@ -26,6 +28,10 @@ class Images(Data):
     size: int  # height and width
     mean: Float[Tensor, " channels"]
     std: Float[Tensor, " channels"]
+    class_names: Sequence[str] = ()
+    """Names of the classes, if they have any."""
+    shorter: int = 0
+    """What the shorter side of a picture becomes before the centre is cut out; 0 for `size`."""
 
     def __init__(
         self, seed: int = 0, batch: int = 64, root: Path | None = None, limit: int | None = None
@@ -36,6 +42,16 @@ class Images(Data):
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.channels, self.classes, self.size
+
+    def described(self) -> dict[str, Any]:
+        some = floats(self.train_set[list(range(min(64, len(self.train_set))))].images)
+        return {
+            "classes": list(self.class_names) or [str(index) for index in range(self.classes)],
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "shorter": self.shorter or self.size,
+            "range": [float(some.min()), float(some.max())],
+        }
 
     @abstractmethod
     def _augmentation(self) -> nn.Module:

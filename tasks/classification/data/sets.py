@@ -1,12 +1,13 @@
 """One part of a data set of labelled images (training or test)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lincon.shapes import Int64, Num
-from lincon.tasks.experiments.data.sets import Split
+from lincon.tasks.experiments.data.sets import Split, digest
 
 
 class Batch(NamedTuple):
@@ -20,6 +21,8 @@ class Labelled(Split):
     """Labelled images: ``split[indices]`` is the batch of those images."""
 
     labels: Int64[Tensor, " n"]
+    class_names: Sequence[str] = ()
+    """Names of the classes, if they have any."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,6 +39,9 @@ class InMemory(Labelled):
     def __getitem__(self, indices: list[int]) -> Batch:
         images, labels = self.tensors
         return Batch(images[indices], labels[indices])
+
+    def fingerprint(self) -> str:
+        return digest(*self.tensors)
 
     def subset(self, indices: Tensor) -> "InMemory":
         images, labels = self.tensors

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib import import_module
 from inspect import Parameter, signature
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from lincon import LinconError
+from lincon.tasks.experiments.importing import find_function
 from lincon.tasks.experiments.schemes.body import Architecture
 
 
@@ -21,31 +21,7 @@ def imported(module: str, name: str, models: Iterable[str] = ()) -> Architecture
     without a default. `width=` is passed on if given. Raises LinconError if the function cannot be
     imported; ``models`` are the names that the message offers instead.
     """
-    return partial(_make, f"{module}:{name}", _find(module, name, models))
-
-
-def _find(module: str, name: str, models: Iterable[str]) -> Callable[..., Any]:
-    try:
-        home = import_module(module)
-    except Exception as error:  # whatever the module itself does when it is imported
-        raise LinconError(
-            f"Cannot import {module!r}: {error}. Is its folder on PYTHONPATH? Models are: "
-            f"{', '.join(models)}."
-        ) from error
-    function: Any = getattr(home, name, None)
-    if callable(function) and not isinstance(function, nn.Module):
-        return cast(Callable[..., Any], function)
-    kind = type(function).__name__
-    problem = f"has no {name!r}" if function is None else f"has a {kind} called {name!r}"
-    own = [
-        key
-        for key, value in vars(home).items()
-        if callable(value) and getattr(value, "__module__", "") == module
-    ]
-    raise LinconError(
-        f"Module {module!r} {problem}; a function that makes a model is needed. It has: "
-        f"{', '.join(own) or 'none'}."
-    )
+    return partial(_make, f"{module}:{name}", find_function("model", module, name, models))
 
 
 def _make(

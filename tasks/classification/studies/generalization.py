@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from lincon import LinconError
 from lincon.counter import key
 from lincon.tasks.classification.data import Images
+from lincon.tasks.classification.data.images import floats
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol
 from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
 from lincon.tasks.classification.learner import MEASURES, accuracy
+from lincon.tasks.experiments.data.sets import digest
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import gap
 from lincon.tasks.experiments.sweeps.curves import group_by_label
@@ -54,6 +56,8 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
                 f"ObjectNet tests models of imagenet, not of {data.name}; leave --objectnet out."
             )
         ObjectNet(objectnet)
+    else:
+        _check_range(data)
     runs = sweep.run()
     shifted = [_evaluated(sweep, cell, data, objectnet) for cell in sweep.cells]
     result = summarise(runs, shifted, sweep.title)
@@ -61,15 +65,33 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
     return result
 
 
+def _check_range(data: Images) -> None:
+    """Raise LinconError unless images are from black, 0, to white, 1, as shifts take them to be."""
+    some = floats(data.test_set[list(range(min(64, len(data.test_set))))].images)
+    if float(some.min()) < 0 or float(some.max()) > 1:
+        raise LinconError(
+            f"Images from {float(some.min()):g} to {float(some.max()):g} cannot be shifted, since "
+            "nothing says what is black and white: give uint8, or floats from 0 to 1."
+        )
+
+
 def _evaluated(sweep: Sweep, cell: Cell, data: Images, objectnet: Path | None) -> Shifted:
+    """The accuracies of a trained model: those kept beside it, if they are of this very file."""
     place = sweep.store.place(cell) / ("objectnet.json" if objectnet else "shifted.json")
-    if not place.exists():
-        model = sweep.load(cell)
-        accuracies = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
-        write_output(place, json.dumps(accuracies))
+    images = str(objectnet.resolve()) if objectnet else ""
+    of = digest(sweep.store.model(cell).read_bytes(), images)
+    if place.exists() and (kept := _read(place)).get("of") == of:
+        return dict(kept["accuracies"])
+    model = sweep.load(cell)
+    accuracies = on_objectnet(model, data, objectnet) if objectnet else on_shifts(model, data)
+    write_output(place, json.dumps({"of": of, "accuracies": accuracies}))
+    return accuracies
+
+
+def _read(place: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(place.read_text()))
-    except ValueError:
+    except (ValueError, TypeError):
         raise LinconError(f"{place} is damaged: delete it, and call again.") from None
 
 

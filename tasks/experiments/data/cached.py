@@ -31,6 +31,9 @@ class Cached(Split):
             self._add(missing)
         return self.kind(*(values[wanted] for values in self.cache))
 
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
     def subset(self, indices: Int64[Tensor, " items"]) -> Self:
         return type(self)(self.source.subset(indices))
 

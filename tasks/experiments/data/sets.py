@@ -5,6 +5,7 @@ The order of training depends on seed and epoch alone.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,9 @@ from lincon import LinconError
 from lincon.counter import key
 from lincon.shapes import Float, Int64
 from lincon.tasks.experiments.data.expected import check_root
+
+SAMPLED = 16
+"""Items of a split that its fingerprint reads."""
 
 
 class Split(Dataset[Any], ABC):
@@ -34,6 +38,11 @@ class Split(Dataset[Any], ABC):
     @abstractmethod
     def subset(self, indices: Int64[Tensor, " items"]) -> Self:
         """The same kind of split with the items at ``indices`` alone."""
+
+    def fingerprint(self) -> str:
+        """Tells these items from others: by their number, and by `SAMPLED` of them, evenly spread."""
+        sample = torch.linspace(0, len(self) - 1, min(SAMPLED, len(self))).long().unique()
+        return digest(len(self), *self[sample.tolist()])
 
 
 class Data(lightning.LightningDataModule, ABC):
@@ -74,6 +83,10 @@ class Data(lightning.LightningDataModule, ABC):
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """What an architecture must know of the items: its positional arguments."""
+
+    def described(self) -> dict[str, Any]:
+        """What a prediction for other items must know of these, as plain JSON."""
+        return {}
 
     @abstractmethod
     def _read(self, root: Path | None) -> tuple[Any, Any]:
@@ -167,6 +180,23 @@ def loader(split: Split, batches: Iterable[Int64[Tensor, " _"]]) -> DataLoader[A
         # A loader without a generator draws from torch's global one.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def digest(*parts: Any) -> str:
+    """A fingerprint of tensors, of which every byte counts, and of plain values.
+
+    >>> digest(torch.tensor([0.0, 1.0])) == digest(torch.tensor([0.0, 2.0]))
+    False
+    """
+    total = sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            total.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            plain = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            total.update(plain.numpy().data)
+        else:
+            total.update(f"{part!r};".encode())
+    return total.hexdigest()[:16]
 
 
 def standardised(

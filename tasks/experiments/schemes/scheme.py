@@ -1,16 +1,15 @@
 """What a scheme of sharing is: how it makes a model with so many free numbers, and trains it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 import lincon
 from lincon.shapes import Float
-from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.schemes.body import (
     Architecture,
     body_weights,
@@ -18,10 +17,13 @@ from lincon.tasks.experiments.schemes.body import (
     nearest_width,
 )
 
+if TYPE_CHECKING:  # Lightning, which a name that is refused need not wait for
+    from lincon.tasks.experiments.data.sets import Data
+
 Make = Callable[[Architecture, int, int], nn.Module]
 """(architecture, dof, seed of the generating matrix) -> model."""
 
-Begin = Callable[[nn.Module, int, Data], None]
+Begin = Callable[[nn.Module, int, "Data"], None]
 """(model, dof, data set): what is done to the model, in place."""
 
 Penalty = Callable[[nn.Module], Float[Tensor, ""]]
@@ -68,6 +70,9 @@ class Scheme:
         bare: makes the module that a file of the trained model is loaded into.
         shape: (module, file): gives the module the shapes in the file, where training changes them.
         min_epochs: with fewer, its results would mean nothing.
+        generator: name of the generator, if the scheme is to constrain the body by one.
+        options: of `lincon.constrain`, the generator's own included.
+        about: the scheme in a few words; by default the first line of the text of ``make``.
     """
 
     make: Make
@@ -77,6 +82,17 @@ class Scheme:
     bare: Make = vanilla
     shape: Callable[[nn.Module, Path], None] | None = None
     min_epochs: int = 1
+    generator: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    about: str = ""
+
+    def described(self) -> str:
+        """The scheme in a line.
+
+        >>> constrained("ring", sign=False).described()
+        'the generator ring, with sign=False'
+        """
+        return self.about or (self.make.__doc__ or "").partition("\n")[0]
 
     def epochs(self, total: int) -> list[int]:
         """How many of ``total`` epochs each phase gets; in a short training a phase may get none.
@@ -96,19 +112,20 @@ def small(architecture: Architecture, dof: int, seed: int) -> nn.Module:
     return architecture(width=nearest_width(architecture, unconstrained + dof))
 
 
-def constrained(generator: str, scope: str = "model", **options: Any) -> Scheme:
+def constrained(generator: str, **options: Any) -> Scheme:
     """The scheme that constrains the body by a registered generator.
 
     Args:
         generator: name of the generator.
-        scope: which tensors share a free vector, as in `lincon.constrain`.
-        options: further ones of `lincon.constrain`.
+        options: of `lincon.constrain`, such as its scope, and of the generator.
     """
 
     def make(architecture: Architecture, dof: int, seed: int) -> nn.Module:
         model = architecture()
         names = body_weights(model)
-        lincon.constrain(model, generator, dof=dof, seed=seed, where=names, scope=scope, **options)
+        lincon.constrain(model, generator, dof=dof, seed=seed, where=names, **options)
         return model
 
-    return Scheme(make)
+    chosen = ", ".join(f"{name}={value}" for name, value in options.items())
+    about = f"the generator {generator}{f', with {chosen}' if chosen else ''}"
+    return Scheme(make, generator=generator, options=options, about=about)

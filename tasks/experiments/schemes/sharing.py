@@ -4,15 +4,19 @@ Most constrain the body by a generator and train in one phase. LegoNet and Deep 
 the body's weights in the course of the training, so they have several phases.
 """
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 from torch.nn.utils import prune
 
 import lincon
 from lincon import LinconError
 from lincon.generators import lego
-from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.schemes.body import Architecture, body_weights, count_parameters
 from lincon.tasks.experiments.schemes.scheme import Phase, Scheme, constrained, small, vanilla
+
+if TYPE_CHECKING:
+    from lincon.tasks.experiments.data.sets import Data
 
 CENTROIDS = 255
 """Shared values a layer: 8 bits (Han et al. 2016), of which one code is zero."""
@@ -60,18 +64,18 @@ def _largest_splits(channels: int, limit: float) -> int:
     return splits
 
 
-def _freeze(model: nn.Module, dof: int, data: Data) -> None:
+def _freeze(model: nn.Module, dof: int, data: "Data") -> None:
     lego.freeze(model)
 
 
-def _prune(model: nn.Module, dof: int, data: Data) -> None:
+def _prune(model: nn.Module, dof: int, data: "Data") -> None:
     """Keep the ``dof`` weights of the body that are largest in magnitude; the others stay zero."""
     places = pruned_places(model)
     total = sum(getattr(module, name).numel() for module, name in places)
     prune.global_unstructured(places, pruning_method=prune.L1Unstructured, amount=total - dof)
 
 
-def _cluster(model: nn.Module, dof: int, data: Data) -> None:
+def _cluster(model: nn.Module, dof: int, data: "Data") -> None:
     """Cluster each layer's surviving weights; then only the centroids are trained.
 
     Zeros stay zero. A centroid follows the mean gradient of its weights, as in projected gradient
@@ -116,7 +120,10 @@ SHARING: dict[str, Scheme] = {
     "hash": constrained("hash", scope="tensor"),  # HashedNets hash every layer by itself
     "lego": Scheme(legos, (Phase(0.1, penalty=lego.balance), Phase(0.9, _freeze))),
     "deep-compression": Scheme(
-        vanilla, (Phase(0.5), Phase(0.3, _prune), Phase(0.2, _cluster)), nonzeros
+        vanilla,
+        (Phase(0.5), Phase(0.3, _prune), Phase(0.2, _cluster)),
+        nonzeros,
+        about="Trained, pruned to the DoF, trained on, and 255 centroids a layer, trained on.",
     ),
     "fold": constrained("fold"),
     "fastfood": constrained("fastfood"),

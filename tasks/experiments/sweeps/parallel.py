@@ -12,6 +12,7 @@ import torch
 
 from lincon import LinconError
 from lincon.recycling import keep_pages
+from lincon.tasks.experiments.extras import check_installed
 
 
 def side_by_side(
@@ -51,6 +52,7 @@ def side_by_side(
 @contextmanager
 def _cluster(count: int) -> Iterator[Any]:
     """The module `ray`, connected for ``count`` processes; its errors are turned into ours."""
+    check_installed("ray")
     import ray
     from ray.exceptions import RayError, RayTaskError
 

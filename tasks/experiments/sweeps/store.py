@@ -18,17 +18,18 @@ class Store:
     """The runs of one recipe in a folder: for each cell a folder with `run.json` and the model.
 
     Args:
-        folder: made if it is missing.
+        folder: made when a run is kept.
         recipe: what all runs have in common, as plain JSON.
 
     Raises:
         LinconError: the folder holds a run of another recipe, or a damaged file; the message says
             what differs.
+
+    Beside each run stand the fingerprints of what it was made of.
     """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
         self.folder, self.recipe = folder, dict(recipe)
-        folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*/run.json")):
             self._check(_read(path)["recipe"])
 
@@ -37,9 +38,25 @@ class Store:
         path = self.place(cell) / "run.json"
         return Run(**_read(path)["run"]) if path.exists() else None
 
-    def put(self, cell: Cell, run: Run) -> None:
-        """Keep a finished run."""
-        record = {"recipe": self.recipe, "run": asdict(run), "provenance": provenance()}
+    def check(self, cell: Cell, fingerprints: Mapping[str, str]) -> None:
+        """Raise LinconError if the finished run of a cell was made of anything else."""
+        path = self.place(cell) / "run.json"
+        if not path.exists():
+            return
+        if changed := differences(_read(path).get("fingerprints", {}), fingerprints):
+            raise LinconError(
+                f"{path} is of another training, which the same names stood for "
+                f"({', '.join(changed)}): choose another folder, or delete {path.parent}."
+            )
+
+    def put(self, cell: Cell, run: Run, fingerprints: Mapping[str, str]) -> None:
+        """Keep a finished run, and the fingerprints of what it was made of."""
+        record = {
+            "recipe": self.recipe,
+            "fingerprints": dict(fingerprints),
+            "run": asdict(run),
+            "provenance": provenance(),
+        }
         write_output(self.place(cell) / "run.json", json.dumps(record, indent=1))
 
     def place(self, cell: Cell) -> Path:

@@ -11,22 +11,21 @@ from torch import nn
 
 from lincon import LinconError
 from lincon.tasks.experiments.data.sets import Data
+from lincon.tasks.experiments.files import FILES as FILES
+from lincon.tasks.experiments.files import PREDICTIONS as PREDICTIONS
+from lincon.tasks.experiments.files import RESULTS
 from lincon.tasks.experiments.output import check_replaceable, mark_of
+from lincon.tasks.experiments.sweeps.earlier import check_same
 from lincon.tasks.experiments.sweeps.store import Store
 from lincon.tasks.experiments.task import Measure, find_task
+from lincon.tasks.experiments.training.fingerprints import fingerprints
 from lincon.tasks.experiments.training.models import build, check_epochs, load
 from lincon.tasks.experiments.training.progress import EpochBar
 from lincon.tasks.experiments.training.ranks import by_torchrun, exit_unless_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, Setup, describe, open_data
-from lincon.tasks.experiments.training.record import check_free, interrupted
+from lincon.tasks.experiments.training.record import check_free, check_no_training, interrupted
 from lincon.tasks.experiments.training.run import Run
 from lincon.tasks.experiments.training.training import train
-
-FILES = "table.md", "results.json", "picture.png", "picture.svg"
-"""What every experiment writes."""
-
-PREDICTIONS = "predictions.png"
-"""What an experiment of a task that draws its predictions writes besides."""
 
 SEVERAL_PROCESSES = "strategy", "devices", "num_nodes"
 """Flags of the Trainer with which one training has several processes."""
@@ -60,19 +59,18 @@ class Sweep:
         last epoch, and cells that were added are trained.
 
         Raises:
-            LinconError: a dof that a scheme refuses, missing data, or runs of another recipe in
-                ``out``; several trainings at a time of which each would have several processes;
-                files in ``out`` that this command did not write and would replace.
+            LinconError: a dof that a scheme refuses, or missing data; several trainings at a time
+                of which each would have several processes; in ``out``, runs of another recipe or
+                made of other code, tensors or items, a training, results of which these are not a
+                continuation, or files that this command did not write and would replace.
         """
-        self._check_parallel()
-        self._check_cells()
-        missing = [cell for cell in self.cells if not self.store.get(cell)]
-        self._check_outputs(missing)
+        missing = self.check()
         epochs = self.recipe.epochs
         done = len(self.cells) - len(missing)
-        with EpochBar(len(self.cells) * epochs, done * epochs) as bar:
+        quiet = self.setup.quiet
+        with EpochBar(len(self.cells) * epochs, done * epochs, quiet=quiet) as bar:
             for cell, run in self._trained(missing, bar):
-                self.store.put(cell, run)
+                self.store.put(cell, run, self.fingerprints(cell))
         exit_unless_first()
         return self.finished()
 
@@ -80,6 +78,15 @@ class Sweep:
         """The runs that have ended, in the order of the cells."""
         runs = [self.store.get(cell) for cell in self.cells]
         return [run for run in runs if run is not None]
+
+    def check(self) -> list[Cell]:
+        """The cells that are to be trained; raises what `run` does before the first training."""
+        self._check_parallel()
+        for cell in self.cells:
+            self.store.check(cell, self.fingerprints(cell))
+        missing = [cell for cell in self.cells if not self.store.get(cell)]
+        self._check_outputs(missing)
+        return missing
 
     def _check_parallel(self) -> None:
         if self.parallel == 1:
@@ -90,15 +97,26 @@ class Sweep:
         if several:
             raise LinconError(f"--parallel {self.parallel} and {several[0]} exclude each other.")
 
-    def _check_cells(self) -> None:
+    def fingerprints(self, cell: Cell) -> dict[str, str]:
+        """Of what the training of a cell is made of: the code, the tensors, the items."""
+        return self._fingerprints[replace(cell, seed=0).name]
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, dict[str, str]]:
         """Build every cell before the first is trained, so that a refusal comes at once."""
-        distinct = {(cell.model, cell.scheme, cell.dof): cell for cell in self.cells}
-        for cell in distinct.values():
-            check_epochs(self.recipe, cell)
-            build(cell, self.data.shape)
+        found = {}
+        for cell in self.cells:
+            name = replace(cell, seed=0).name  # names tell a dof of 1 from one of 1.0
+            if name not in found:
+                check_epochs(self.recipe, cell)
+                model = build(cell, self.data.shape)
+                found[name] = fingerprints(self.recipe, cell, model, self.data)
+        return found
 
     def _check_outputs(self, missing: Sequence[Cell]) -> None:
         """Refuse before hours of training, not after, to replace what others wrote."""
+        check_no_training(self.out)
+        check_same(self.out / RESULTS, self.mark, self.described, self.cells)
         for name in (*FILES, PREDICTIONS):
             check_replaceable(self.out / name, self.mark)
         for cell in missing:

@@ -23,7 +23,7 @@ from lincon.tasks.experiments.training.recipe import Cell, Recipe
 
 def scheme_of(cell: Cell) -> Scheme:
     """The scheme of a cell."""
-    return find_task(cell.task).schemes[cell.scheme]
+    return find_task(cell.task).scheme(cell.scheme)
 
 
 def build(cell: Cell, shape: Sequence[int]) -> nn.Module:

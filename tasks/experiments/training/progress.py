@@ -15,9 +15,10 @@ class EpochBar(Callback):
     Args:
         epochs: of all trainings together.
         done: how many of them were trained before.
+        quiet: show nothing.
     """
 
-    def __init__(self, epochs: int, done: int = 0) -> None:
+    def __init__(self, epochs: int, done: int = 0, *, quiet: bool = False) -> None:
         self._progress = Progress(
             "{task.description:<15}",
             BarColumn(),
@@ -25,7 +26,7 @@ class EpochBar(Callback):
             "epochs,",
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
-            disable=not is_first(),
+            disable=quiet or not is_first(),
         )
         self._task = self._progress.add_task("", total=epochs, completed=done)
 

@@ -82,11 +82,13 @@ class Setup:
         root: folder of the data set, for one that is not embedded.
         trainer: options of Lightning's Trainer.
         logs: kinds of logs to write beside the model, names in `trainer.LOGS`.
+        quiet: without a progress bar.
     """
 
     root: Path | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     logs: Sequence[str] = ()
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Cell:
 
     Args:
         model: name of the model, also with options.
-        scheme: name of the scheme.
+        scheme: name of the scheme or of a generator, also with options.
         dof: free numbers in the body. An int is a count; a float is a fraction of the task's
             `full_dof`, which for most tasks is all of the body's weights. It becomes None for a
             scheme that takes none.
@@ -115,7 +117,7 @@ class Cell:
     def __post_init__(self) -> None:
         task = find_task(self.task)
         task.architecture(self.model)
-        if not choose("scheme", self.scheme, task.schemes).takes_dof:
+        if not task.scheme(self.scheme).takes_dof:
             object.__setattr__(self, "dof", None)
         if not 0 <= self.seed < 1 << 32:
             raise LinconError(f"seed={self.seed}; give one from 0 to {(1 << 32) - 1}.")

@@ -5,6 +5,7 @@ Until the training has ended there are also checkpoints, one for each phase.
 
 import json
 import os
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,22 @@ from typing import Any
 from torch import nn
 
 from lincon import LinconError
+from lincon.errors import LinconWarning
 from lincon.files.atomic import remove_partial
+from lincon.tasks.experiments.files import RECORD as RECORD
+from lincon.tasks.experiments.files import SAVED as SAVED
 from lincon.tasks.experiments.output import write_output
+from lincon.tasks.experiments.task import find_task
+from lincon.tasks.experiments.training.fingerprints import changed_code
 from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.ranks import is_first
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, differences
 
-SAVED = "model.safetensors"
-RECORD = "training.json"
 UNFINISHED = "unfinished"
 """A key in the record of a training that has not ended; a model beside it is an earlier one's."""
+
+DATA_SET = "data_set"
+"""A key in the record: what predictions must know of the data; fingerprints tell data apart."""
 
 _CHECKPOINTS = "phase-*.ckpt"
 
@@ -66,6 +73,14 @@ def check_free(folder: Path) -> None:
         )
 
 
+def check_no_training(folder: Path) -> None:
+    """Raise LinconError if a training lies in a folder that an experiment would write into."""
+    if (folder / RECORD).exists() and _has_record(folder):
+        raise LinconError(
+            f"{folder} holds a training (it has {RECORD}): give an experiment another --out."
+        )
+
+
 def _has_record(folder: Path) -> bool:
     if not (folder / RECORD).is_file() or (folder / RECORD).is_symlink():
         return False
@@ -87,8 +102,9 @@ def check_resumable(folder: Path, description: dict[str, Any]) -> None:
             f"{folder} holds no checkpoint to resume from; train without --resume first."
         )
     record = _read(folder)
-    record.pop(UNFINISHED, None)
-    if differing := differences(record, description):
+    for name in (UNFINISHED, DATA_SET):
+        record.pop(name, None)
+    if differing := differences(record, {**description, DATA_SET: None}):
         raise LinconError(
             f"{folder} holds another training ({', '.join(differing)}): "
             "give the options it began with."
@@ -133,7 +149,29 @@ def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
         raise LinconError(
             f"{folder / RECORD} was not written by this version of lincon: train again."
         ) from None
+    _warn_of_changes(folder, cell, record)
     return load(cell, shape, folder / SAVED), cell, recipe, shape
+
+
+def _warn_of_changes(folder: Path, cell: Cell, record: dict[str, Any]) -> None:
+    """Warn if the user's code that makes the model is not what it was in the training."""
+    if changed := changed_code(record, find_task(cell.task).architecture(cell.model)):
+        warnings.warn(
+            f"The source of {', '.join(changed)} has changed since the training in {folder}: "
+            "the numbers may be of another model.",
+            LinconWarning,
+            stacklevel=3,
+        )
+
+
+def data_set_of(folder: Path) -> dict[str, Any]:
+    """What a training noted of its data set, see `Data.described`."""
+    try:
+        return dict(_read(folder)[DATA_SET])
+    except KeyError:
+        raise LinconError(
+            f"{folder / RECORD} was not written by this version of lincon: train again."
+        ) from None
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:

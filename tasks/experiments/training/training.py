@@ -13,6 +13,7 @@ from lincon.tasks.experiments.schemes.body import count_parameters
 from lincon.tasks.experiments.schemes.scheme import Phase
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training import checkpoints, record
+from lincon.tasks.experiments.training.fingerprints import fingerprints
 from lincon.tasks.experiments.training.history import History
 from lincon.tasks.experiments.training.learner import Learner, evaluate
 from lincon.tasks.experiments.training.models import build, check_epochs, dof_of, scheme_of
@@ -88,6 +89,8 @@ class Training:
             **describe(recipe, setup.trainer),
             **asdict(cell),
             "shape": list(self.data.shape),
+            record.DATA_SET: self.data.described(),
+            **fingerprints(recipe, cell, self.model, self.data),
         }
         self.checkpoints = record.checkpoint_paths(folder, len(self.scheme.phases))
         self.history = History()

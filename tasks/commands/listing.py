@@ -1,0 +1,75 @@
+"""Commands that list what a task has, a line each."""
+
+from functools import partial
+from inspect import Parameter, getdoc, signature
+from typing import Any
+
+import typer
+
+from lincon.tasks.commands.arguments import CLASSIFICATION, FUNCTION, Task
+from lincon.tasks.commands.checking import part_of
+from lincon.tasks.commands.printing import print_lines
+
+
+def schemes(task: Task = CLASSIFICATION) -> None:
+    """List the schemes of a task, and the generators that are schemes as well."""
+    from lincon.generators import get
+    from lincon.tasks.experiments.schemes.named import generators_alone, needs_tables
+
+    known = part_of(task, "schemes").SCHEMES
+    alone = [name for name in generators_alone(known) if not needs_tables(name)]
+    print_lines(
+        [
+            *((name, scheme.described()) for name, scheme in known.items()),
+            *((name, _first_line(get(name))) for name in alone),
+        ]
+    )
+    typer.echo("Generators take options: ring:tile=1,order=deck; also scope=tensor, scale=none.")
+
+
+def models(task: Task = CLASSIFICATION) -> None:
+    """List the models of a task."""
+    known = part_of(task, "models").MODELS
+    print_lines([(name, _described(make)) for name, make in known.items()])
+    if task == CLASSIFICATION:
+        typer.echo(f"Also {FUNCTION}")
+
+
+def data(task: Task = CLASSIFICATION) -> None:
+    """List the data sets of a task."""
+    from lincon.tasks.experiments.task import find_task
+
+    known = find_task(task).data
+    print_lines([(name, _first_line(kind) + _options(kind)) for name, kind in known.items()])
+    typer.echo("Also a .npz file, or package.module:function: see --data in lincon train --help.")
+
+
+def _first_line(thing: Any) -> str:
+    return (getdoc(thing) or "").partition("\n")[0]
+
+
+def _described(make: Any) -> str:
+    """The class of a model, and the arguments that are bound to it."""
+    if not isinstance(make, partial):
+        return f"{_name(make)}{_options(make)}"
+    inner = make
+    while isinstance(inner.func, partial):
+        inner = inner.func
+    bound = ", ".join(f"{key}={value}" for key, value in make.keywords.items())
+    return f"{_name(inner.func)} with {bound}{_options(make)}"
+
+
+def _name(make: Any) -> str:
+    return str(getattr(make, "__name__", make)).strip("_")
+
+
+def _options(make: Any) -> str:
+    """The options that may follow a colon, with their defaults."""
+    options = [
+        f"{each.name}={each.default}"
+        for each in signature(make).parameters.values()
+        if each.kind is Parameter.KEYWORD_ONLY
+        and each.name != "width"
+        and (each.default is None or isinstance(each.default, int | float))
+    ]
+    return f" (options: {', '.join(options)})" if options else ""

@@ -1,0 +1,124 @@
+"""Schemes by name: those of a task, and every registered generator, with options after a colon.
+
+"rpg", "ring:tile=1,order=deck" and "mine:block=8" are names; the generators of other distributions,
+which entry points register, are among them.
+"""
+
+from collections.abc import Mapping
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+
+from lincon import LinconError
+from lincon.generators import available, get
+from lincon.tasks.experiments.schemes.scheme import Scheme, constrained
+
+_OF_CONSTRAIN = {"scope": ("model", "tensor"), "scale": ("match", "isometric", "none")}
+"""Options of `lincon.constrain` that every scheme of one generator takes, and their values."""
+
+_TRUTH = {"true": True, "false": False, "1": True, "0": False}
+
+
+def find_scheme(name: str, schemes: Mapping[str, Scheme]) -> Scheme:
+    """The scheme called ``name``.
+
+    Args:
+        name: of one of ``schemes`` or of a generator, also with options.
+        schemes: of a task, by name.
+
+    Raises:
+        LinconError: an unknown name, an unknown option, or a value that is not of its kind. What a
+            generator says of a value shows when a model is built.
+
+    >>> find_scheme("ring:tile=1,order=deck", {}).options
+    {'tile': 1, 'order': 'deck'}
+    """
+    entry, colon, text = name.partition(":")
+    if entry in schemes:
+        scheme = schemes[entry]
+    elif entry in available():
+        scheme = constrained(entry)
+    else:
+        raise LinconError(f"Unknown scheme {entry!r}; there are: {_known(schemes)}.")
+    if not colon:
+        return scheme
+    if not scheme.generator:
+        raise LinconError(
+            f"{name}: the scheme {entry} has no options, since it is no one generator."
+        )
+    chosen = {**scheme.options, **_parse(text, scheme.generator)}
+    return constrained(scheme.generator, **chosen)
+
+
+def generators_alone(schemes: Mapping[str, Scheme]) -> list[str]:
+    """The generators whose names are not of ``schemes``: they are schemes under their own names."""
+    return [name for name in available() if name not in schemes]
+
+
+def needs_tables(generator: str) -> bool:
+    """Whether a generator needs more than weights, dof and seed: tables cannot be given in a name.
+
+    >>> needs_tables("ring"), needs_tables("matrix")
+    (False, True)
+    """
+    try:
+        get(generator).for_weights(torch.ones(16), 16, 0)
+    except LinconError:
+        return True
+    return False
+
+
+def _known(schemes: Mapping[str, Scheme]) -> str:
+    """The names of all schemes; `rpg` and `ring`, which are the same, name each other."""
+    names = {**dict.fromkeys(schemes, ""), **dict.fromkeys(generators_alone(schemes), "")}
+    names |= {a: f" (the same as {b})" for a, b in (("rpg", "ring"), ("ring", "rpg"))}
+    usable = [name for name in names if name in schemes or not needs_tables(name)]
+    return ", ".join(f"{name}{names[name]}" for name in usable)
+
+
+def _parse(text: str, generator: str) -> dict[str, Any]:
+    """The options in a text such as "tile=1,order=deck"."""
+    parameters = signature(get(generator)).parameters
+    defaults = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+        and isinstance(parameter.default, bool | int | float | str | None)
+    }
+    values = {}
+    for item in text.replace(" ", "").split(","):
+        key, _, value = item.partition("=")
+        if key in defaults:
+            values[key] = _value(key, value, defaults[key])
+        elif key in _OF_CONSTRAIN:
+            values[key] = _chosen(key, value)
+        else:
+            known = ", ".join([*defaults, *_OF_CONSTRAIN])
+            raise LinconError(f"Unknown option {key!r} of {generator}; there are: {known}.")
+    return values
+
+
+def _chosen(key: str, value: str) -> str | None:
+    if value not in _OF_CONSTRAIN[key]:
+        raise LinconError(f"{key} is {value!r}; give {' or '.join(_OF_CONSTRAIN[key])}.")
+    return None if value == "none" else value
+
+
+def _value(key: str, text: str, default: Any) -> Any:
+    """A text as a value of the kind of its default; None stands for any kind."""
+    if isinstance(default, bool):
+        if text.lower() not in _TRUTH:
+            raise LinconError(f"{key} is {text!r}; give true or false.")
+        return _TRUTH[text.lower()]
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        if not (isinstance(default, int) and kind is float):
+            return float(number) if isinstance(default, float) else number
+    if isinstance(default, int | float) or not text:
+        noun = "an integer" if isinstance(default, int) else "a number"
+        raise LinconError(f"{key} is {text!r}; give {noun if text else 'a value'}.")
+    return text
