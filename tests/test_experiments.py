@@ -2,15 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 import lincon
 from lincon.tasks.classification.data import Digits
 from lincon.tasks.classification.data.shifts import SHIFTS
+from lincon.tasks.classification.learner import MEASURES
 from lincon.tasks.classification.studies import convergence, generalization, scaling
 from lincon.tasks.classification.tables import TABLES
-from lincon.tasks.experiments.sweeps import reproduce
+from lincon.tasks.experiments.sweeps import compare, reproduce
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, cells
@@ -37,7 +39,7 @@ def run(
         1000,
         [1.0] * len(test),
         list(loss),
-        {"accuracy": list(test)},
+        {"accuracy": list(test), "cross_entropy": [1 - value for value in test]},
         {"accuracy": train},
     )
 
@@ -191,3 +193,43 @@ def test_a_table_has_the_papers_figures_beside_ours(table, tmp_path):
 def test_an_unknown_table_is_refused():
     with pytest.raises(lincon.LinconError, match="baselines"):
         reproduce.find_table("table-9")
+
+
+def paired_runs(better, seeds=6):
+    """Runs of three schemes on two DoF that share the noise of a seed; "random" is worse by ``better``."""
+    found = []
+    noise = np.random.default_rng(0).normal(0, 0.02, (seeds, 4))
+    for seed in range(seeds):
+        for dof in (0.1, 0.5):
+            for number, (scheme, lead) in enumerate({"rpg": 0.0, "random": -better}.items()):
+                score = 0.85 + noise[seed, 3] + lead + noise[seed, number] / 50
+                found.append(scored(scheme, seed, dof, score))
+        found.append(scored("vanilla", seed, None, 0.9 + noise[seed, 3]))
+    return found
+
+
+def scored(scheme, seed, asked, score):
+    return run(scheme, asked, seed, test=(score,), loss=(1.0,))
+
+
+def test_a_table_claims_what_its_pairs_decide():
+    result = compare.summarise(paired_runs(0.01), "title", MEASURES, {"accuracy": 0.01})
+    assert result.header.count("minus rpg's") == 2
+    by_scheme = {row[:1]: row for row in result.rows}
+    random, vanilla = by_scheme[("random",)], by_scheme[("vanilla",)]
+    assert -1.1 < float(random[4].split()[0]) < -0.9 and random[4].endswith("*")
+    assert 0.009 < float(random[6].split()[0]) < 0.011 and random[6].endswith("*")
+    assert vanilla[4] == "–"  # which of the two rings it is compared with is not said
+    assert "corrected for the 4 comparisons" in result.notes[0]
+    entry = next(e for e in result.numbers["table"] if e["scheme"] == "random")
+    assert entry["differences"]["accuracy"]["pairs"] == 6
+
+
+def test_a_table_claims_nothing_that_its_pairs_leave_open():
+    result = compare.summarise(paired_runs(0.0), "title", MEASURES, {"accuracy": 0.01})
+    assert not any(cell.endswith("*") for row in result.rows for cell in row)
+
+
+def test_one_seed_has_no_differences():
+    result = compare.summarise(paired_runs(0.01, seeds=1), "title", MEASURES)
+    assert "minus rpg's" not in result.header and result.notes == []

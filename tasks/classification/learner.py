@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from lincon import LinconError
@@ -15,11 +16,33 @@ from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.learner import Learner, evaluate
 from lincon.tasks.experiments.training.recipe import Recipe
 
-MEASURES = (Measure("accuracy", "accuracy %"),)
+MEASURES = (
+    Measure("accuracy", "accuracy %", decides=True, counts_items=True),
+    Measure("cross_entropy", "cross-entropy", 1, higher_is_better=False, digits=4, decides=True),
+)
+
+
+class CrossEntropy(Metric):
+    """The mean cross-entropy of all items, in nats."""
+
+    total: Tensor
+    items: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "items"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        self.total += cross_entropy(logits.float(), labels, reduction="sum").double()
+        self.items += len(labels)
+
+    def compute(self) -> Tensor:
+        return self.total / self.items
 
 
 class Classifier(Learner):
-    """Cross-entropy in nats; the accuracy is the fraction of all test images.
+    """Cross-entropy in nats; the accuracy is the share of all test images.
 
     ``model``: (batch, channels, height, width) -> (batch, classes) logits.
     """
@@ -27,7 +50,8 @@ class Classifier(Learner):
     def make_metric(self, data: Data) -> MetricCollection:
         assert isinstance(data, Images)
         self.classes = data.classes
-        return MetricCollection({"accuracy": MulticlassAccuracy(data.classes, average="micro")})
+        accuracy = MulticlassAccuracy(data.classes, average="micro")
+        return MetricCollection({"accuracy": accuracy, "cross_entropy": CrossEntropy()})
 
     def loss(self, batch: Batch) -> Tensor:
         images, labels = batch

@@ -1,6 +1,6 @@
 """What a task is to an experiment: its data, models, schemes of sharing and measures, by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -25,12 +25,18 @@ class Measure:
         label: what tables call it, with the unit.
         factor: from the value as it is stored to the unit of the label.
         higher_is_better: whether more is better.
+        digits: after the point, in tables.
+        decides: whether tables compare schemes by it.
+        counts_items: whether it is a share of the test items, whose smallest step is one of them.
     """
 
     name: str
     label: str
     factor: float = 100
     higher_is_better: bool = True
+    digits: int = 2
+    decides: bool = False
+    counts_items: bool = False
 
     def shown(self, values: Mapping[str, float]) -> str:
         """This measure's value among ``values``, as text in the unit of the label.
@@ -38,7 +44,15 @@ class Measure:
         >>> Measure("accuracy", "accuracy %").shown({"accuracy": 0.975})
         '97.50'
         """
-        return f"{self.factor * values[self.name]:.2f}"
+        return f"{self.factor * values[self.name]:.{self.digits}f}"
+
+    def last(self, curves: Mapping[str, Sequence[float]]) -> float:
+        """This measure after the last epoch, in the unit of the label.
+
+        >>> Measure("accuracy", "accuracy %").last({"accuracy": [0.5, 0.75]})
+        75.0
+        """
+        return self.factor * curves[self.name][-1]
 
 
 def body_size(model: nn.Module) -> int:

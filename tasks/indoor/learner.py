@@ -14,8 +14,8 @@ NORMALS = 0.5
 """Weight of the loss of normals against that of depth: SharpNet's."""
 
 MEASURES = (
-    Measure("depth_rmse", "depth RMSE (m)", 1, higher_is_better=False),
-    Measure("normal_rmse", "normal RMSE %", 100, higher_is_better=False),
+    Measure("depth_rmse", "depth RMSE (m)", 1, higher_is_better=False, digits=3, decides=True),
+    Measure("normal_rmse", "normal RMSE %", 100, higher_is_better=False, decides=True),
     Measure("angle_mean", "mean angle (deg)", 1, higher_is_better=False),
     Measure("angle_median", "median angle (deg)", 1, higher_is_better=False),
     Measure("abs_rel", "abs rel", 1, higher_is_better=False),

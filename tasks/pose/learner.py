@@ -15,7 +15,7 @@ from lincon.tasks.pose.pckh import GROUPS, PCKh
 from lincon.tasks.pose.skeleton import JOINTS
 
 MEASURES = (
-    Measure("pckh", "PCKh@0.5 %"),
+    Measure("pckh", "PCKh@0.5 %", decides=True),
     Measure("pckh_joints", "mean of joints %"),
     *(Measure(g, f"{g} %") for g in GROUPS),
 )

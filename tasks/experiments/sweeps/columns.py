@@ -41,4 +41,4 @@ def mean_of(value: Callable[[Run], float]) -> Callable[[Sequence[Run]], str]:
 
 
 def _on_test(measure: Measure) -> Callable[[Run], float]:
-    return lambda run: measure.factor * run.test[measure.name][-1]
+    return lambda run: measure.last(run.test)

@@ -1,11 +1,13 @@
 """Compare schemes of sharing on equal terms: same model, data, schedule, seeds and DoF."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from lincon.tasks.experiments.output import write_output
+from lincon.tasks.experiments.sweeps import paired
 from lincon.tasks.experiments.sweeps.curves import picture
-from lincon.tasks.experiments.sweeps.report import Result, header, lines, notes_of
+from lincon.tasks.experiments.sweeps.report import Result, group_seeds, header, line, notes_of
 from lincon.tasks.experiments.sweeps.sweep import PREDICTIONS, Sweep
 from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.recipe import Cell
@@ -15,8 +17,8 @@ from lincon.tasks.experiments.training.run import Run
 def compare(sweep: Sweep) -> Result:
     """Train every cell, and write table, numbers and learning curves; called again it continues."""
     runs = sweep.run()
-    result = summarise(runs, sweep.title, sweep.measures)
-    result = replace(result, notes=[*baseline_note(sweep), *notes_of(runs)])
+    result = summarise(runs, sweep.title, sweep.measures, sweep.grains)
+    result = replace(result, notes=[*result.notes, *baseline_note(sweep), *notes_of(runs)])
     result.write(sweep, runs)
     show(sweep)
     return result
@@ -59,13 +61,38 @@ def short_name(cell: Cell, cells: Sequence[Cell]) -> str:
     return "\n".join(parts) or cell.scheme
 
 
-def summarise(runs: Sequence[Run], title: str, measures: Sequence[Measure]) -> Result:
-    """The table of a comparison; where there are several models, its first column names them."""
-    table = lines(runs, measures)
+def summarise(
+    runs: Sequence[Run],
+    title: str,
+    measures: Sequence[Measure],
+    grains: Mapping[str, float] | None = None,
+) -> Result:
+    """The table of a comparison; where there are several models, its first column names them.
+
+    ``grains`` are the smallest steps of measures, by name.
+    """
+    groups = group_seeds(runs)
+    deciding = [measure for measure in measures if measure.decides]
+    found = paired.paired(groups, deciding, grains)
+    reference = paired.reference_of(groups) if any(_any(row) for row in found.values()) else ""
+    table = [
+        replace(line(group, measures), differences=found.get(place, {}))
+        for place, group in enumerate(groups)
+    ]
     several_models = len({entry.model for entry in table}) > 1
     rows = []
     for entry in table:
-        scheme, *others = entry.cells()
+        scheme, *others = entry.cells(measures, reference)
         rows.append((f"{entry.model}, {scheme}" if several_models else scheme, *others))
-    numbers = {"table": [asdict(entry) for entry in table]}
-    return Result(title, header(measures), rows, numbers, picture(runs, title, measures[0]))
+    return Result(
+        title=title,
+        header=header(measures, reference),
+        rows=rows,
+        numbers={"table": [asdict(entry) for entry in table]},
+        figure=picture(runs, title, measures[0]),
+        notes=paired.note(groups, found),
+    )
+
+
+def _any(differences: Mapping[str, Any]) -> bool:
+    return any(difference is not None for difference in differences.values())

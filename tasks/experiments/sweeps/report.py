@@ -4,8 +4,8 @@ The table of a comparison has a line for each model, scheme and DoF.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from statistics import mean, median, stdev
 from typing import Any
@@ -16,6 +16,7 @@ from rich.table import Table
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps.figures import png, svg
 from lincon.tasks.experiments.sweeps.provenance import provenance
+from lincon.tasks.experiments.sweeps.statistics import Difference
 from lincon.tasks.experiments.sweeps.sweep import FILES, Sweep
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.run import Run
@@ -23,9 +24,12 @@ from lincon.tasks.experiments.training.run import Run
 Rows = Sequence[tuple[str, ...]]
 
 
-def header(measures: Sequence[Measure]) -> tuple[str, ...]:
-    """The headers of the columns of a `Line`."""
-    labels = [measure.label for measure in measures]
+def header(measures: Sequence[Measure], reference: str = "") -> tuple[str, ...]:
+    """The headers of the columns of a `Line`; with a reference, there are differences to it."""
+    labels = []
+    for measure in measures:
+        compared = reference and measure.decides
+        labels += [measure.label, f"minus {reference}'s"] if compared else [measure.label]
     return ("scheme", "dof", "total parameters", *labels, "s / epoch", "file bytes")
 
 
@@ -42,6 +46,7 @@ class Line:
             after the last epoch, in the units of their labels.
         epoch_seconds: median over all epochs.
         file_bytes: size of the largest file.
+        differences: to the reference, by measure, over pairs of one seed.
     """
 
     model: str
@@ -51,10 +56,16 @@ class Line:
     measures: dict[str, tuple[float, float | None]]
     epoch_seconds: float
     file_bytes: int
+    differences: Mapping[str, Difference | None] = field(default_factory=dict)
 
-    def cells(self) -> tuple[str, ...]:
+    def cells(self, measures: Sequence[Measure], reference: str = "") -> tuple[str, ...]:
         """The line as text, in the order of `header`."""
-        values = [with_spread(*value) for value in self.measures.values()]
+        values = []
+        for measure in measures:
+            values.append(with_spread(*self.measures[measure.name], measure.digits))
+            if reference and measure.decides:
+                found = self.differences.get(measure.name)
+                values.append("–" if found is None else found.shown(measure.digits))
         return (
             self.scheme,
             f"{self.dof:,}",
@@ -65,13 +76,14 @@ class Line:
         )
 
 
-def with_spread(value: float, spread: float | None) -> str:
+def with_spread(value: float, spread: float | None, digits: int = 2) -> str:
     """A value and its standard deviation, if there is one, as text.
 
     >>> with_spread(97.73, 0.5), with_spread(97.73, None)
     ('97.73 ± 0.50', '97.73')
     """
-    return f"{value:.2f}" if spread is None else f"{value:.2f} ± {spread:.2f}"
+    spread_text = "" if spread is None else f" ± {spread:.{digits}f}"
+    return f"{value:.{digits}f}{spread_text}"
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -87,8 +99,7 @@ def line(runs: Sequence[Run], measures: Sequence[Measure]) -> Line:
     """Sum up runs that differ in their seeds only."""
     summaries = {}
     for measure in measures:
-        last = [measure.factor * run.test[measure.name][-1] for run in runs]
-        summaries[measure.name] = mean_and_spread(last)
+        summaries[measure.name] = mean_and_spread([measure.last(run.test) for run in runs])
     return Line(
         model=runs[0].model,
         scheme=runs[0].scheme,

@@ -182,6 +182,12 @@ class Sweep:
         return find_task(self.recipe.task).measures
 
     @property
+    def grains(self) -> dict[str, float]:
+        """The smallest steps of measures that count test items, in the units of their labels."""
+        items = len(self.data.test_set)
+        return {each.name: each.factor / items for each in self.measures if each.counts_items}
+
+    @property
     def title(self) -> str:
         """What was trained, in one line."""
         seeds = len({cell.seed for cell in self.cells})
