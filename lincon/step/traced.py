@@ -8,11 +8,11 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from lincon.attaching.free_vector import FreeVector
 from lincon.generator import Generator
+from lincon.shapes import Float, Int
 
 _live: "WeakValueDictionary[int, Generator]" = WeakValueDictionary()
 
