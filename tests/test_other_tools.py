@@ -179,7 +179,7 @@ def test_other_budgets_are_not_warned_of(dof):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lincon.constrain(plain(), "ring", dof=dof)
-        lincon.constrain(nn.Linear(1, 1), "ring", where="weight", dof=1)
+        lincon.constrain(nn.Linear(1, 1), "ring", where="weight", dof=1, offset=True)
 
 
 def test_pruning_to_one_number_is_warned_of():
