@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.attaching.binding import bind, unbind, unwrapped, warn_of_stale_optimizers
+from lincon.attaching.binding import bind, free_name, unbind, unwrapped, warn_of_stale_optimizers
 from lincon.attaching.constraint import Constraint
 from lincon.attaching.dof import Dof
 from lincon.attaching.group import Group
@@ -182,7 +182,7 @@ class Request:
         _check_one_dtype(share.targets)
         generator = self._generator(share, seed)
         group = Group(
-            free=_free_name(_wanted_name(share.label), self.model, taken),
+            free=free_name(_wanted_name(share.label), self.model, taken),
             generator=generator,
             ledger=Ledger.of([(t.names, tuple(t.tensor.shape)) for t in share.targets]),
             isometric=self.scale == "isometric",
@@ -200,7 +200,7 @@ class Request:
         values = {group.free: free.to(first.device, first.dtype)}
         origin = self._origin(generator, share.targets)
         if origin is not None:
-            name = _free_name(group.free.replace("free", "origin", 1), self.model, taken)
+            name = free_name(group.free.replace("free", "origin", 1), self.model, taken)
             group = replace(group, origin=name)
             values[name] = origin.to(first.device, first.dtype)
         return Plan(group, values, (self.init == "project" or own_units) and not self.offset)
@@ -314,12 +314,3 @@ def _construct(
 
 def _wanted_name(label: str) -> str:
     return f"free_{label.replace('.', '_')}" if label else "free"
-
-
-def _free_name(wanted: str, model: nn.Module, taken: set[str]) -> str:
-    """A name that neither the model nor ``taken`` has yet. It is added to ``taken``."""
-    name, number = wanted, 1
-    while name in taken or hasattr(model, name):
-        name, number = f"{wanted}_{number}", number + 1
-    taken.add(name)
-    return name

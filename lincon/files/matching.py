@@ -15,6 +15,7 @@ from lincon.attaching.targets import Target, targets
 from lincon.errors import FileError
 from lincon.files.contents import Contents, inspect
 from lincon.files.description import TABLES, GroupRecord, sha_of, tables_prefix
+from lincon.files.entry import is_entry
 from lincon.processes.shards import check_unsharded
 
 
@@ -77,7 +78,9 @@ class _Match:
         groups = {prefix: self._groups(prefix) for prefix in self.contents.records}
         if existing and _by_name(existing) != _by_name(groups):
             raise self._constrained_otherwise()
-        state = self._state()
+        _, derived = self._own_names(groups)
+        # A module that writes what it likes to a state_dict has written generated weights too.
+        state = {name: tensor for name, tensor in self._state().items() if name not in derived}
         self._check_state(state, groups)
         owners = []
         for prefix, of_owner in groups.items():
@@ -173,7 +176,8 @@ class _Match:
         """Raise FileError unless the unconstrained tensors of file and model match."""
         free, derived = self._own_names(groups)
         present = {k: v for k, v in self.model.state_dict().items() if isinstance(v, Tensor)}
-        wanted = {k: tuple(v.shape) for k, v in present.items() if k not in free | derived}
+        own = free | derived | {k for k, v in present.items() if is_entry(k, v)}
+        wanted = {k: tuple(v.shape) for k, v in present.items() if k not in own}
         stored = {k: tuple(v.shape) for k, v in state.items() if k not in free}
         for name in sorted(wanted.keys() | stored.keys()):
             if wanted.get(name) != stored.get(name):

@@ -22,6 +22,7 @@ from lincon.errors import LinconError
 from lincon.files.atomic import atomic_write
 from lincon.files.coding import BUDGET, drawn, encode
 from lincon.files.description import GroupRecord, tables_prefix
+from lincon.files.entry import HEAD, is_entry
 from lincon.files.header import FORMAT, seal
 from lincon.generator import Generator
 from lincon.maps.registry import registered
@@ -74,7 +75,8 @@ def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> i
     """Write the file of a model whose state_dict is ``state``, and return its size in bytes."""
     placed = owned(model)
     derived = _derived(model, placed)
-    distinct, aliases = _distinct({k: v for k, v in state.items() if k not in derived})
+    kept = {name: _stated(name, tensor) for name, tensor in state.items() if name not in derived}
+    distinct, aliases = _distinct(kept)
     tables = _tables(placed)
     stored = _separate({**tables, **distinct})
     header: dict[str, Any] = {
@@ -93,6 +95,11 @@ def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> i
     with atomic_write(path) as temporary:
         save_file(stored, temporary, {"lincon": seal(header, stored)})
     return path.stat().st_size
+
+
+def _stated(name: str, tensor: Any) -> Any:
+    """The tensor of a state_dict as the file has it: of an entry its head, for plain readers."""
+    return tensor[:HEAD] if is_entry(name, tensor) else tensor
 
 
 def _records(constraint: Constraint) -> list[dict[str, Any]]:

@@ -1,0 +1,175 @@
+"""What a state_dict says of G: one small tensor beside each free vector.
+
+Its values are the character codes of a text: `MARK`, a digest, and JSON that describes the group
+(see `GroupRecord`) with the exact bits of its multipliers. A character is a float16, of 0 to 127,
+and is read by rounding. So other precisions, averages and running averages of equal entries leave
+the text as it is. Its length does not depend on the multipliers, because tools compare shapes.
+
+`lincon.save` stores mark and digest alone, since the header of its file describes the groups.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lincon.attaching.group import Group
+from lincon.errors import FileError, one_line
+from lincon.files.description import GroupRecord
+
+SUFFIX = "_spec"
+"""What the name of an entry has after that of its free vector."""
+
+MARK = "lincon "
+"""The first characters of an entry."""
+
+HEAD = len(MARK) + 32
+"""The length of an entry without its JSON: the mark, and 32 hex digits of SHA-256."""
+
+LONGEST = 1 << 26
+"""The most characters of an entry that are read."""
+
+
+def entry_of(group: Group) -> Float[Tensor, " characters"]:
+    """The entry of a group, (characters,) float16 on the CPU."""
+    codes = bytearray(_text(group), "ascii")
+    # A number like others, whatever the default device and mode.
+    with torch.inference_mode(False):
+        return torch.frombuffer(codes, dtype=torch.uint8).to(torch.float16)
+
+
+def name_beside(free: str) -> str:
+    """The name of the entry of a free vector."""
+    return f"{free}{SUFFIX}"
+
+
+def is_entry(name: str, tensor: Any) -> bool:
+    """Whether a tensor of a state_dict or file is an entry: by its name, and as it has the mark."""
+    if SUFFIX not in name or not isinstance(tensor, Tensor) or not has_values(tensor):
+        return False
+    return tensor.dim() == 1 and _characters(tensor[: len(MARK)]) == MARK
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether a tensor's values can be read: they cannot on the meta device or of a fake tensor."""
+    return not tensor.is_meta and type(tensor).__name__ != "FakeTensor"
+
+
+def restored(group: Group, stated: Tensor) -> Group:
+    """The group with the multipliers of an entry. The same group, if they are its own.
+
+    Raises:
+        FileError: the entry is damaged, or describes another G. The message names what differs.
+    """
+    own = _text(group)
+    text = _characters(_one_of_equals(group.free, stated))
+    if text is None or not text.startswith(MARK) or len(text) < HEAD:
+        raise _damaged(group.free)
+    if text[:HEAD] == own[:HEAD]:
+        return group
+    if len(text) == HEAD:
+        raise FileError(
+            f"{group.free!r} comes from a model file whose G is not that of this model (generator, "
+            "options, seed, ledger or multipliers): read the file with lincon.load(model, path)."
+        )
+    if text[:HEAD] != _head(text[HEAD:]):
+        raise _damaged(group.free)
+    there, multipliers = _parsed(group.free, text[HEAD:])
+    here, _ = _parsed(group.free, own[HEAD:])
+    if (difference := _difference(there, here)) is not None:
+        raise FileError(
+            f"{group.free!r} in the state_dict belongs to another G: {difference}. Constrain the "
+            "model in the same way (lincon.constrain_like), then load."
+        )
+    return group.with_scales(multipliers)
+
+
+def _text(group: Group) -> str:
+    description = GroupRecord.of_group(group).to_json()
+    for row in description["ledger"]:
+        row[-1] = struct.pack(">d", row[-1]).hex()
+    body = json.dumps(description, separators=(",", ":"))
+    return _head(body) + body
+
+
+def _head(body: str) -> str:
+    return MARK + hashlib.sha256(body.encode()).hexdigest()[: HEAD - len(MARK)]
+
+
+def _characters(tensor: Tensor) -> str | None:
+    """The text of an entry, or None if its values are no characters."""
+    if tensor.dim() != 1 or len(tensor) > LONGEST or tensor.is_complex():
+        return None
+    codes = tensor.detach().cpu().double().round()
+    if not bool(((codes >= 0) & (codes < 128)).all()):  # NaN is neither
+        return None
+    return bytes(codes.to(torch.uint8).tolist()).decode("ascii")
+
+
+def _one_of_equals(free: str, stated: Tensor) -> Tensor:
+    """The entry of one model, from a batch of equal ones that torch.func.vmap reads."""
+    functorch = torch._C._functorch
+    if not functorch.is_batchedtensor(stated):
+        return stated
+    entries = functorch.get_unwrapped(stated)
+    if not bool((entries == entries[:1]).all()):
+        raise FileError(
+            f"{free!r} is a stack of free vectors of models whose G differ: constrain all of them "
+            "alike (lincon.constrain_like) before you stack them."
+        )
+    return _one_of_equals(free, entries[0])
+
+
+def _damaged(free: str) -> FileError:
+    return FileError(
+        f"What the state_dict says of the G of {free!r} is damaged, or an average over different "
+        "G: load the state_dict as it was saved."
+    )
+
+
+def _parsed(free: str, body: str) -> tuple[dict[str, Any], list[float]]:
+    """The description without its multipliers, and these."""
+    try:
+        description: dict[str, Any] = json.loads(body)
+        multipliers = [_double(row.pop()) for row in description["ledger"]]
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        raise FileError(
+            f"What the state_dict says of the G of {free!r} cannot be read ({one_line(error)}): it "
+            "is of a newer lincon, or damaged."
+        ) from None
+    return description, multipliers
+
+
+def _double(digits: str) -> float:
+    (value,) = struct.unpack(">d", bytes.fromhex(digits))
+    if not isfinite(value):
+        raise ValueError(f"{value} is no multiplier")
+    return float(value)
+
+
+def _difference(there: Any, here: Any, place: str = "") -> str | None:
+    """The first place where two descriptions differ, in words, or None."""
+    if there == here:
+        return None
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        names = [*here, *(name for name in there if name not in here)]
+        pairs = [(f"{place}.{name}", there.get(name), here.get(name)) for name in names]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = [
+            (f"{place}[{n}]", *both) for n, both in enumerate(zip(there, here, strict=True))
+        ]
+    else:
+        return f"{place.lstrip('.')} is {_short(there)} there and {_short(here)} here"
+    differences = (_difference(one, other, name) for name, one, other in pairs)
+    return next((difference for difference in differences if difference is not None), None)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
