@@ -52,6 +52,7 @@ class Constraint:
     def __init__(self, owner: nn.Module, groups: list[Group], materialize: str = "model") -> None:
         self.owner = owner
         self._vectors = [FreeVector(owner, group) for group in groups]
+        self._entries = tuple(group.entry for group in groups)
         self.materialize = materialize
         self.residual: float | None = None
         self.copied_from = uuid4().hex
@@ -64,7 +65,11 @@ class Constraint:
 
     @property
     def vectors(self) -> list[FreeVector]:
-        if _received(self.owner, self._vectors):
+        owner = self.owner
+        if not torch.compiler.is_compiling():
+            if any(_left(owner, name) is not None for name in self._entries):
+                self.receive()
+        elif any(owner._buffers.get(name) is not None for name in self._entries):
             _receive(self)
         return self._vectors
 
@@ -311,7 +316,7 @@ class Constraint:
         for vector in self._vectors:
             entry = state_dict.get(prefix + vector.group.entry)
             readable = isinstance(entry, Tensor) and has_values(entry)
-            groups.append(restored(vector.group, entry) if readable else vector.group)
+            groups.append(restored(vector, entry) if readable else vector.group)
         return groups
 
     def _take(self, state_dict: dict[str, Any], prefix: str) -> None:
@@ -322,14 +327,14 @@ class Constraint:
             for vector in self._vectors
             if vector.group.free in free and prefix + vector.group.entry not in state_dict
         ]
+        if silent:
+            self._say_unstated(silent)
         self._set([FreeVector(self.owner, group) for group in self.stated(state_dict, prefix)])
-        for vector in self._vectors:
-            state_dict.pop(prefix + vector.group.entry, None)
+        for name in self._entries:
+            state_dict.pop(prefix + name, None)
         if free:  # weights beside them were written by a module that writes what it likes
             for name in self._generated_names():
                 state_dict.pop(prefix + name, None)
-        if silent:
-            self._say_unstated(silent)
 
     def _say_unstated(self, free: list[str]) -> None:
         """Warn of free vectors without an entry: a state_dict from before there were any."""
@@ -348,16 +353,18 @@ class Constraint:
     def _generated_names(self) -> list[str]:
         return [name for v in self._vectors for entry in v.group.ledger for name in entry.names]
 
-    def _set(self, vectors: list[FreeVector]) -> None:
-        """Replace the vectors. Their entries say nothing new any more."""
+    def _set(self, vectors: list[FreeVector], empty: bool = True) -> None:
+        """Replace the vectors. Entries in the owner say nothing new any more."""
         self._vectors = vectors
-        for vector in vectors:
-            vars(self.owner).pop(vector.group.entry, None)
-            if vector.group.entry in self.owner._buffers:
-                self.owner._buffers[vector.group.entry] = None
+        if empty:
+            for name in self._entries:
+                vars(self.owner).pop(name, None)
+                self.owner._buffers[name] = None
 
-    def receive(self) -> None:
+    def receive(self, empty: bool = True) -> None:
         """Take the multipliers of entries that a tool has left in the owner, tensor by tensor.
+
+        ``empty`` takes the entries away as well.
 
         Raises:
             FileError: an entry is damaged, is of another G, or cannot be read or kept.
@@ -374,7 +381,7 @@ class Constraint:
         # functional_call puts tensors into the owner for one call, and nothing may last.
         lasting = all(isinstance(vector.parameter, nn.Parameter) for vector in self._vectors)
         if lasting:
-            self._set([FreeVector(self.owner, group) for group in groups])
+            self._set([FreeVector(self.owner, group) for group in groups], empty)
         elif any(group is not v.group for group, v in zip(groups, self._vectors, strict=True)):
             raise FileError(
                 "functional_call was given free vectors whose multipliers are not those of the "
@@ -456,34 +463,18 @@ class Constraint:
         return copy
 
 
-def _received(owner: nn.Module, vectors: list[FreeVector]) -> bool:
-    """Whether a tool has left an entry in the owner, or has written to one that it was given."""
-    for vector in vectors:
-        name = vector.group.entry
-        if owner._buffers.get(name) is not None:
-            return True
-        if not torch.compiler.is_compiling() and _written(owner, name):
-            return True
-    return False
-
-
-def _written(owner: nn.Module, name: str) -> bool:
-    given = vars(owner).get(name)
-    return given is not None and version_of(given) > 0
-
-
 def _left(owner: nn.Module, name: str) -> Tensor | None:
-    """The entry that a tool has left in an owner under a name, or None."""
+    """The entry that a tool has left in an owner, or has written to after it was given; or None."""
     left = owner._buffers.get(name)
-    if left is None and _written(owner, name):
-        left = vars(owner)[name]
+    if left is None and (given := vars(owner).get(name)) is not None and version_of(given) > 0:
+        return given
     return left
 
 
 @torch._dynamo.assume_constant_result
 def _receive(constraint: Constraint) -> None:
-    """`Constraint.receive`, which a compiler runs and does not trace."""
-    constraint.receive()
+    """`Constraint.receive`, which a compiler runs and does not trace. It compares tensors later."""
+    constraint.receive(empty=False)
 
 
 def _traced() -> bool:

@@ -5,7 +5,8 @@ Its values are the character codes of a text: `MARK`, a digest, and JSON that de
 and is read by rounding. So other precisions, averages and running averages of equal entries leave
 the text as it is. Its length does not depend on the multipliers, because tools compare shapes.
 
-`lincon.save` stores mark and digest alone, since the header of its file describes the groups.
+`lincon.save` stores mark and digest alone, since the header of its file describes the groups. That
+digest covers W₀ too, which is in the state_dict and not in the file.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.errors import FileError, one_line
 from lincon.files.description import GroupRecord
@@ -38,10 +40,12 @@ LONGEST = 1 << 26
 
 def entry_of(group: Group) -> Float[Tensor, " characters"]:
     """The entry of a group, (characters,) float16 on the CPU."""
-    codes = bytearray(_text(group), "ascii")
-    # A number like others, whatever the default device and mode.
-    with torch.inference_mode(False):
-        return torch.frombuffer(codes, dtype=torch.uint8).to(torch.float16)
+    return _tensor(_text(GroupRecord.of_group(group)))
+
+
+def head_of(vector: FreeVector) -> Float[Tensor, " characters"]:
+    """The entry of a group in a file of lincon: (`HEAD`,) float16 on the CPU."""
+    return _tensor(_text(GroupRecord.of(vector))[:HEAD])
 
 
 def name_beside(free: str) -> str:
@@ -61,23 +65,22 @@ def has_values(tensor: Tensor) -> bool:
     return not tensor.is_meta and type(tensor).__name__ != "FakeTensor"
 
 
-def restored(group: Group, stated: Tensor) -> Group:
-    """The group with the multipliers of an entry. The same group, if they are its own.
+def restored(vector: FreeVector, stated: Tensor) -> Group:
+    """The vector's group with the multipliers of an entry. The same group, if they are its own.
 
     Raises:
         FileError: the entry is damaged, or describes another G. The message names what differs.
     """
-    own = _text(group)
+    group, own = vector.group, _text(GroupRecord.of_group(vector.group))
     text = _characters(_one_of_equals(group.free, stated))
     if text is None or not text.startswith(MARK) or len(text) < HEAD:
         raise _damaged(group.free)
-    if text[:HEAD] == own[:HEAD]:
-        return group
     if len(text) == HEAD:
-        raise FileError(
-            f"{group.free!r} comes from a model file whose G is not that of this model (generator, "
-            "options, seed, ledger or multipliers): read the file with lincon.load(model, path)."
-        )
+        if text != _text(GroupRecord.of(vector))[:HEAD]:
+            raise _of_file(group.free)
+        return group
+    if text == own:
+        return group
     if text[:HEAD] != _head(text[HEAD:]):
         raise _damaged(group.free)
     there, multipliers = _parsed(group.free, text[HEAD:])
@@ -90,8 +93,14 @@ def restored(group: Group, stated: Tensor) -> Group:
     return group.with_scales(multipliers)
 
 
-def _text(group: Group) -> str:
-    description = GroupRecord.of_group(group).to_json()
+def _tensor(text: str) -> Tensor:
+    # A number like others, whatever the default device and mode.
+    with torch.inference_mode(False):
+        return torch.frombuffer(bytearray(text, "ascii"), dtype=torch.uint8).to(torch.float16)
+
+
+def _text(record: GroupRecord) -> str:
+    description = record.to_json()
     for row in description["ledger"]:
         row[-1] = struct.pack(">d", row[-1]).hex()
     body = json.dumps(description, separators=(",", ":"))
@@ -124,6 +133,13 @@ def _one_of_equals(free: str, stated: Tensor) -> Tensor:
             "alike (lincon.constrain_like) before you stack them."
         )
     return _one_of_equals(free, entries[0])
+
+
+def _of_file(free: str) -> FileError:
+    return FileError(
+        f"{free!r} comes from a model file whose G or W₀ is not that of this model (generator, "
+        "options, seed, ledger, multipliers): read the file with lincon.load(model, path)."
+    )
 
 
 def _damaged(free: str) -> FileError:

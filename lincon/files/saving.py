@@ -22,7 +22,7 @@ from lincon.errors import LinconError
 from lincon.files.atomic import atomic_write
 from lincon.files.coding import BUDGET, drawn, encode
 from lincon.files.description import GroupRecord, tables_prefix
-from lincon.files.entry import HEAD, is_entry
+from lincon.files.entry import head_of
 from lincon.files.header import FORMAT, seal
 from lincon.generator import Generator
 from lincon.maps.registry import registered
@@ -75,8 +75,8 @@ def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> i
     """Write the file of a model whose state_dict is ``state``, and return its size in bytes."""
     placed = owned(model)
     derived = _derived(model, placed)
-    kept = {name: _stated(name, tensor) for name, tensor in state.items() if name not in derived}
-    distinct, aliases = _distinct(kept)
+    stated = {**state, **_heads(model, placed)}
+    distinct, aliases = _distinct({k: v for k, v in stated.items() if k not in derived})
     tables = _tables(placed)
     stored = _separate({**tables, **distinct})
     header: dict[str, Any] = {
@@ -97,9 +97,14 @@ def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> i
     return path.stat().st_size
 
 
-def _stated(name: str, tensor: Any) -> Any:
-    """The tensor of a state_dict as the file has it: of an entry its head, for plain readers."""
-    return tensor[:HEAD] if is_entry(name, tensor) else tensor
+def _heads(model: nn.Module, placed: list[tuple[str, Constraint]]) -> dict[str, Tensor]:
+    """What says to readers of the tensors alone of what G they are, in place of the entries."""
+    return {
+        prefix + vector.group.entry: head_of(vector)
+        for _, constraint in placed
+        for vector in constraint.vectors
+        for prefix in prefixes(model, constraint.owner)
+    }
 
 
 def _records(constraint: Constraint) -> list[dict[str, Any]]:
