@@ -119,7 +119,7 @@ def constrain(
         constraint = bind(model, groups, chosen, values)
         constraint.materialize = materialize
         if any(plan.fit for plan in plans):
-            _fit(constraint, {target.name: target.tensor for target in chosen})
+            fit(constraint, {target.name: target.tensor for target in chosen})
     _warn_of_differences(chosen, constant)
     warn_of_stale_optimizers([target.tensor for target in chosen])
     return constraint
@@ -186,7 +186,7 @@ class Request:
             generator=generator,
             ledger=Ledger.of([(t.names, tuple(t.tensor.shape)) for t in share.targets]),
             isometric=self.scale == "isometric",
-            devices=_other_devices(share.targets),
+            devices=other_devices(share.targets),
             gradient=self.gradient,
         )
         own_units = generator.starts_from_weights
@@ -206,7 +206,7 @@ class Request:
         return Plan(group, values, (self.init == "project" or own_units) and not self.offset)
 
     def _generator(self, share: Share, seed: int) -> Generator:
-        generator = self.make(_flat(share.targets), share.dof, seed)
+        generator = self.make(flat(share.targets), share.dof, seed)
         if not isinstance(generator, Generator):
             raise LinconError(
                 f"The callable returned a {type(generator).__name__}, not a lincon.Generator."
@@ -225,7 +225,7 @@ class Request:
             return own
         if own is not None:
             raise LinconError(f"{generator.name} has its own offset; leave offset out.")
-        return _flat(targets)
+        return flat(targets)
 
 
 def _check_one_dtype(targets: list[Target]) -> None:
@@ -238,14 +238,14 @@ def _check_one_dtype(targets: list[Target]) -> None:
             )
 
 
-def _other_devices(targets: list[Target]) -> tuple[str | None, ...]:
+def other_devices(targets: list[Target]) -> tuple[str | None, ...]:
     """The device of each tensor, or None if it is that of the first; () if all share one."""
     first = targets[0].tensor.device
     devices = tuple(None if t.tensor.device == first else str(t.tensor.device) for t in targets)
     return devices if any(devices) else ()
 
 
-def _flat(targets: list[Target]) -> Tensor:
+def flat(targets: list[Target]) -> Tensor:
     """All tensors as one vector, (rows,), on the device of the first, or on meta if any is."""
     if any(target.tensor.is_meta for target in targets):
         return torch.empty(sum(target.tensor.numel() for target in targets), device="meta")
@@ -253,7 +253,7 @@ def _flat(targets: list[Target]) -> Tensor:
     return torch.cat([target.tensor.detach().reshape(-1).to(device) for target in targets])
 
 
-def _fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
+def fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
     """Fit the free vectors to ``weights``. If that fails, the model gets the weights back."""
     try:
         constraint.project(weights)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lincon.attaching.claims import claimed
 from lincon.attaching.constraint import owned, prefixes
 from lincon.attaching.group import Group
-from lincon.attaching.ledger import Entry
 from lincon.attaching.targets import Target, targets
-from lincon.errors import FileError
+from lincon.errors import FileError, TargetError
 from lincon.files.contents import Contents, inspect
 from lincon.files.description import TABLES, GroupRecord, sha_of, tables_prefix
 from lincon.files.entry import is_entry
@@ -122,23 +122,11 @@ class _Match:
         except AttributeError:
             raise self._refusal(f"it has no module {prefix.rstrip('.')!r}.") from None
         check_unsharded(owner)
-        present = {name: target for target in targets(owner) for name in target.names}
         entries = [entry for record in records for entry in record.ledger]
-        return [self._target(prefix, entry, present.get(entry.name)) for entry in entries]
-
-    def _target(self, prefix: str, entry: Entry, target: Target | None) -> Target:
-        """The tensor of an entry. Raises FileError if it is missing or its shape or ties differ."""
-        name = prefix + entry.name
-        if target is None:
-            raise self._refusal(f"it has no tensor {name!r} (renamed, or another architecture).")
-        shape = tuple(target.tensor.shape)
-        if shape != entry.shape:
-            raise self._refusal(f"{name!r} is {entry.shape} in the file and {shape} here.")
-        if set(target.names) != set(entry.names):
-            raise self._refusal(
-                f"{entry.names} are one tensor in the file, {target.names} are one here."
-            )
-        return target
+        try:
+            return claimed(owner, prefix, entries, "the file")
+        except TargetError as error:
+            raise self._refusal(str(error)) from None
 
     def _groups(self, prefix: str) -> list[Group]:
         """The groups of an owner. Every generator is made, and its fingerprint is compared."""
