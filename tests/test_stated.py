@@ -93,7 +93,7 @@ def tensor_by_tensor(model, other):
 
 
 def in_place(model, other):
-    for (name, mine), value in zip(other.state_dict().items(), model.state_dict().values()):
+    for mine, value in zip(other.state_dict().values(), model.state_dict().values(), strict=True):
         mine.copy_(value)
 
 

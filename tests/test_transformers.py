@@ -1,6 +1,7 @@
-"""Hugging Face transformers: save_pretrained, from_pretrained, the Trainer's resume. Skipped where it is not installed."""
+"""Hugging Face transformers, where it is installed: from_pretrained, the Trainer's resume."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch.utils.data import Dataset
 
 import lincon
 
-transformers = pytest.importorskip("transformers")
+transformers: Any = pytest.importorskip("transformers")
 from lincon.integrations.transformers import (  # noqa: E402
     ConstrainedMixin,
     from_pretrained,
@@ -26,11 +27,11 @@ SIZES = {
 TOKENS = torch.randint(0, 30, (3, 7), generator=torch.Generator().manual_seed(0))
 
 
-class Net(ConstrainedMixin, transformers.BertForSequenceClassification):
+class Net(ConstrainedMixin, transformers.BertForSequenceClassification):  # type: ignore[misc]
     """By the mixin."""
 
 
-class Own(transformers.BertForSequenceClassification):
+class Own(transformers.BertForSequenceClassification):  # type: ignore[misc]
     """Constrains itself, as people write it."""
 
     def __init__(self, config):
@@ -145,7 +146,7 @@ def test_tensors_of_another_g_than_the_configuration_says_are_refused(tmp_path):
         from_pretrained(type(other), tmp_path)
 
 
-class Numbers(Dataset):
+class Numbers(Dataset[Any]):
     def __len__(self):
         return 16
 

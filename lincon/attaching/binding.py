@@ -45,15 +45,7 @@ def bind(
     ``values`` holds every free vector and buffer by name. If anything fails, nothing has changed.
     """
     by_name = {name: target for target in chosen for name in target.names}
-    names = {name for group in groups for name in (group.free, *group.buffers)}
-    groups = [
-        replace(
-            group,
-            lowered=_is_lowered(group, by_name),
-            entry=free_name(name_beside(group.free), model, names),
-        )
-        for group in groups
-    ]
+    groups = _completed(groups, model, by_name)
     constraint = Constraint(model, groups)
     try:
         for group in groups:
@@ -78,6 +70,19 @@ def bind(
     model.register_load_state_dict_pre_hook(before_load)
     model._register_state_dict_hook(after_state)  # torch's public one takes no bound method
     return constraint
+
+
+def _completed(groups: list[Group], model: nn.Module, targets: Mapping[str, Target]) -> list[Group]:
+    """The groups with what the model decides: lower precision, and names of their entries."""
+    names = {name for group in groups for name in (group.free, *group.buffers)}
+    return [
+        replace(
+            group,
+            lowered=_is_lowered(group, targets),
+            entry=free_name(name_beside(group.free), model, names),
+        )
+        for group in groups
+    ]
 
 
 def free_name(wanted: str, model: nn.Module, taken: set[str]) -> str:

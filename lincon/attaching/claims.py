@@ -33,7 +33,5 @@ def _claimed(target: Target | None, prefix: str, entry: Entry, source: str) -> T
     if shape != entry.shape:
         raise TargetError(f"{name!r} is {entry.shape} in {source} and {shape} here.")
     if set(target.names) != set(entry.names):
-        raise TargetError(
-            f"{entry.names} are one tensor in {source}, {target.names} are one here."
-        )
+        raise TargetError(f"{entry.names} are one tensor in {source}, {target.names} are one here.")
     return target

@@ -23,7 +23,7 @@ from lincon.attaching.ledger import Ledger
 from lincon.attaching.parts import running_module, warn_of_part, watch
 from lincon.errors import FileError, LinconWarning, TargetError
 from lincon.files.entry import entry_of, has_values, is_entry, restored
-from lincon.processes.shards import check_unsharded, is_shard
+from lincon.processes.shards import check_unsharded, is_shard, shared
 from lincon.step.layer_tape import LayerTape
 from lincon.step.model_tape import ModelTape
 from lincon.step.tape import Tape, version_of
@@ -290,13 +290,18 @@ class Constraint:
             for name, tensor in self._fitted(dense).items():
                 state_dict.setdefault(prefix + name, tensor)
 
-    def _check_stated(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+    def _check_stated(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Raise FileError if a state_dict is of another G, in the owner or in a part of it."""
-        known = set()
-        for constraint in _all_in(self.owner):
-            for part in prefixes(self.owner, constraint.owner):
-                constraint.stated(state_dict, prefix + part)
-                known |= {prefix + part + vector.group.entry for vector in constraint._vectors}
+        placed = [
+            (constraint, prefix + part)
+            for constraint in _all_in(self.owner)
+            for part in prefixes(self.owner, constraint.owner)
+        ]
+        for constraint, place in placed:
+            constraint.share_entries(state_dict, place)
+        for constraint, place in placed:
+            constraint.stated(state_dict, place)
+        known = {place + name for constraint, place in placed for name in constraint._entries}
         for name, tensor in state_dict.items():
             if name.startswith(prefix) and name not in known and is_entry(name, tensor):
                 names = ", ".join(repr(vector.group.free) for vector in self._vectors)
@@ -305,6 +310,17 @@ class Constraint:
                     f"{type(self.owner).__name__} does not have (here: {names}): the scope is "
                     "another one. Constrain the model in the same way (lincon.constrain_like)."
                 )
+
+    def share_entries(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Give every rank of a sharded model the entries of a state_dict.
+
+        Where rank 0 broadcasts a state_dict, torch sends parameters and buffers alone.
+        """
+        shard = next((v.parameter for v in self._vectors if is_shard(v.parameter)), None)
+        if shard is not None:
+            keys = [prefix + name for name in self._entries]
+            here = {key: state_dict[key].cpu() for key in keys if key in state_dict}
+            state_dict.update(shared(here, shard))
 
     def stated(self, state_dict: Mapping[str, Any], prefix: str) -> list[Group]:
         """The groups, with the multipliers that a state_dict has for them. Nothing changes.
@@ -315,8 +331,10 @@ class Constraint:
         groups = []
         for vector in self._vectors:
             entry = state_dict.get(prefix + vector.group.entry)
-            readable = isinstance(entry, Tensor) and has_values(entry)
-            groups.append(restored(vector, entry) if readable else vector.group)
+            if isinstance(entry, Tensor) and has_values(entry):
+                groups.append(restored(vector, entry))
+            else:
+                groups.append(vector.group)
         return groups
 
     def _take(self, state_dict: dict[str, Any], prefix: str) -> None:
@@ -339,19 +357,16 @@ class Constraint:
     def _say_unstated(self, free: list[str]) -> None:
         """Warn of free vectors without an entry: a state_dict from before there were any."""
         names = ", ".join(map(repr, free))
-        text = (
+        warnings.warn(
             f"The state_dict does not say of what G {names} is: it is right only for a model that "
-            "was constrained in the same way, from the same initial weights (scale='match')."
+            "was constrained in the same way, from the same initial weights (scale='match').",
+            LinconWarning,
+            stacklevel=2,
         )
-        if any(is_shard(vector.parameter) for vector in self._vectors):
-            raise FileError(
-                f"{text} A sharded model does not take it, since broadcast_from_rank0 drops what "
-                "it says: give the whole state_dict to every rank, or use lincon.load."
-            )
-        warnings.warn(text, LinconWarning, stacklevel=2)
 
     def _generated_names(self) -> list[str]:
-        return [name for v in self._vectors for entry in v.group.ledger for name in entry.names]
+        entries = [entry for vector in self._vectors for entry in vector.group.ledger]
+        return [name for entry in entries for name in entry.names]
 
     def _set(self, vectors: list[FreeVector], empty: bool = True) -> None:
         """Replace the vectors. Entries in the owner say nothing new any more."""
@@ -465,13 +480,14 @@ class Constraint:
 
 def _left(owner: nn.Module, name: str) -> Tensor | None:
     """The entry that a tool has left in an owner, or has written to after it was given; or None."""
-    left = owner._buffers.get(name)
+    left: Tensor | None = owner._buffers.get(name)
+    given: Tensor | None
     if left is None and (given := vars(owner).get(name)) is not None and version_of(given) > 0:
         return given
     return left
 
 
-@torch._dynamo.assume_constant_result
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _receive(constraint: Constraint) -> None:
     """`Constraint.receive`, which a compiler runs and does not trace. It compares tensors later."""
     constraint.receive(empty=False)

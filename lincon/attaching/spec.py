@@ -157,43 +157,46 @@ def _checked(spec: Mapping[str, Any]) -> list[Constrained]:
 def _constrained(model: nn.Module, description: Constrained) -> tuple[Constraint, list[Target]]:
     """Constrain one owner, and return the tensors that were replaced."""
     try:
-        records = [GroupRecord.read(group) for group in description["groups"]]
-        owner = model.get_submodule(description["owner"])
-        prefix = f"{description['owner']}." if description["owner"] else ""
-        # The ledger comes first: if it fits, G has the size of the model.
-        chosen = [claimed(owner, prefix, record.ledger, "the spec") for record in records]
-        groups = [_group(record) for record in records]
-    except TargetError as error:
-        raise TargetError(f"The spec does not fit this {type(model).__name__}: {error}") from None
-    except (ValueError, AttributeError, TypeError) as error:
-        raise LinconError(
-            f"The spec does not fit this {type(model).__name__}: {one_line(error)}"
-        ) from None
-    groups = [
-        replace(group, gradient=description["gradient"], devices=other_devices(targets))
-        for group, targets in zip(groups, chosen, strict=True)
-    ]
-    values: dict[str, Tensor] = {}
-    for group, targets in zip(groups, chosen, strict=True):
-        values |= _values(group, targets)
-        group.divisor(values[group.free])
-    everything = [target for targets in chosen for target in targets]
-    try:
+        owner, groups, chosen = _matched(model, description)
+        values: dict[str, Tensor] = {}
+        for group, targets in zip(groups, chosen, strict=True):
+            values |= _values(group, targets)
+            group.divisor(values[group.free])
+        everything = [target for targets in chosen for target in targets]
         constraint = bind(owner, groups, everything, values)
-    except KeyError as error:  # torch raises it if a name is taken
-        raise TargetError(
-            f"The spec does not fit this {type(model).__name__}: {one_line(error)}"
-        ) from None
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        # What fits no model, what does not fit this one, and names that are taken.
+        kind = TargetError if isinstance(error, TargetError | KeyError) else LinconError
+        why = f"The spec does not fit this {type(model).__name__}: {one_line(error)}"
+        raise kind(why) from None
     constraint.materialize = description["materialize"]
     if _is_fitted(groups) and not any(target.tensor.is_meta for target in everything):
         fit(constraint, {target.name: target.tensor for target in everything})
     return constraint, everything
 
 
+def _matched(
+    model: nn.Module, description: Constrained
+) -> tuple[nn.Module, list[Group], list[list[Target]]]:
+    """The owner of a constraint, its groups, and the tensors of each."""
+    records = [GroupRecord.read(group) for group in description["groups"]]
+    owner = model.get_submodule(description["owner"])
+    prefix = f"{description['owner']}." if description["owner"] else ""
+    # The ledger comes first: if it fits, G has the size of the model.
+    chosen = [claimed(owner, prefix, record.ledger, "the spec") for record in records]
+    groups = [
+        replace(_group(record), gradient=description["gradient"], devices=other_devices(targets))
+        for record, targets in zip(records, chosen, strict=True)
+    ]
+    return owner, groups, chosen
+
+
 def _group(record: GroupRecord) -> Group:
     """The group of a record, whose G is checked."""
     if "digest" in record.generator or record.steps is not None:
-        raise ValueError(f"the G or the integers of {record.free!r} are in lincon.save's files only")
+        raise ValueError(
+            f"the G or the integers of {record.free!r} are in lincon.save's files only"
+        )
     free = torch.empty(record.generator["dof"], device="meta")
     group = record.build({record.free: free}, {})
     if group.generator.fingerprint() != record.fingerprint:

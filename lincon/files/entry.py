@@ -12,7 +12,6 @@ digest covers W₀ too, which is in the state_dict and not in the file.
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
@@ -173,17 +172,19 @@ def _difference(there: Any, here: Any, place: str = "") -> str | None:
     """The first place where two descriptions differ, in words, or None."""
     if there == here:
         return None
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        names = [*here, *(name for name in there if name not in here)]
-        pairs = [(f"{place}.{name}", there.get(name), here.get(name)) for name in names]
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = [
-            (f"{place}[{n}]", *both) for n, both in enumerate(zip(there, here, strict=True))
-        ]
-    else:
-        return f"{place.lstrip('.')} is {_short(there)} there and {_short(here)} here"
-    differences = (_difference(one, other, name) for name, one, other in pairs)
-    return next((difference for difference in differences if difference is not None), None)
+    for name, one, other in _pairs(there, here):
+        if (difference := _difference(one, other, f"{place}.{name}")) is not None:
+            return difference
+    return f"{place.lstrip('.')} is {_short(there)} there and {_short(here)} here"
+
+
+def _pairs(there: Any, here: Any) -> list[tuple[str, Any, Any]]:
+    """What lies at the same places in two dictionaries, or in two lists of one length."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        return [(name, there.get(name), here.get(name)) for name in {**here, **there}]
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        return [(str(n), *pair) for n, pair in enumerate(zip(there, here, strict=True))]
+    return []
 
 
 def _short(value: Any) -> str:

@@ -99,12 +99,12 @@ def _write(model: nn.Module, state: dict[str, Any], path: Path, code: bool) -> i
 
 def _heads(model: nn.Module, placed: list[tuple[str, Constraint]]) -> dict[str, Tensor]:
     """What says to readers of the tensors alone of what G they are, in place of the entries."""
-    return {
-        prefix + vector.group.entry: head_of(vector)
-        for _, constraint in placed
-        for vector in constraint.vectors
-        for prefix in prefixes(model, constraint.owner)
-    }
+    heads = {}
+    for _, constraint in placed:
+        own = {vector.group.entry: head_of(vector) for vector in constraint.vectors}
+        for prefix in prefixes(model, constraint.owner):
+            heads.update({prefix + name: head for name, head in own.items()})
+    return heads
 
 
 def _records(constraint: Constraint) -> list[dict[str, Any]]:

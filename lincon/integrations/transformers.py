@@ -5,18 +5,21 @@ the mixin is constrained like that as soon as it is built, on the meta device to
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, PreTrainedModel
 
 from lincon.attaching.binding import merge as merged
 from lincon.attaching.constraint import constraints
 from lincon.attaching.spec import constrain_like, spec
 from lincon.errors import TargetError
 from lincon.step.weight import Weight
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+else:
+    PreTrainedModel = Any
 
 KEY = "lincon"
 """The name of the spec in a configuration."""
@@ -25,18 +28,16 @@ KEY = "lincon"
 class ConstrainedMixin:
     """A model that is constrained as its configuration says, if that says so.
 
-    Give it as the first base class. Its `save_pretrained`, which the Trainer calls too, writes the
-    present constraints into the configuration; `from_pretrained` of the class then needs no word.
-
-    >>> from transformers import BertConfig, BertForSequenceClassification
-    >>> class Net(ConstrainedMixin, BertForSequenceClassification):
-    ...     pass
+    Give it as the first base class: ``class Net(ConstrainedMixin, BertModel): pass``. Its
+    `save_pretrained`, which the Trainer calls too, writes the present constraints into the
+    configuration; `Net.from_pretrained(folder)` then needs no word.
     """
 
     config: Any
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        parent: Any = super()
+        parent.__init__(config, *args, **kwargs)
         described = getattr(config, KEY, None)
         if described is not None:
             model = cast(PreTrainedModel, self)
@@ -65,9 +66,7 @@ class ConstrainedMixin:
 class _GeneratedStay(TorchFunctionMode):
     """Functions that write to a generated weight leave it as it is: transformers initialises all."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         first = args[0] if args else kwargs.get("tensor")
         name = func.__name__
@@ -95,19 +94,13 @@ def save_pretrained(model: PreTrainedModel, folder: str | Path, **options: Any) 
     Raises:
         LinconError: G is no value (see `lincon.spec`).
 
-    >>> import lincon, tempfile
-    >>> from transformers import BertConfig, BertModel
-    >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
-    >>> model = BertModel(BertConfig(vocab_size=9, intermediate_size=8, **sizes))
-    >>> constraint = lincon.constrain(model, "ring", dof=0.5)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_pretrained(model, folder)
-    ...     same = from_pretrained(BertModel, folder)
-    ...     plain = from_pretrained(BertModel, folder, merge=True)
-    >>> torch.equal(same.pooler.dense.weight, model.pooler.dense.weight)
-    True
-    >>> isinstance(plain.pooler.dense.weight, nn.Parameter)
-    True
+    Example::
+
+        model = BertModel.from_pretrained("bert-base-uncased")
+        lincon.constrain(model, "ring", dof=0.1, offset=True)
+        save_pretrained(model, folder)
+        same = from_pretrained(BertModel, folder)
+        plain = from_pretrained(BertModel, folder, merge=True)
     """
     describe(model)
     return model.save_pretrained(folder, **options)
@@ -158,6 +151,8 @@ def _finished(model: PreTrainedModel, loading: type, cls: type, merge: bool) -> 
 
 def _model_class(cls: Any, folder: str | Path, options: dict[str, Any]) -> Any:
     """The model class that an Auto class chooses, or the class itself."""
+    from transformers import AutoConfig, PreTrainedModel
+
     if issubclass(cls, PreTrainedModel):
         return cls
     if not hasattr(cls, "from_config"):
