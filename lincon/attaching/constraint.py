@@ -483,14 +483,17 @@ def _left(owner: nn.Module, name: str) -> Tensor | None:
     left: Tensor | None = owner._buffers.get(name)
     given: Tensor | None
     if left is None and (given := vars(owner).get(name)) is not None and version_of(given) > 0:
-        return given
+        left = given
     return left
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _receive(constraint: Constraint) -> None:
     """`Constraint.receive`, which a compiler runs and does not trace. It compares tensors later."""
     constraint.receive(empty=False)
+
+
+# As torch.compiler.assume_constant_result does, which imports the compiler.
+_receive._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _traced() -> bool:
