@@ -65,12 +65,11 @@ class Constraint:
 
     @property
     def vectors(self) -> list[FreeVector]:
-        owner = self.owner
-        if not torch.compiler.is_compiling():
-            if any(_left(owner, name) is not None for name in self._entries):
-                self.receive()
-        elif any(owner._buffers.get(name) is not None for name in self._entries):
-            _receive(self)
+        buffers, given = self.owner._buffers, self.owner.__dict__
+        for name in self._entries:  # every step comes here: this must be quick
+            if buffers.get(name) is not None or (name in given and _is_written(given[name])):
+                _receive(self) if torch.compiler.is_compiling() else self.receive()
+                break
         return self._vectors
 
     @property
@@ -481,14 +480,17 @@ class Constraint:
 def _left(owner: nn.Module, name: str) -> Tensor | None:
     """The entry that a tool has left in an owner, or has written to after it was given; or None."""
     left: Tensor | None = owner._buffers.get(name)
-    given: Tensor | None
-    if left is None and (given := vars(owner).get(name)) is not None and version_of(given) > 0:
-        left = given
-    return left
+    given: Tensor | None = vars(owner).get(name)
+    return given if left is None and given is not None and _is_written(given) else left
+
+
+def _is_written(given: Tensor) -> bool:
+    """Whether an entry was written to; a compiler does not ask."""
+    return not torch.compiler.is_compiling() and version_of(given) > 0
 
 
 def _receive(constraint: Constraint) -> None:
-    """`Constraint.receive`, which a compiler runs and does not trace. It compares tensors later."""
+    """`Constraint.receive` where a compiler traces: it runs this once, and compares tensors later."""
     constraint.receive(empty=False)
 
 
