@@ -4,12 +4,12 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generator import Generator, Segments
 from lincon.maps.registry import build
+from lincon.shapes import Bool, Float
 
 _INNER = "inner_"
 

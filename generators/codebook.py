@@ -11,13 +11,13 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generators.one_nonzero import Entries, OneNonzero
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+from lincon.shapes import Float, Int, Integer
 
 ITERATIONS = 1000
 """Lloyd's iterations at most; they stop earlier if nothing changes."""

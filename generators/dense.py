@@ -13,7 +13,6 @@ from typing import Any, final
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
 from lincon.counter import bits, key, normals
@@ -22,6 +21,7 @@ from lincon.generator import chunks
 from lincon.generators._projection import Projection
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+from lincon.shapes import Float
 
 _STREAM = 1
 BLOCK = 1 << 20

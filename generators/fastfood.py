@@ -17,7 +17,6 @@ from typing import NamedTuple, final
 
 import torch
 from einops import einsum
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from lincon.counter import bits, key, normals, signs
@@ -26,6 +25,7 @@ from lincon.generators._projection import Projection
 from lincon.maps.per_device import per_device
 from lincon.maps.permutation import Permutation
 from lincon.maps.registry import register
+from lincon.shapes import Float, Int
 
 _SIGN, _NORMAL, _PERMUTATION = 30, 31, 32
 CACHE_BYTES = 64 << 20

@@ -12,13 +12,13 @@ the ROAST mapping of the same authors, on the flat vector of weights.
 
 from typing import Any, final
 
-from jaxtyping import Int
 from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
 from lincon.errors import LinconError
 from lincon.generators.one_nonzero import Entries, OneNonzero
 from lincon.maps.registry import register
+from lincon.shapes import Int
 
 _STREAM = 20
 

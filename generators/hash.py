@@ -8,12 +8,12 @@ own.
 
 from typing import final
 
-from jaxtyping import Int
 from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
 from lincon.generators.one_nonzero import Entries, OneNonzero
 from lincon.maps.registry import register
+from lincon.shapes import Int
 
 _STREAM = 2
 

@@ -6,12 +6,12 @@ G[i, j] = 1 if i == j. Cost: a copy.
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lincon.errors import DofError
 from lincon.generator import Generator
 from lincon.maps.registry import register
+from lincon.shapes import Float
 
 
 @register

@@ -16,7 +16,6 @@ from typing import Any, final
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from lincon.counter import bits, key, normals
@@ -25,6 +24,7 @@ from lincon.generators._projection import Projection
 from lincon.maps.per_device import per_device
 from lincon.maps.permutation import Permutation
 from lincon.maps.registry import register
+from lincon.shapes import Float, Int
 
 _FACTOR, _PERMUTATION = 40, 41
 ROUNDING = 2.0**-32

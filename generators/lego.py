@@ -17,13 +17,13 @@ from typing import Any, NamedTuple, final
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lincon.errors import LinconError, TargetError
 from lincon.generators.one_nonzero import Entries, OneNonzero
 from lincon.maps.registry import register
+from lincon.shapes import Float, Int
 
 
 @register

@@ -9,7 +9,6 @@ and H by its spec.
 from typing import Any, final
 
 import torch
-from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
 from lincon.errors import LinconError
@@ -18,6 +17,7 @@ from lincon.generators._wrapper import Wrapper, as_mask
 from lincon.generators.part import Part
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+from lincon.shapes import Bool, Float, Int8
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integer type of each width in bytes."""

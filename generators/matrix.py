@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from lincon.errors import LinconError
@@ -17,6 +16,7 @@ from lincon.generator import Generator
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 from lincon.maps.scatter import add_at
+from lincon.shapes import Float, Int
 
 if TYPE_CHECKING:
     import scipy

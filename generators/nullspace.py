@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lincon.errors import DofError, LinconError
 from lincon.generator import Generator
 from lincon.generators.matrix import Matrix, from_scipy
 from lincon.maps.registry import register
+from lincon.shapes import Float, Float64
 
 if TYPE_CHECKING:
     import scipy

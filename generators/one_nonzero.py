@@ -11,12 +11,12 @@ than `TABLE_BYTES`.
 from abc import abstractmethod
 
 import torch
-from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from lincon.generator import TABLE_BYTES, Generator, chunks
 from lincon.maps.per_device import per_device
 from lincon.maps.scatter import add_at
+from lincon.shapes import Float, Int, Num
 
 Entries = tuple[Int[Tensor, " n"], Num[Tensor, " n"] | None]
 """Index and sign of rows; no sign where all are +1."""

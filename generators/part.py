@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, final
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lincon.errors import LinconError
@@ -19,6 +18,7 @@ from lincon.generator import Generator, Segments, times_segments
 from lincon.generators._wrapper import Wrapper, as_mask
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+from lincon.shapes import Bool, Float, Int
 
 
 @register

@@ -37,7 +37,6 @@ from typing import Any, NamedTuple, final
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
@@ -47,6 +46,7 @@ from lincon.generators.one_nonzero import BYTES_PER_ROW, Entries, OneNonzero
 from lincon.maps.per_device import per_device
 from lincon.maps.permutation import Permutation
 from lincon.maps.registry import register
+from lincon.shapes import Float, Int
 
 _PERMUTATION, _EXCHANGE, _SIGN, _TURN, _TAIL, _DECK = range(10, 16)
 _OF_TILES, _OF_SIGNS = 0, 1

@@ -14,7 +14,6 @@ from typing import final
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
@@ -23,6 +22,7 @@ from lincon.generators._projection import Projection
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 from lincon.maps.scatter import add_at
+from lincon.shapes import Float
 
 _STREAM = 4
 CACHE_BYTES = 64 << 20

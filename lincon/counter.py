@@ -12,8 +12,9 @@ splitmix64 (Steele, Lea, Flood 2014), with a keyed whitening before and between 
 from functools import cache
 
 import torch
-from jaxtyping import Float32, Int, Int64, Num
 from torch import Tensor
+
+from lincon.shapes import Float32, Int, Int64, Num
 
 VERSION = 1
 

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Num
 from torch import Tensor
 
 from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
 from lincon.maps import operators
 from lincon.recycling import Recycler
+from lincon.shapes import Float, Num
 
 if TYPE_CHECKING:
     import scipy

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lincon.attaching.binding import check_changeable, warn_of_stale_optimizers
@@ -19,6 +18,7 @@ from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.errors import DofError, LinconError, LinconWarning, TargetError
 from lincon.maps.registry import get
+from lincon.shapes import Bool, Float
 
 LEVELS = "free", "weights"
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
 from lincon.attaching.binding import check_changeable, warn_of_stale_optimizers
 from lincon.attaching.constraint import Constraint, constraints
 from lincon.errors import LinconError, TargetError
 from lincon.pruning import check_finite
+from lincon.shapes import Float, Int8
 
 SMALLEST = 64
 """The fewest integers that share a step by default."""

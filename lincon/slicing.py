@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from lincon.attaching.binding import check_changeable, warn_of_stale_optimizers
@@ -18,6 +17,7 @@ from lincon.attaching.ledger import Ledger
 from lincon.attaching.targets import Target, targets
 from lincon.errors import LinconError, TargetError
 from lincon.maps.registry import get
+from lincon.shapes import Bool
 
 DimensionMasks = Sequence[Tensor | None]
 """A bool mask of what to keep for each dimension of a tensor. None keeps all.

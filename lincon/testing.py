@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lincon.counter import bits, key, shift_right
 from lincon.generator import Generator
 from lincon.maps.registry import build
+from lincon.shapes import Float, Float64
 
 TOLERANCE = 1e-9
 """Relative, in float64, where sums may be reordered."""

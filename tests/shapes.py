@@ -3,6 +3,7 @@
 Importing this module installs the check; it must come before the first import of lincon.
 """
 
+import os
 from typing import get_args
 
 from beartype import beartype
@@ -45,4 +46,5 @@ def is_array(hint):
     return any(is_array(inner) for inner in get_args(hint))
 
 
+os.environ["LINCON_CHECK_SHAPES"] = "1"  # see lincon/shapes.py
 install_import_hook(CHECKED, "tests.shapes.check_arrays")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Entry
 from lincon.errors import TargetError
 from lincon.processes.shards import check_local
+from lincon.shapes import Float, Shaped
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,13 @@ A group is a value. The owner holds the vector itself (see `FreeVector`).
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lincon.attaching.ledger import Ledger
 from lincon.generator import Generator
 from lincon.maps.per_device import per_device
 from lincon.maps.scaled import Scaled
+from lincon.shapes import Float
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from math import isfinite
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lincon.attaching.group import Group
@@ -12,6 +11,7 @@ from lincon.attaching.targets import Target
 from lincon.counter import key
 from lincon.errors import TargetError
 from lincon.maps.scaled import Scaled
+from lincon.shapes import Float
 
 _FREE_STREAM = 202
 

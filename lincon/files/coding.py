@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from lincon.errors import FileError, one_line
 from lincon.files.description import DIMENSIONS
+from lincon.shapes import Shaped, UInt8
 
 DTYPES = {
     str(t).removeprefix("torch."): t

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lincon.errors import LinconError
+from lincon.shapes import Float
 
 
 class LinearMap(Protocol):

@@ -10,10 +10,10 @@ a * b < n + b, that happens to about one in sqrt(n).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Int
 from torch import Tensor
 
 from lincon.counter import below, bits, key
+from lincon.shapes import Int
 
 ROUNDS = 6
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from lincon.generator import Generator, Segments
 from lincon.maps.per_device import per_device
+from lincon.shapes import Float
 
 
 @final

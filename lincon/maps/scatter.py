@@ -1,8 +1,9 @@
 """Addition at places that may come several times, with the same bits run to run on every device."""
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
+
+from lincon.shapes import Float, Int
 
 
 def add_at(

@@ -4,11 +4,11 @@ from math import pi
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Float64
 from torch import Tensor
 from torchmetrics import Metric
 
 from lincon import LinconError
+from lincon.shapes import Float, Float64
 
 RESOLUTION = 0.01
 """Degrees to which angles are rounded for their median."""

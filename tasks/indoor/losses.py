@@ -6,10 +6,10 @@ change neither loss nor gradient. Without any known pixel both losses are 0.
 
 import torch
 from einops import reduce
-from jaxtyping import Float
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.shapes import Float
 
 _NEAREST = 1e-3  # metres: predictions are clamped to it, so that all have a finite logarithm
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from lincon.shapes import Float
 from lincon.tasks.experiments.data.pictures import read_picture
 from lincon.tasks.experiments.data.sets import standardised
 from lincon.tasks.experiments.output import write_output

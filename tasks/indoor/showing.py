@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lincon.tasks.experiments.sweeps.curves import png
+from lincon.shapes import Float, UInt8
+from lincon.tasks.experiments.sweeps.figures import png
 from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.scenes import Scenes
 from lincon.tasks.indoor.data.writing import colours

@@ -3,11 +3,11 @@
 from math import isfinite
 
 import torch
-from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.shapes import Float
 from lincon.tasks.pose.skeleton import BONES, JOINTS
 
 Colour = tuple[int, int, int]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange, reduce
-from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.shapes import Float, Float32, Shaped
 from lincon.tasks.pose.skeleton import JOINTS, MIRRORED
 
 _REACH = 3  # standard deviations beyond which a target is 0

@@ -1,10 +1,10 @@
 """The LightningModule that trains a pose network, and the joints that such a network finds."""
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from lincon.shapes import Float
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.learner import Learner

@@ -1,11 +1,11 @@
 """PCKh (Andriluka et al. 2014): the share of joints predicted within half a head size."""
 
 import torch
-from jaxtyping import Float, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
 from lincon import LinconError
+from lincon.shapes import Float, Shaped
 from lincon.tasks.pose.skeleton import JOINTS, UNSCORED
 
 GROUPS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lincon.shapes import Float, UInt8
 from lincon.tasks.experiments.data.pictures import read_picture
 from lincon.tasks.experiments.data.sets import standardised
 from lincon.tasks.experiments.output import write_output

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lincon.tasks.experiments.sweeps.curves import png
+from lincon.shapes import Float, UInt8
+from lincon.tasks.experiments.sweeps.figures import png
 from lincon.tasks.pose.data.people import People
 from lincon.tasks.pose.drawing import skeleton_on
 from lincon.tasks.pose.learner import find

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lincon import LinconError
 from lincon.exporting import merged_copy
 from lincon.files.contents import Contents
+from lincon.shapes import Bool, Float, Float64, Int64
 from lincon.slicing import DimensionMasks, slice_tensors
 from lincon.tasks.classification.models.resnet import BasicBlock, ResNet
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.exporting import merged_copy
+from lincon.shapes import Bool, Float
 from lincon.tasks.classification.compression.channels import costs, importance, macs, slim
 from lincon.tasks.classification.models.resnet import ResNet
 from lincon.tasks.experiments.data.sets import Data

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
 from kornia.augmentation import RandomHorizontalFlip, RandomResizedCrop
 from PIL import Image
 from torch import Tensor, nn
 
 from lincon import LinconError
+from lincon.shapes import UInt8
 from lincon.tasks.classification.data.images import Images
 from lincon.tasks.classification.data.sets import Batch, Labelled
 from lincon.tasks.experiments.data.expected import check_folder, elsewhere

@@ -9,10 +9,10 @@ from math import prod
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from lincon import LinconError
+from lincon.shapes import UInt8
 from lincon.tasks.classification.data.images import Images, crop_and_flip
 from lincon.tasks.classification.data.sets import InMemory, Labelled
 from lincon.tasks.experiments.data.expected import check_folder, elsewhere

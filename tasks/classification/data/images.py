@@ -4,10 +4,10 @@ from abc import abstractmethod
 from pathlib import Path
 
 from einops import rearrange
-from jaxtyping import Float, Num
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 from torch import Tensor, nn
 
+from lincon.shapes import Float, Num
 from lincon.tasks.classification.data.sets import Batch, Labelled, stratified
 from lincon.tasks.experiments.data.sets import Data
 

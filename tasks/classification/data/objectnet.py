@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.shapes import Bool, Float, Int64
 from lincon.tasks.classification.data.folders import ImageFiles
 from lincon.tasks.experiments.data.expected import check_file, check_folder
 from lincon.tasks.experiments.data.listing import pictures_in, warn_of_rest

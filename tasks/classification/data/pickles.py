@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from lincon import LinconError
 from lincon.errors import one_line
+from lincon.shapes import UInt8
 from lincon.tasks.experiments.data.remedies import remedy
 
 

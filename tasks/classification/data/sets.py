@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int64, Num
 from torch import Tensor
 
+from lincon.shapes import Int64, Num
 from lincon.tasks.experiments.data.sets import Split
 
 

@@ -9,12 +9,12 @@ from math import ceil
 
 import torch
 from einops import reduce
-from jaxtyping import Float, Num
 from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import rotate
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.shapes import Float, Num
 
 Shift = Callable[[Tensor, int, torch.Generator], Tensor]
 """(images (n, channels, height, width), floats in [0, 1], strength 1 to 5, generator) -> images."""

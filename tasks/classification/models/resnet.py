@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from lincon import LinconError
+from lincon.shapes import Float
 
 
 class BasicBlock(nn.Module):

@@ -2,10 +2,10 @@
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from lincon import LinconError
+from lincon.shapes import Float
 
 _STD = 0.02
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Num
 from scipy.linalg import lstsq
 from scipy.optimize import least_squares
 from scipy.stats import norm
 from scipy.stats import t as student
 
 from lincon import LinconError
+from lincon.shapes import Float, Num
 from lincon.tasks.experiments.names import choose
 
 _SIDES = (0.025, 0.975)

@@ -3,9 +3,9 @@
 from typing import Any, Self
 
 import torch
-from jaxtyping import Int64
 from torch import Tensor
 
+from lincon.shapes import Int64
 from lincon.tasks.experiments.data.sets import Split
 
 

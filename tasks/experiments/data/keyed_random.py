@@ -3,10 +3,10 @@
 from math import prod
 
 import torch
-from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from lincon.counter import bits, shift_right
+from lincon.shapes import Bool, Float32, Int64
 
 _BLOCK = 128
 """How many numbers a key gets at a time: one large operation replaces many small ones."""

@@ -1,10 +1,10 @@
 """Noise for synthetic pictures."""
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lincon.counter import bits
+from lincon.shapes import Float, Int64
 
 
 def noise(keys: Int64[Tensor, " n"], count: int) -> Float[Tensor, "n {count}"]:

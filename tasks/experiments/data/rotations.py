@@ -7,8 +7,9 @@ matrices are not, so a table holds the sines, and the products are written out.
 from math import pi, sin
 
 import torch
-from jaxtyping import Float, Num
 from torch import Tensor
+
+from lincon.shapes import Float, Num
 
 _STEPS = 4096  # angles in a full turn
 _SINES = torch.tensor([sin(2 * pi * step / _STEPS) for step in range(_STEPS)])

@@ -10,12 +10,12 @@ from typing import Any, Self
 
 import lightning
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lincon import LinconError
 from lincon.counter import key
+from lincon.shapes import Float, Int64
 from lincon.tasks.experiments.data.expected import check_root
 
 

@@ -5,10 +5,10 @@ from copy import copy
 from typing import Any, Self
 
 import torch
-from jaxtyping import Int64
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.shapes import Int64
 from lincon.tasks.experiments.data.sets import Split
 
 SMALLEST = 16

@@ -6,10 +6,10 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 import lincon
+from lincon.shapes import Float
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.schemes.body import (
     Architecture,

@@ -7,13 +7,13 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from jaxtyping import Num
 from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.exporting import MARK, export, save_program
 from lincon.files.atomic import check_replaceable
 from lincon.int8 import to_int8
+from lincon.shapes import Num
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.trained.evaluate import measure

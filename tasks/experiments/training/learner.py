@@ -9,13 +9,13 @@ from typing import Any
 
 import lightning
 import torch
-from jaxtyping import Float
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lincon.counter import key
+from lincon.shapes import Float
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.schemes.scheme import Phase
 from lincon.tasks.experiments.training.recipe import MILESTONES, Recipe

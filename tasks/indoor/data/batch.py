@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Float, Num
 from torch import Tensor
+
+from lincon.shapes import Float, Num
 
 
 class Batch(NamedTuple):

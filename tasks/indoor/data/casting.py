@@ -1,9 +1,9 @@
 """The first surface on each ray, and shadows: slab tests on the boxes that a ray may meet."""
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lincon.shapes import Bool, Float
 from lincon.tasks.indoor.data.geometry import Boxes, Camera, Hits, dot, inverse
 
 FLOOR, CEILING, WALL = range(3)

@@ -4,9 +4,9 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from lincon.shapes import Bool, Float, Int64
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.rotations import compose, rotation
 from lincon.tasks.indoor.data.furniture import KINDS

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int64
 from torch import Tensor
+
+from lincon.shapes import Float, Int64
 
 _STEEPEST = 1e9
 _CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).T

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from lincon.shapes import Float, Int64, UInt8
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.noise import noise
 from lincon.tasks.indoor.data.casting import shaded

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float32, Integer, UInt8
 from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
+from lincon.shapes import Float32, Integer, UInt8
 from lincon.tasks.experiments.data.expected import check_file, check_folder, elsewhere
 from lincon.tasks.experiments.data.listing import entries_of, warn_of_rest
 from lincon.tasks.experiments.data.pictures import Unreadable, open_picture

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from lincon.shapes import Bool, Float, Int64
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.indoor.data.furnishing import OWN
 from lincon.tasks.indoor.data.geometry import Hits

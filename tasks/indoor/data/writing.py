@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from einops import rearrange
-from jaxtyping import Float, UInt8, UInt16
 from PIL import Image
 
 from lincon import LinconError
+from lincon.shapes import Float, UInt8, UInt16
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.stanford import AREAS, GREY, METRE, UNKNOWN, directions, folder

@@ -5,10 +5,10 @@ from copy import deepcopy
 from functools import partial
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from lincon import LinconError
+from lincon.shapes import Float
 from lincon.tasks.experiments.names import check_positive
 from lincon.tasks.experiments.schemes.body import Architecture
 from lincon.tasks.indoor.models.network import SubNetwork

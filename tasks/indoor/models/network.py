@@ -9,9 +9,10 @@ last convolution, a ReLU for the depth, and a tanh before the normals are brough
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, softplus
+
+from lincon.shapes import Float
 
 INPUTS = 7
 """Channels that a sub-network reads: an image (3), and earlier depth (1) and normals (3)."""

@@ -7,9 +7,9 @@ viewer; a body that faces the viewer has its left at +x.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from lincon.shapes import Float
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.rotations import compose, rotation
 

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float, Num
 from torch import Tensor
+
+from lincon.shapes import Bool, Float, Num
 
 
 class Batch(NamedTuple):

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from lincon.shapes import Float
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.pose.data.anatomy import Body
 

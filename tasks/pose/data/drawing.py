@@ -7,8 +7,9 @@ fused: so a picture has the same bits in any.
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
+
+from lincon.shapes import Float
 
 
 class Capsules(NamedTuple):

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import torch
 from einops import repeat
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lincon.counter import bits, key
+from lincon.shapes import Float, Int64
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.synthetic import Synthetic
 from lincon.tasks.pose.data.anatomy import Body, bodies

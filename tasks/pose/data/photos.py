@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from lincon import LinconError
 from lincon.errors import one_line
+from lincon.shapes import UInt8
 from lincon.tasks.experiments.data.pictures import Unreadable, read_picture
 from lincon.tasks.experiments.data.sets import Split
 from lincon.tasks.pose.data.batch import Batch

@@ -3,9 +3,9 @@
 from functools import cache
 
 import torch
-from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from lincon.shapes import Float, Int64, UInt8
 from lincon.tasks.experiments.data.keyed_random import KeyedRandom
 from lincon.tasks.experiments.data.noise import noise
 from lincon.tasks.experiments.data.rotations import rotation

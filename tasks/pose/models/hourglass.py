@@ -4,11 +4,11 @@ Newell et al. 2016.
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from lincon import LinconError
+from lincon.shapes import Float
 from lincon.tasks.experiments.names import check_positive
 from lincon.tasks.pose.models.cascade import Cascade
 from lincon.tasks.pose.skeleton import JOINTS

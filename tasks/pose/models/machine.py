@@ -4,11 +4,11 @@ Wei et al. 2016.
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from lincon import LinconError
+from lincon.shapes import Float
 from lincon.tasks.pose.models.cascade import Cascade
 
 _DEVIATION = 21 / 368
