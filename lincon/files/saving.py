@@ -103,7 +103,8 @@ def _heads(model: nn.Module, placed: list[tuple[str, Constraint]]) -> dict[str, 
     for _, constraint in placed:
         own = {vector.group.entry: head_of(vector) for vector in constraint.vectors}
         for prefix in prefixes(model, constraint.owner):
-            heads.update({prefix + name: head for name, head in own.items()})
+            # Copies: one tensor of two names would be an alias in the header.
+            heads.update({prefix + name: head.clone() for name, head in own.items()})
     return heads
 
 
