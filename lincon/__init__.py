@@ -15,6 +15,8 @@ from lincon.attaching.decay import param_groups as param_groups
 from lincon.attaching.ledger import Entry as Entry
 from lincon.attaching.ledger import Ledger as Ledger
 from lincon.attaching.report import summary as summary
+from lincon.attaching.spec import constrain_like as constrain_like
+from lincon.attaching.spec import spec as spec
 from lincon.errors import DofError as DofError
 from lincon.errors import FileError as FileError
 from lincon.errors import LinconError as LinconError

@@ -18,7 +18,7 @@ class TargetError(LinconError):
 
 
 class FileError(LinconError):
-    """A file is damaged, altered, too new, or was made for another model."""
+    """A file or a state_dict is damaged, altered, too new, or was made for another model."""
 
 
 def one_line(error: BaseException) -> str:

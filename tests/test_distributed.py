@@ -475,7 +475,29 @@ def from_meta(rank, world, folder):
     set_model_state_dict(
         model, torch.load(folder / "whole.pt") if rank == 0 else {}, options=options
     )
-    return {"output": model(torch.ones(2, 8)).detach()}
+    matched = network()
+    with torch.no_grad():
+        for parameter in matched.parameters():
+            parameter.mul_(2)
+    lincon.merge(matched)
+    lincon.constrain(matched, "ring", dof=0.3, seed=3)  # other multipliers
+    fsdp(matched)
+    state = network().state_dict()
+    state["free"] += 1
+    set_model_state_dict(matched, dict(state) if rank == 0 else {}, options=options)
+    return {
+        "output": model(torch.ones(2, 8)).detach(),
+        "matched": matched(torch.ones(2, 8)).detach(),
+    }
+
+
+def test_multipliers_come_to_every_rank_from_the_first(two):
+    model = network()
+    with torch.no_grad():
+        model.get_parameter("free").add_(1)
+    for rank in two:
+        expected = model(torch.ones(2, 8)).detach()
+        torch.testing.assert_close(rank["meta"]["matched"], expected, rtol=0, atol=EXACT)
 
 
 def test_a_model_on_the_meta_device_is_sharded_and_filled(two, folder):

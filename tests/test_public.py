@@ -6,8 +6,8 @@ import pytest
 
 PUBLIC = {
     "lincon": "Constraint DofError Entry FileError Generator Ledger LinconError LinconWarning TargetError "
-    "UnknownGeneratorError check_ranks constrain constraints fully_shard generators inspect load merge prune quantize "
-    "save summary zeros",
+    "UnknownGeneratorError check_ranks constrain constrain_like constraints fully_shard generators inspect load merge "
+    "prune quantize save spec summary zeros",
     "lincon.cli": "main",
     "lincon.counter": "below bits key normals signs",
     "lincon.exporting": "export merged_copy save_program",
@@ -15,6 +15,7 @@ PUBLIC = {
     "lincon.generators": "Codebook Dense Fastfood Fold Hash Identity Kronecker Lego Mask Matrix Nullspace Part "
     "Random Ring Sparse available build get register",
     "lincon.int8": "to_int8",
+    "lincon.integrations.transformers": "ConstrainedMixin describe from_pretrained save_pretrained",
     "lincon.recycling": "keep_pages",
     "lincon.slicing": "slice_tensors",
     "lincon.tasks.indoor.data.writing": "write",

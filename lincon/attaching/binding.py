@@ -18,6 +18,7 @@ from lincon.attaching.parts import unwatch
 from lincon.attaching.shadows import put_shadows, remove_shadows
 from lincon.attaching.targets import Target
 from lincon.errors import LinconWarning, TargetError
+from lincon.files.entry import name_beside
 from lincon.processes.shards import check_unsharded
 from lincon.step.generated import Generated, generated_in, install, uninstall
 
@@ -43,10 +44,11 @@ def bind(
     ``values`` holds every free vector and buffer by name. If anything fails, nothing has changed.
     """
     by_name = {name: target for target in chosen for name in target.names}
-    groups = [replace(group, lowered=_is_lowered(group, by_name)) for group in groups]
+    groups = _completed(groups, model, by_name)
     constraint = Constraint(model, groups)
     try:
         for group in groups:
+            model.register_buffer(group.entry, None)
             free = values[group.free]
             parameter = nn.Parameter(free, requires_grad=free.is_floating_point())
             model.register_parameter(group.free, parameter)
@@ -62,11 +64,34 @@ def bind(
         unbind(constraint, {name: target.tensor for name, target in by_name.items()})
         raise
     put_shadows(constraint)
-    before_forward, after_forward, before_load = constraint.hooks()
+    before_forward, after_forward, before_load, after_state = constraint.hooks()
     model.register_forward_pre_hook(before_forward)
     model.register_forward_hook(after_forward, always_call=True)
     model.register_load_state_dict_pre_hook(before_load)
+    model._register_state_dict_hook(after_state)  # torch's public one takes no bound method
     return constraint
+
+
+def _completed(groups: list[Group], model: nn.Module, targets: Mapping[str, Target]) -> list[Group]:
+    """The groups with what the model decides: lower precision, and names of their entries."""
+    names = {name for group in groups for name in (group.free, *group.buffers)}
+    return [
+        replace(
+            group,
+            lowered=_is_lowered(group, targets),
+            entry=free_name(name_beside(group.free), model, names),
+        )
+        for group in groups
+    ]
+
+
+def free_name(wanted: str, model: nn.Module, taken: set[str]) -> str:
+    """A name that neither the model nor ``taken`` has yet. It is added to ``taken``."""
+    name, number = wanted, 1
+    while name in taken or hasattr(model, name):
+        name, number = f"{wanted}_{number}", number + 1
+    taken.add(name)
+    return name
 
 
 def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -82,8 +107,10 @@ def unbind(constraint: Constraint, parameters: Mapping[str, nn.Parameter]) -> No
                 uninstall(module, attribute, parameters[entry.name])
     for group in constraint.groups:
         owner._parameters.pop(group.free, None)
-        for buffer in group.buffers:
+        for buffer in (*group.buffers, group.entry):
             owner._buffers.pop(buffer, None)
+        vars(owner).pop(group.entry, None)
+    _remove_hooks(owner._state_dict_hooks, owner, constraint)
     _remove_hooks(owner._load_state_dict_pre_hooks, owner, constraint)
     for module in owner.modules():  # a part that is called in the owner's place has hooks too
         _remove_hooks(module._forward_pre_hooks, module, constraint)

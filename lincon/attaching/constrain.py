@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.attaching.binding import bind, unbind, unwrapped, warn_of_stale_optimizers
+from lincon.attaching.binding import bind, free_name, unbind, unwrapped, warn_of_stale_optimizers
 from lincon.attaching.constraint import Constraint
 from lincon.attaching.dof import Dof
 from lincon.attaching.group import Group
@@ -132,7 +132,7 @@ def constrain(
         constraint = bind(model, groups, chosen, values)
         constraint.materialize = materialize
         if any(plan.fit for plan in plans):
-            _fit(constraint, {target.name: target.tensor for target in chosen})
+            fit(constraint, {target.name: target.tensor for target in chosen})
     _warn_of_differences(choice, plans)
     warn_of_stale_optimizers([target.tensor for target in chosen])
     return constraint
@@ -209,11 +209,11 @@ class Request:
         _check_one_dtype(share.targets)
         generator = self._generator(share, seed)
         group = Group(
-            free=_free_name(_wanted_name(share.label), self.model, taken),
+            free=free_name(_wanted_name(share.label), self.model, taken),
             generator=generator,
             ledger=Ledger.of([(t.names, tuple(t.tensor.shape)) for t in share.targets]),
             isometric=self.scale == "isometric",
-            devices=_other_devices(share.targets),
+            devices=other_devices(share.targets),
             gradient=self.gradient,
         )
         own_units = generator.starts_from_weights
@@ -229,7 +229,7 @@ class Request:
         if self.offset == "seed":
             group = replace(group, drawn=drawn(share.targets, seed))
         if origin is not None:
-            name = _free_name(group.free.replace("free", "origin", 1), self.model, taken)
+            name = free_name(group.free.replace("free", "origin", 1), self.model, taken)
             group = replace(group, origin=name)
             values[name] = origin.to(first.device, first.dtype)
         return Plan(group, values, (self.init == "project" or own_units) and not self.offset)
@@ -254,7 +254,7 @@ class Request:
             return own
         if own is not None:
             raise LinconError(f"{generator.name} has its own offset; leave offset out.")
-        return None if self.offset == "seed" else _flat(targets)
+        return None if self.offset == "seed" else flat(targets)
 
 
 def _check_one_dtype(targets: list[Target]) -> None:
@@ -267,14 +267,14 @@ def _check_one_dtype(targets: list[Target]) -> None:
             )
 
 
-def _other_devices(targets: list[Target]) -> tuple[str | None, ...]:
+def other_devices(targets: list[Target]) -> tuple[str | None, ...]:
     """The device of each tensor, or None if it is that of the first; () if all share one."""
     first = targets[0].tensor.device
     devices = tuple(None if t.tensor.device == first else str(t.tensor.device) for t in targets)
     return devices if any(devices) else ()
 
 
-def _flat(targets: list[Target]) -> Tensor:
+def flat(targets: list[Target]) -> Tensor:
     """All tensors as one vector, (rows,), on the device of the first, or on meta if any is."""
     if any(target.tensor.is_meta for target in targets):
         return torch.empty(sum(target.tensor.numel() for target in targets), device="meta")
@@ -282,7 +282,7 @@ def _flat(targets: list[Target]) -> Tensor:
     return torch.cat([target.tensor.detach().reshape(-1).to(device) for target in targets])
 
 
-def _fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
+def fit(constraint: Constraint, weights: dict[str, nn.Parameter]) -> None:
     """Fit the free vectors to ``weights``. If that fails, the model gets the weights back."""
     try:
         constraint.project(weights)
@@ -340,7 +340,7 @@ def _construct(cls: type[Generator], share: Share, seed: int, options: dict[str,
             )
     options = {**_asked_shapes(cls, share), **options}
     width: Any = cls.default_dof(share.rows, options) if share.dof is None else share.dof
-    return cls.for_weights(_flat(share.targets), width, seed, **options)
+    return cls.for_weights(flat(share.targets), width, seed, **options)
 
 
 def _asked_shapes(make: Callable[..., Generator], share: Share) -> dict[str, Any]:
@@ -353,12 +353,3 @@ def _asked_shapes(make: Callable[..., Generator], share: Share) -> dict[str, Any
 
 def _wanted_name(label: str) -> str:
     return f"free_{label.replace('.', '_')}" if label else "free"
-
-
-def _free_name(wanted: str, model: nn.Module, taken: set[str]) -> str:
-    """A name that neither the model nor ``taken`` has yet. It is added to ``taken``."""
-    name, number = wanted, 1
-    while name in taken or hasattr(model, name):
-        name, number = f"{wanted}_{number}", number + 1
-    taken.add(name)
-    return name

@@ -21,14 +21,15 @@ from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
 from lincon.attaching.parts import freeze, running_module, warn_of_part, watch
-from lincon.errors import LinconWarning, TargetError
-from lincon.processes.shards import check_unsharded
+from lincon.errors import FileError, LinconWarning, TargetError
+from lincon.files.entry import entry_of, has_values, is_entry, restored
+from lincon.processes.shards import check_unsharded, is_shard, shared
 from lincon.step.held_tape import HeldTape, may_hold
 from lincon.step.layer_tape import LayerTape
 from lincon.step.layout import Layout
 from lincon.step.model_tape import ModelTape
 from lincon.step.refusals import check_untraced, is_recording_operators
-from lincon.step.tape import Tape
+from lincon.step.tape import Tape, version_of
 from lincon.step.traced import Spot
 from lincon.step.weight import Weight
 
@@ -41,7 +42,9 @@ class Constraint:
 
     Attributes:
         owner: the module that was constrained; its parameters hold the free vectors.
-        vectors: the free vectors, one for each group.
+        vectors: the free vectors, one for each group. A tool that sets tensors one by one leaves an
+            entry (see `lincon.files.entry`) in an empty buffer of the owner; whoever asks for the
+            vectors next gets them with its multipliers, or an error.
         residual: relative residual ‖G W - target‖ / ‖target‖ of the last projection, or None.
         materialize: "model" generates all weights once a forward, in one operation a group. "layer"
             generates each weight when it is used, frees it, and generates it again for the
@@ -52,7 +55,8 @@ class Constraint:
 
     def __init__(self, owner: nn.Module, groups: list[Group], materialize: str = "model") -> None:
         self.owner = owner
-        self.vectors = [FreeVector(owner, group) for group in groups]
+        self._vectors = [FreeVector(owner, group) for group in groups]
+        self._entries = tuple(group.entry for group in groups)
         self.materialize = materialize
         self.residual: float | None = None
         self.copied_from = uuid4().hex
@@ -60,7 +64,7 @@ class Constraint:
         self.layouts = [Layout.of(group) for group in groups]
         self.spots = [
             [Spot(vector, index) for index in range(len(vector.group.ledger))]
-            for vector in self.vectors
+            for vector in self._vectors
         ]
         self._held: HeldTape | None = None
         self._opened: dict[int, Tape | list[list[Tensor]]] = {}
@@ -68,6 +72,15 @@ class Constraint:
         self._opener: dict[int, int] = {}
         self._warned_of_part = False
         watch(self)
+
+    @property
+    def vectors(self) -> list[FreeVector]:
+        buffers, given = self.owner._buffers, self.owner.__dict__
+        for name in self._entries:  # every step comes here: this must be quick
+            if buffers.get(name) is not None or (name in given and _is_written(given[name])):
+                _receive(self) if torch.compiler.is_compiling() else self.receive()
+                break
+        return self._vectors
 
     @property
     def groups(self) -> list[Group]:
@@ -98,11 +111,10 @@ class Constraint:
         """Replace group ``number`` and its free vector."""
         vectors = list(self.vectors)  # a new list: copies share the old one
         vectors[number] = FreeVector(self.owner, group)
-        self.vectors = vectors
         layouts = list(self.layouts)
         layouts[number] = Layout.of(group)
         self.layouts = layouts
-        self._move_spots()
+        self._set(vectors)
         self.owner._parameters[group.free] = free
 
     def narrow_group(self, number: int, group: Group, columns: Tensor) -> Tensor:
@@ -225,7 +237,7 @@ class Constraint:
         return any(vector.parameter.requires_grad for vector in self.vectors)
 
     def _move_spots(self) -> None:
-        for vector, spots in zip(self.vectors, self.spots, strict=True):
+        for vector, spots in zip(self._vectors, self.spots, strict=True):
             for index, spot in enumerate(spots):
                 spot.move(vector, index)
 
@@ -235,9 +247,9 @@ class Constraint:
         prefixes = tuple(f"{name}." for name in names)
         return all(entry.name.startswith(prefixes) for entry in self.ledger)
 
-    def hooks(self) -> tuple[Callable[..., None], Callable[..., None], Callable[..., None]]:
-        """The owner's forward pre-hook, forward hook, and pre-hook of `load_state_dict`."""
-        return self._open, self._close, self._load
+    def hooks(self) -> tuple[Callable[..., None], ...]:
+        """The owner's forward pre-hook and hook, load_state_dict's pre-hook, state_dict's hook."""
+        return self._open, self._close, self._load, self._state
 
     def _open(self, module: nn.Module, args: Any) -> None:
         """Before the owner's forward: generate all weights, or start to do so layer by layer."""
@@ -304,14 +316,34 @@ class Constraint:
             del self._opener[_thread()]
             self._close(part, args, output)
 
+    def _state(
+        self, module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any
+    ) -> None:
+        """After the owner's state_dict: add an entry for each group, and drop generated weights.
+
+        A module that writes what it likes to a state_dict writes these as well.
+        """
+        for name in self._generated_names():
+            state_dict.pop(prefix + name, None)
+        for vector in self.vectors:
+            group = vector.group
+            # Tools ask for the attribute of this name too, and some write to the tensor in place.
+            entry = vars(self.owner)[group.entry] = entry_of(group)
+            state_dict[prefix + group.entry] = entry
+
     def _load(
         self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *reports: Any
     ) -> None:
-        """Before the owner's load_state_dict: fit a dense checkpoint by least squares."""
+        """Before the owner's load_state_dict: take the multipliers, or fit a dense checkpoint.
+
+        Everything is checked before anything in the owner changes, its parts included.
+        """
+        self._check_stated(state_dict, prefix)
+        self._take(state_dict, prefix)
         if any(prefix + group.free in state_dict for group in self.groups):
             self._check_quantised(state_dict, prefix)
             return
-        keys = {name: prefix + name for entry in self.ledger for name in entry.names}
+        keys = {name: prefix + name for name in self._generated_names()}
         dense = {name: state_dict.pop(key) for name, key in keys.items() if key in state_dict}
         if dense:
             self._check_exact()
@@ -319,6 +351,120 @@ class Constraint:
             missing_keys += [prefix + name for name in self._complete(dense)]
             for name, tensor in self._fitted(dense).items():
                 state_dict.setdefault(prefix + name, tensor)
+
+    def _check_stated(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Raise FileError if a state_dict is of another G, in the owner or in a part of it."""
+        placed = [
+            (constraint, prefix + part)
+            for constraint in _all_in(self.owner)
+            for part in prefixes(self.owner, constraint.owner)
+        ]
+        for constraint, place in placed:
+            constraint.share_entries(state_dict, place)
+        for constraint, place in placed:
+            constraint.stated(state_dict, place)
+        known = {place + name for constraint, place in placed for name in constraint._entries}
+        for name, tensor in state_dict.items():
+            if name.startswith(prefix) and name not in known and is_entry(name, tensor):
+                names = ", ".join(repr(vector.group.free) for vector in self._vectors)
+                raise FileError(
+                    f"The state_dict has {name!r}, of a free vector that this "
+                    f"{type(self.owner).__name__} does not have (here: {names}): the scope is "
+                    "another one. Constrain the model in the same way (lincon.constrain_like)."
+                )
+
+    def share_entries(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Give every rank of a sharded model the entries of a state_dict.
+
+        Where rank 0 broadcasts a state_dict, torch sends parameters and buffers alone.
+        """
+        shard = next((v.parameter for v in self._vectors if is_shard(v.parameter)), None)
+        if shard is not None:
+            keys = [prefix + name for name in self._entries]
+            here = {key: state_dict[key].cpu() for key in keys if key in state_dict}
+            state_dict.update(shared(here, shard))
+
+    def stated(self, state_dict: Mapping[str, Any], prefix: str) -> list[Group]:
+        """The groups, with the multipliers that a state_dict has for them. Nothing changes.
+
+        Raises:
+            FileError: an entry is damaged, or describes another G.
+        """
+        groups = []
+        for vector in self._vectors:
+            entry = state_dict.get(prefix + vector.group.entry)
+            if isinstance(entry, Tensor) and has_values(entry):
+                groups.append(restored(vector, entry))
+            else:
+                groups.append(vector.group)
+        return groups
+
+    def _take(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Take the multipliers from a state_dict, and what is no tensor of the owner out of it."""
+        free = [v.group.free for v in self._vectors if prefix + v.group.free in state_dict]
+        silent = [
+            vector.group.free
+            for vector in self._vectors
+            if vector.group.free in free and prefix + vector.group.entry not in state_dict
+        ]
+        if silent:
+            self._say_unstated(silent)
+        self._set([FreeVector(self.owner, group) for group in self.stated(state_dict, prefix)])
+        for name in self._entries:
+            state_dict.pop(prefix + name, None)
+        if free:  # weights beside them were written by a module that writes what it likes
+            for name in self._generated_names():
+                state_dict.pop(prefix + name, None)
+
+    def _say_unstated(self, free: list[str]) -> None:
+        """Warn of free vectors without an entry: a state_dict from before there were any."""
+        names = ", ".join(map(repr, free))
+        warnings.warn(
+            f"The state_dict does not say of what G {names} is: it is right only for a model that "
+            "was constrained in the same way, from the same initial weights (scale='match').",
+            LinconWarning,
+            stacklevel=2,
+        )
+
+    def _generated_names(self) -> list[str]:
+        entries = [entry for vector in self._vectors for entry in vector.group.ledger]
+        return [name for entry in entries for name in entry.names]
+
+    def _set(self, vectors: list[FreeVector], empty: bool = True) -> None:
+        """Replace the vectors. Entries in the owner say nothing new any more."""
+        self._vectors = vectors
+        self._move_spots()
+        if empty:
+            for name in self._entries:
+                vars(self.owner).pop(name, None)
+                self.owner._buffers[name] = None
+
+    def receive(self, empty: bool = True) -> None:
+        """Take the multipliers of entries that a tool has left in the owner, tensor by tensor.
+
+        ``empty`` takes the entries away as well.
+
+        Raises:
+            FileError: an entry is damaged, is of another G, or cannot be read or kept.
+        """
+        left = {v.group.entry: _left(self.owner, v.group.entry) for v in self._vectors}
+        if any(entry is not None and not has_values(entry) for entry in left.values()):
+            if all(has_values(vector.parameter) for vector in self._vectors):
+                raise FileError(
+                    "What says of what G the free vectors are is on the meta device and they are "
+                    "not: do not offload it, or use lincon.load."
+                )
+            return
+        groups = self.stated(left, "")
+        # functional_call puts tensors into the owner for one call, and nothing may last.
+        lasting = all(isinstance(vector.parameter, nn.Parameter) for vector in self._vectors)
+        if lasting:
+            self._set([FreeVector(self.owner, group) for group in groups], empty)
+        elif any(group is not v.group for group, v in zip(groups, self._vectors, strict=True)):
+            raise FileError(
+                "functional_call was given free vectors whose multipliers are not those of the "
+                "model: load_state_dict them into a copy of it, and call that."
+            )
 
     def _fitted(self, dense: dict[str, Tensor]) -> dict[str, Any]:
         """What a state_dict has in the place of dense weights: free vectors and W₀, by name."""
@@ -391,10 +537,31 @@ class Constraint:
         copy = object.__new__(Constraint)
         memo[id(self)] = copy
         owner = deepcopy(self.owner, memo)
-        vectors = [FreeVector(owner, group) for group in self.groups]
-        own = {"owner": owner, "vectors": vectors, "spots": deepcopy(self.spots, memo)}
+        vectors = [FreeVector(owner, vector.group) for vector in self._vectors]
+        own = {"owner": owner, "_vectors": vectors, "spots": deepcopy(self.spots, memo)}
         copy.__setstate__({**self.__getstate__(), **own})
         return copy
+
+
+def _left(owner: nn.Module, name: str) -> Tensor | None:
+    """The entry that a tool has left in an owner, or has written to after it was given; or None."""
+    left: Tensor | None = owner._buffers.get(name)
+    given: Tensor | None = vars(owner).get(name)
+    return given if left is None and given is not None and _is_written(given) else left
+
+
+def _is_written(given: Tensor) -> bool:
+    """Whether an entry was written to; a compiler does not ask."""
+    return not torch.compiler.is_compiling() and version_of(given) > 0
+
+
+def _receive(constraint: Constraint) -> None:
+    """`Constraint.receive` where a compiler traces: it runs this once, and compares tensors later."""
+    constraint.receive(empty=False)
+
+
+# As torch.compiler.assume_constant_result does, which imports the compiler.
+_receive._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _traced() -> bool:
@@ -434,13 +601,7 @@ def constraints(model: nn.Module) -> list[Constraint]:
     True
     """
     check_module(model)
-    by_identity: dict[int, Constraint] = {}
-    for module in model.modules():
-        for hook in module._forward_pre_hooks.values():
-            holder = getattr(hook, "__self__", None)
-            if isinstance(holder, Constraint) and holder.owner is module:
-                by_identity[id(holder)] = holder
-    result = list(by_identity.values())
+    result = _all_in(model)
     if len({constraint.copied_from for constraint in result}) < len(result):
         warnings.warn(
             "Several constraints here are copies of one, each with a free vector of its own: "
@@ -449,6 +610,16 @@ def constraints(model: nn.Module) -> list[Constraint]:
             stacklevel=2,
         )
     return result
+
+
+def _all_in(model: nn.Module) -> list[Constraint]:
+    by_identity: dict[int, Constraint] = {}
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            holder = getattr(hook, "__self__", None)
+            if isinstance(holder, Constraint) and holder.owner is module:
+                by_identity[id(holder)] = holder
+    return list(by_identity.values())
 
 
 def prefixes(model: nn.Module, owner: nn.Module) -> list[str]:

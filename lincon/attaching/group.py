@@ -35,6 +35,7 @@ class Group:
         steps: name of the owner's buffer that holds the steps of a quantised free vector,
             (dof / ``size`` rounded up,), or None.
         size: the number of entries of a quantised free vector that share a step.
+        entry: name of the tensor beside the free vector in a state_dict that says what G is.
     """
 
     free: str
@@ -48,6 +49,7 @@ class Group:
     gradient: str = field(default="euclidean", compare=False)
     steps: str | None = None
     size: int = 0
+    entry: str = field(default="", compare=False)
 
     map: Generator = field(init=False, compare=False)
     """diag(scale) G diag(column scale), which turns the free vector into all weights."""

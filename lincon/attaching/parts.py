@@ -29,8 +29,11 @@ class Watched(Protocol):
     """What is asked of a constraint."""
 
     owner: nn.Module
-    vectors: list[FreeVector]
     trainable: frozenset[str]
+
+    @property
+    def vectors(self) -> list[FreeVector]:
+        """The free vectors."""
 
 
 _watched: "WeakSet[Watched]" = WeakSet()

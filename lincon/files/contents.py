@@ -11,6 +11,7 @@ from torch import Tensor
 from lincon.errors import FileError
 from lincon.files.coding import BUDGET, decode, drawn
 from lincon.files.description import TABLES, GroupRecord
+from lincon.files.entry import is_entry
 from lincon.files.header import read, seal, unpack
 
 
@@ -21,7 +22,7 @@ class Contents:
     Attributes:
         path: the path of the file.
         header: its description (JSON).
-        tensors: all stored tensors, by key.
+        tensors: all stored tensors, by key, but for entries (see `lincon.files.entry`).
         bytes: the size of the file.
         records: its groups, by the prefix of their owner's names in the model.
     """
@@ -125,7 +126,8 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
 
 def _decoded(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, with the coded ones decoded within one budget."""
-    plain, budget = dict(tensors), BUDGET
+    # The header describes the groups; entries serve those who read the tensors alone.
+    plain, budget = {n: tensor for n, tensor in tensors.items() if not is_entry(n, tensor)}, BUDGET
     try:
         for name, description in header.get("coded", {}).items():
             plain[name] = decode(tensors[name], description, budget)

@@ -58,7 +58,7 @@ class Steps(TypedDict):
 
 
 class Origin(TypedDict):
-    """W₀: its buffer's name, its source ("generator" or "model"), and its checksum."""
+    """W₀: its buffer's name, its source ("generator" or "model"), and its checksum, if known."""
 
     name: str
     of: str
@@ -99,12 +99,19 @@ class GroupRecord:
 
     @classmethod
     def of(cls, vector: FreeVector) -> "GroupRecord":
-        """The record of a group that is bound to a model."""
-        group, origin = vector.group, vector.origin
+        """The record of a group that is bound to a model, with the checksum of its W₀."""
+        record, origin = cls.of_group(vector.group), vector.origin
+        if record.origin is None or origin is None:
+            return record
+        return replace(record, origin=Origin({**record.origin, "sha256": sha_of(origin)}))
+
+    @classmethod
+    def of_group(cls, group: Group) -> "GroupRecord":
+        """The record of a group, whatever its W₀ is."""
         of_origin = of_steps = None
-        if group.origin is not None and origin is not None:
+        if group.origin is not None:
             holder = "model" if group.generator.offset() is None else "generator"
-            of_origin = Origin(name=group.origin, of=holder, sha256=sha_of(origin))
+            of_origin = Origin(name=group.origin, of=holder, sha256="")
         if group.steps is not None:
             of_steps = Steps(name=group.steps, size=group.size)
         return cls(

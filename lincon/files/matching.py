@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lincon.attaching.claims import claimed
 from lincon.attaching.constraint import owned, prefixes
 from lincon.attaching.group import Group
-from lincon.attaching.ledger import Entry
 from lincon.attaching.targets import Target, targets
-from lincon.errors import FileError
+from lincon.errors import FileError, TargetError
 from lincon.files.base import BaseJson, differing
 from lincon.files.contents import Contents, inspect
 from lincon.files.description import TABLES, GroupRecord, sha_of, tables_prefix
+from lincon.files.entry import is_entry
 from lincon.processes.shards import check_unsharded, is_shard
 
 
@@ -78,7 +79,9 @@ class _Match:
         groups = {prefix: self._groups(prefix) for prefix in self.contents.records}
         if existing and _by_name(existing) != _by_name(groups):
             raise self._constrained_otherwise()
-        state = self._state()
+        _, derived = self._own_names(groups)
+        # A module that writes what it likes to a state_dict has written generated weights too.
+        state = {name: tensor for name, tensor in self._state().items() if name not in derived}
         self._check_state(state, groups)
         owners = []
         for prefix, of_owner in groups.items():
@@ -120,23 +123,11 @@ class _Match:
         except AttributeError:
             raise self._refusal(f"it has no module {prefix.rstrip('.')!r}.") from None
         check_unsharded(owner)
-        present = {name: target for target in targets(owner) for name in target.names}
         entries = [entry for record in records for entry in record.ledger]
-        return [self._target(prefix, entry, present.get(entry.name)) for entry in entries]
-
-    def _target(self, prefix: str, entry: Entry, target: Target | None) -> Target:
-        """The tensor of an entry. Raises FileError if it is missing or its shape or ties differ."""
-        name = prefix + entry.name
-        if target is None:
-            raise self._refusal(f"it has no tensor {name!r} (renamed, or another architecture).")
-        shape = tuple(target.tensor.shape)
-        if shape != entry.shape:
-            raise self._refusal(f"{name!r} is {entry.shape} in the file and {shape} here.")
-        if set(target.names) != set(entry.names):
-            raise self._refusal(
-                f"{entry.names} are one tensor in the file, {target.names} are one here."
-            )
-        return target
+        try:
+            return claimed(owner, prefix, entries, "the file")
+        except TargetError as error:
+            raise self._refusal(str(error)) from None
 
     def _groups(self, prefix: str) -> list[Group]:
         """The groups of an owner. Every generator is made, and its fingerprint is compared."""
@@ -174,7 +165,7 @@ class _Match:
         """Raise FileError unless the unconstrained tensors of file and model match."""
         free, derived = self._own_names(groups)
         present = {k: v for k, v in self.model.state_dict().items() if isinstance(v, Tensor)}
-        here = {k: v for k, v in present.items() if k not in free | derived}
+        here = _unstated({k: v for k, v in present.items() if k not in free | derived})
         if base := self.contents.header.get("base"):
             rest = {name: here.pop(name) for name in here.keys() - state.keys()}
             self._check_base(base, rest)
@@ -276,6 +267,11 @@ class _Match:
                 )
             origins[group.origin] = origin
         return origins
+
+
+def _unstated(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict without what says of what G it is."""
+    return {name: tensor for name, tensor in state.items() if not is_entry(name, tensor)}
 
 
 def dtype_beside(stored: Tensor, weights: torch.dtype) -> torch.dtype:

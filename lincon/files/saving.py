@@ -23,6 +23,7 @@ from lincon.files.atomic import atomic_write
 from lincon.files.base import described
 from lincon.files.coding import BUDGET, drawn, encode
 from lincon.files.description import GroupRecord, tables_prefix
+from lincon.files.entry import head_of
 from lincon.files.header import FORMAT, pack, seal
 from lincon.files.trained import trained_names
 from lincon.generator import Generator
@@ -90,8 +91,9 @@ def _write(
     """Write the file of a model whose state_dict is ``state``, and return its size in bytes."""
     placed = owned(model)
     derived = _derived(model, placed)
-    whole = {name: tensor for name, tensor in state.items() if name not in derived}
-    kept = set(whole) if only is None else trained_names(model)
+    heads = _heads(model, placed)
+    whole = {**{k: v for k, v in state.items() if k not in derived}, **heads}
+    kept = set(whole) if only is None else trained_names(model) | set(heads)
     distinct, aliases = _distinct({k: v for k, v in whole.items() if k in kept})
     tables = _tables(placed)
     stored = _separate({**tables, **distinct})
@@ -120,6 +122,17 @@ def _format(header: dict[str, Any], placed: list[tuple[str, Constraint]]) -> int
     if "base" in header or any(group.drawn for group in groups):
         return FORMAT
     return 2 if "coded" in header or any(group.steps for group in groups) else 1
+
+
+def _heads(model: nn.Module, placed: list[tuple[str, Constraint]]) -> dict[str, Tensor]:
+    """What says to readers of the tensors alone of what G they are, in place of the entries."""
+    heads = {}
+    for _, constraint in placed:
+        own = {vector.group.entry: head_of(vector) for vector in constraint.vectors}
+        for prefix in prefixes(model, constraint.owner):
+            # Copies: one tensor of two names would be an alias in the header.
+            heads.update({prefix + name: head.clone() for name, head in own.items()})
+    return heads
 
 
 def _records(constraint: Constraint) -> list[dict[str, Any]]:

@@ -30,6 +30,18 @@ def gathered(tensor: Any) -> Any:
     return tensor.full_tensor() if is_shard(tensor) else tensor
 
 
+def shared(values: dict[str, Any], like: Any) -> dict[str, Any]:
+    """The values that any rank has of those that hold parts of ``like``, on all of them.
+
+    This is a collective operation of these ranks. Where several have a value, the first one's counts.
+    """
+    for group in like.device_mesh.get_all_groups():
+        everywhere: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(everywhere, values, group)
+        values = {name: value for each in reversed(everywhere) for name, value in each.items()}
+    return values
+
+
 def shard_like(tensor: Tensor, like: Any) -> Tensor:
     """The first rank's tensor, sharded as ``like`` is, or the tensor itself if ``like`` is not.
 

@@ -9,7 +9,6 @@ until a share of the multiply-adds is left, and continue with inner distillation
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -54,7 +53,8 @@ def halved(architecture: Architecture, dof: int, seed: int) -> nn.Module:
 
 def remember(model: nn.Module, dof: int, data: "Data") -> None:
     """Store the model's initial state, for rewinding."""
-    _early[model] = deepcopy(model.state_dict())
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    _early[model] = {name: tensor.detach().clone() for name, tensor in tensors}
 
 
 def round_of(

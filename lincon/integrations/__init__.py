@@ -1,0 +1,1 @@
+"""Help for other libraries, which are imported only here."""
