@@ -11,7 +11,7 @@ from torch import Tensor
 from lincon.errors import FileError
 from lincon.files.coding import BUDGET, decode, drawn
 from lincon.files.description import TABLES, GroupRecord
-from lincon.files.entry import is_entry
+from lincon.files.entry import without_entries
 from lincon.files.header import read, seal, unpack
 
 
@@ -127,7 +127,7 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
 def _decoded(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, with the coded ones decoded within one budget."""
     # The header describes the groups; entries serve those who read the tensors alone.
-    plain, budget = {n: tensor for n, tensor in tensors.items() if not is_entry(n, tensor)}, BUDGET
+    plain, budget = without_entries(tensors), BUDGET
     try:
         for name, description in header.get("coded", {}).items():
             plain[name] = decode(tensors[name], description, budget)

@@ -13,6 +13,7 @@ digest covers W₀ too, which is in the state_dict and not in the file.
 import hashlib
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from typing import Any, NamedTuple
@@ -60,6 +61,11 @@ def is_entry(name: str, tensor: Any) -> bool:
     if SUFFIX not in name or not isinstance(tensor, Tensor) or not has_values(tensor):
         return False
     return tensor.dim() == 1 and _characters(tensor[: len(MARK)]) == MARK
+
+
+def without_entries(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The other tensors of a state_dict or file."""
+    return {name: tensor for name, tensor in state.items() if not is_entry(name, tensor)}
 
 
 def has_values(tensor: Tensor) -> bool:

@@ -16,7 +16,7 @@ from lincon.errors import FileError, TargetError
 from lincon.files.base import BaseJson, differing
 from lincon.files.contents import Contents, inspect
 from lincon.files.description import TABLES, GroupRecord, sha_of, tables_prefix
-from lincon.files.entry import is_entry
+from lincon.files.entry import without_entries
 from lincon.processes.shards import check_unsharded, is_shard
 
 
@@ -165,7 +165,7 @@ class _Match:
         """Raise FileError unless the unconstrained tensors of file and model match."""
         free, derived = self._own_names(groups)
         present = {k: v for k, v in self.model.state_dict().items() if isinstance(v, Tensor)}
-        here = _unstated({k: v for k, v in present.items() if k not in free | derived})
+        here = without_entries({k: v for k, v in present.items() if k not in free | derived})
         if base := self.contents.header.get("base"):
             rest = {name: here.pop(name) for name in here.keys() - state.keys()}
             self._check_base(base, rest)
@@ -267,11 +267,6 @@ class _Match:
                 )
             origins[group.origin] = origin
         return origins
-
-
-def _unstated(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state_dict without what says of what G it is."""
-    return {name: tensor for name, tensor in state.items() if not is_entry(name, tensor)}
 
 
 def dtype_beside(stored: Tensor, weights: torch.dtype) -> torch.dtype:

@@ -23,7 +23,7 @@ from lincon.files.atomic import atomic_write
 from lincon.files.base import described
 from lincon.files.coding import BUDGET, drawn, encode
 from lincon.files.description import GroupRecord, tables_prefix
-from lincon.files.entry import head_of
+from lincon.files.entry import head_of, without_entries
 from lincon.files.header import FORMAT, pack, seal
 from lincon.files.trained import trained_names
 from lincon.generator import Generator
@@ -91,9 +91,11 @@ def _write(
     """Write the file of a model whose state_dict is ``state``, and return its size in bytes."""
     placed = owned(model)
     derived = _derived(model, placed)
-    heads = _heads(model, placed)
-    whole = {**{k: v for k, v in state.items() if k not in derived}, **heads}
-    kept = set(whole) if only is None else trained_names(model) | set(heads)
+    # The tensors of an adapter mean nothing without its base, which only `lincon.load` compares.
+    heads = _heads(model, placed) if only is None else {}
+    own = {k: v for k, v in without_entries(state).items() if k not in derived}
+    whole = {**own, **heads}
+    kept = set(whole) if only is None else trained_names(model)
     distinct, aliases = _distinct({k: v for k, v in whole.items() if k in kept})
     tables = _tables(placed)
     stored = _separate({**tables, **distinct})
