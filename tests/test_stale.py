@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,8 +33,6 @@ def mine(tmp_path, monkeypatch):
     name = f"mine_{tmp_path.name}".replace("-", "_")
 
     def write(width=12, activation="ReLU", imports=""):
-        import sys
-
         sys.modules.pop(name, None)
         text = NET.format(width=width, activation=activation, imports=imports)
         (tmp_path / f"{name}.py").write_text(text)
@@ -125,6 +125,29 @@ def test_a_trained_model_whose_code_was_edited_is_measured_with_a_warning(mine, 
     mine(activation="GELU")
     with pytest.warns(lincon.LinconWarning, match=r"source of mine_\w+ has changed"):
         assert call("evaluate", tmp_path / "out").exit_code == 0
+
+
+def test_a_trained_model_is_measured_on_other_data_with_a_warning(mine, tmp_path):
+    images = np.random.default_rng(0).integers(256, size=(40, 8, 8), dtype=np.uint8)
+    arguments = ["train", "--data", "my.npz", "--model", mine(), "--epochs", 1, "--out", "out"]
+    np.savez("my.npz", x=images, y=np.arange(40) % 4)
+    assert call(*arguments).exit_code == 0 and call("evaluate", "out").exit_code == 0
+    np.savez("my.npz", x=images, y=np.arange(40)[::-1] % 4)
+    with pytest.warns(lincon.LinconWarning, match="test items of my.npz are not those"):
+        assert call("evaluate", "out").exit_code == 0
+    with pytest.warns(lincon.LinconWarning, match="test items of my.npz are not those"):
+        assert call("prune", "out", "--out", "pruned").exit_code == 0
+
+
+def test_a_table_whose_model_is_gone_is_named_and_not_called_damaged(mine, tmp_path):
+    out = ["--schemes", "vanilla", *QUICK, "--out", "out"]
+    name = mine()
+    assert call("compare", "--model", name, *out).exit_code == 0
+    module = name.partition(":")[0]
+    (tmp_path / f"{module}.py").unlink()
+    sys.modules.pop(module)
+    said = refused("compare", "--model", "resnet-small", *out)
+    assert module in said and "another experiment" in said
 
 
 def test_the_code_of_lincon_and_of_installed_libraries_is_no_users():

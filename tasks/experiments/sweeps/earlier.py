@@ -7,7 +7,7 @@ from typing import Any
 
 from lincon import LinconError
 from lincon.tasks.experiments.output import check_replaceable
-from lincon.tasks.experiments.training.recipe import Cell, differences
+from lincon.tasks.experiments.training.recipe import Cell, cell_name, differences
 
 SHOWN = 3  # names in a message
 
@@ -29,7 +29,7 @@ def check_same(
     try:
         earlier = json.loads(results.read_text())
         recipe, runs = dict(earlier["recipe"]), list(earlier["runs"])
-        names = [_cell(run, recipe["task"]).name for run in runs]
+        names = [cell_name(*(run[key] for key in KEYS)) for run in runs]
     except (ValueError, TypeError, KeyError):
         raise LinconError(f"{results} is damaged: delete it, and call again.") from None
     lost = [name for name in dict.fromkeys(names) if name not in {cell.name for cell in cells}]
@@ -40,8 +40,8 @@ def check_same(
         )
 
 
-def _cell(run: Mapping[str, Any], task: str) -> Cell:
-    return Cell(run["model"], run["scheme"], run["asked"], run["seed"], task)
+KEYS = "model", "scheme", "asked", "seed"
+"""Of a run, what makes the name of its cell."""
 
 
 def _more(lost: Sequence[str]) -> list[str]:

@@ -17,8 +17,8 @@ from lincon.shapes import Num
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.trained.evaluate import measure
-from lincon.tasks.experiments.training.recipe import Recipe, open_data
-from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.recipe import Recipe
+from lincon.tasks.experiments.training.record import reload, reopen
 
 CALIBRATION = 32
 """Batches of training images with which an eight-bit model is calibrated; torchvision's default."""
@@ -60,7 +60,7 @@ def deploy(
         )
     check_replaceable(file, MARK)  # before the data are read and the model is calibrated
     model, cell, recipe, _ = reload(folder)
-    data = open_data(recipe, cell.seed, root)
+    data = reopen(folder, recipe, cell, root)
     example = images_of(data, 2)
     if not int8:
         gap = export(model, file, example)

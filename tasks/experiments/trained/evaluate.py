@@ -8,8 +8,8 @@ from torch import nn
 from lincon import LinconError
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training import learner
-from lincon.tasks.experiments.training.recipe import Recipe, open_data
-from lincon.tasks.experiments.training.record import reload
+from lincon.tasks.experiments.training.recipe import Recipe
+from lincon.tasks.experiments.training.record import reload, reopen
 
 
 def evaluate(
@@ -29,7 +29,7 @@ def evaluate(
         LinconError: a folder without a trained model, or a task that has no flip test.
     """
     model, cell, recipe, _ = reload(folder)
-    data = open_data(recipe, cell.seed, root)
+    data = reopen(folder, recipe, cell, root)
     measuring = find_task(cell.task).learner(model, data, recipe)
     if flip and not measuring.can_flip:
         raise LinconError(

@@ -21,8 +21,8 @@ from lincon.tasks.experiments.schemes.scheme import Phase
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.trained.evaluate import measure
 from lincon.tasks.experiments.training.ranks import exit_unless_first, is_first
-from lincon.tasks.experiments.training.recipe import Cell, Recipe, open_data
-from lincon.tasks.experiments.training.record import RECORD, SAVED, reload
+from lincon.tasks.experiments.training.recipe import Cell, Recipe
+from lincon.tasks.experiments.training.record import RECORD, SAVED, reload, reopen
 from lincon.tasks.experiments.training.trainer import fit
 
 TUNED = "tuned.json"
@@ -80,7 +80,7 @@ def tune(
     _check_free(out)
     tuning = tuning or Tuning()
     model, cell, recipe, _ = reload(folder)
-    data = open_data(recipe, cell.seed, root)
+    data = reopen(folder, recipe, cell, root)
     further = tuning.recipe(recipe)  # a learning rate that is refused is refused at once
     before = measure(model, recipe, data)
     as_constrained(model)

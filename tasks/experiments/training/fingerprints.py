@@ -23,6 +23,8 @@ from lincon.tasks.experiments.training.recipe import Cell, Recipe
 CODE = "code of "
 """How the names of fingerprints of code begin."""
 
+TEST_ITEMS = "test items"
+
 _INSTALLED = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")]
 
 
@@ -47,7 +49,7 @@ def fingerprints(recipe: Recipe, cell: Cell, model: nn.Module, data: Data) -> di
         **code,
         "tensors": digest(_tensors(partial(architecture, *data.shape))),
         "training items": data.train_set.fingerprint(),
-        "test items": data.test_set.fingerprint(),
+        TEST_ITEMS: data.test_set.fingerprint(),
     }
 
 

@@ -124,14 +124,19 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A name for files.
+        """A name for files."""
+        return cell_name(self.model, self.scheme, self.dof, self.seed)
 
-        >>> Cell("vit-micro:patch=2", "rpg", 0.1, 0).name
-        'vit-micro-patch-2-rpg-0.1-0'
-        """
-        dof = "" if self.dof is None else f"-{self.dof}"
-        name = f"{self.model}-{self.scheme}{dof}-{self.seed}"
-        return "".join(c if c.isalnum() or c in "._" else "-" for c in name)
+
+def cell_name(model: str, scheme: str, dof: int | float | None, seed: int) -> str:
+    """The name of a `Cell`, which need not be one that can be trained today.
+
+    >>> cell_name("vit-micro:patch=2", "rpg", 0.1, 0)
+    'vit-micro-patch-2-rpg-0.1-0'
+    """
+    share = "" if dof is None else f"-{dof}"
+    name = f"{model}-{scheme}{share}-{seed}"
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in name)
 
 
 def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Any:

@@ -19,10 +19,10 @@ from lincon.tasks.experiments.files import RECORD as RECORD
 from lincon.tasks.experiments.files import SAVED as SAVED
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.task import find_task
-from lincon.tasks.experiments.training.fingerprints import changed_code
+from lincon.tasks.experiments.training.fingerprints import TEST_ITEMS, changed_code
 from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.ranks import is_first
-from lincon.tasks.experiments.training.recipe import Cell, Recipe, differences
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, differences, open_data
 
 UNFINISHED = "unfinished"
 """A key in the record of a training that has not ended; a model beside it is an earlier one's."""
@@ -162,6 +162,20 @@ def _warn_of_changes(folder: Path, cell: Cell, record: dict[str, Any]) -> None:
             LinconWarning,
             stacklevel=3,
         )
+
+
+def reopen(folder: Path, recipe: Recipe, cell: Cell, root: Path | None) -> Any:
+    """The data set of the training in ``folder``, with a warning if it is not what it was."""
+    data = open_data(recipe, cell.seed, root)
+    there, here = _read(folder).get(TEST_ITEMS), data.test_set.fingerprint()
+    if there not in (None, here):
+        warnings.warn(
+            f"The test items of {recipe.data} are not those of the training in {folder}: "
+            "the numbers do not compare.",
+            LinconWarning,
+            stacklevel=3,
+        )
+    return data
 
 
 def data_set_of(folder: Path) -> dict[str, Any]:
