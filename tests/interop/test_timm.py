@@ -1,0 +1,61 @@
+"""timm: its optimiser factory takes every vector for a bias, and the free vector is one."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+import lincon
+
+from .models import SEEDS, constrained, train
+
+if find_spec("timm") is None:
+    pytest.skip("timm is not installed", allow_module_level=True)
+
+
+class NoTorchvision:
+    """Finds torchvision for timm: its models would need it, its optimisers do not."""
+
+    def find_spec(self, name, path=None, target=None):
+        is_its_own = name.partition(".")[0] == "torchvision"
+        return ModuleSpec(name, self, is_package=True) if is_its_own else None
+
+    def create_module(self, spec):
+        module = MagicMock(name=spec.name)
+        module.__path__, module.__spec__ = [], spec
+        return module
+
+    def exec_module(self, module):
+        pass
+
+
+@pytest.fixture(scope="module")
+def factory():
+    finder = NoTorchvision()
+    sys.meta_path.insert(0, finder)
+    from timm.optim import create_optimizer_v2
+
+    yield create_optimizer_v2
+    sys.meta_path.remove(finder)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("generator, mode", SEEDS)
+def test_groups_of_ours_decay_the_free_vector_and_no_bias(factory, generator, mode):
+    model = constrained(0, generator, mode)
+    groups = lincon.param_groups(model, weight_decay=0.1)
+    optimizer = factory(groups, opt="adamw", lr=0.01, weight_decay=0.0)
+    decay = {
+        name: group["weight_decay"]
+        for group in optimizer.param_groups
+        for name, parameter in model.named_parameters()
+        if any(parameter is each for each in group["params"])
+    }
+    assert decay.pop("free") == 0.1 and set(decay.values()) == {0.0}
+    losses = train(model, optimizer, 20)
+    assert losses[-1] < losses[0]
+    assert all(torch.isfinite(p).all() for p in model.parameters())
