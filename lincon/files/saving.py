@@ -102,9 +102,7 @@ def _write(
     header: dict[str, Any] = {
         "format": 1,
         "lincon": _installed_version(),
-        "constraints": [
-            {"owner": prefix, "groups": _records(constraint)} for prefix, constraint in placed
-        ],
+        "constraints": _records(placed),
         "aliases": aliases,
     }
     coded = _encode(stored, sorted({*tables, *_free_names(placed)})) if code else {}
@@ -137,8 +135,13 @@ def _heads(model: nn.Module, placed: list[tuple[str, Constraint]]) -> dict[str, 
     return heads
 
 
-def _records(constraint: Constraint) -> list[dict[str, Any]]:
-    return [GroupRecord.of(vector).to_json() for vector in constraint.vectors]
+def _records(placed: list[tuple[str, Constraint]]) -> list[dict[str, Any]]:
+    """Every owner with the descriptions of its groups."""
+    records = []
+    for prefix, constraint in placed:
+        groups = [GroupRecord.of(vector).to_json() for vector in constraint.vectors]
+        records.append({"owner": prefix, "groups": groups})
+    return records
 
 
 def _derived(model: nn.Module, placed: list[tuple[str, Constraint]]) -> set[str]:

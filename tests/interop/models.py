@@ -1,5 +1,7 @@
 """A small constrained model, built from any torch seed: what a tool saves of one must be right in another."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ def network(seed: int = 0) -> nn.Sequential:
 
 
 def constrained(
-    seed: int = 0, generator: str = "ring", materialize: str = "model", **options: object
+    seed: int = 0, generator: str = "ring", materialize: str = "model", **options: Any
 ) -> nn.Sequential:
     """The network with its two matrices generated. The multipliers depend on the torch seed, G does not."""
     model = network(seed)

@@ -1,5 +1,8 @@
 """Lightning: checkpoints loaded into a model of another seed, and weight averaging."""
 
+from pathlib import Path
+from typing import Any
+
 import lightning
 import pytest
 import torch
@@ -24,7 +27,7 @@ class Learner(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.5)
 
 
-def trainer(folder, *callbacks, epochs: int = 2) -> lightning.Trainer:
+def trainer(folder: Path, *callbacks: lightning.Callback, epochs: int = 2) -> lightning.Trainer:
     return lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -35,7 +38,7 @@ def trainer(folder, *callbacks, epochs: int = 2) -> lightning.Trainer:
     )
 
 
-def loader() -> DataLoader:
+def loader() -> DataLoader[Any]:
     return DataLoader(TensorDataset(*batch(32)), batch_size=8)
 
 

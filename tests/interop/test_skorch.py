@@ -1,6 +1,7 @@
 """skorch: training, cloning, and parameters loaded into a net of another seed."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ class Module(nn.Module):
         return torch.softmax(self.net(inputs), 1)
 
 
-def classifier(seed: int, generator: str, mode: str):
+def classifier(seed: int, generator: str, mode: str) -> Any:
     return skorch.NeuralNetClassifier(
         Module,
         module__seed=seed,
