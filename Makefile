@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.py' -o -name '*.md') $(wildcard *.md) pyproject.toml
 
-.PHONY: demo test lint types bench fuzz soak clean
+.PHONY: demo test lint types interop bench fuzz soak clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,15 @@ SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.p
 .stamps/test: .stamps/lint .stamps/types
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 	touch $@
+
+# timm's models need a torchvision that fits the torch at hand; its optimisers, which are tested, do not.
+.stamps/interop: .stamps/install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[interop]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps timm
+	touch $@
+
+interop: .stamps/interop
+	$(BIN)/python -m pytest tests/interop
 
 runs/demo/table.md: .stamps/install
 	$(BIN)/lincon compare --schemes vanilla,rpg,hash,random,sparse,dense,small --out runs/demo

@@ -13,7 +13,7 @@ opacus = pytest.importorskip("opacus")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("offset", [False, "seed"])
 @pytest.mark.parametrize("generator, mode", SEEDS)
 def test_gradients_of_samples_are_those_of_one_sample_at_a_time(generator, mode, offset):
     model = constrained(0, generator, mode, offset=offset)
@@ -45,3 +45,9 @@ def test_the_free_vector_trains_privately(generator, mode):
         nn.functional.cross_entropy(private(inputs), targets).backward()
         optimizer.step()
     assert not torch.equal(model.free, before)
+
+
+def test_weights_kept_in_a_buffer_are_refused_by_opacus_itself():
+    """It takes no module with trained parameters that has buffers anywhere below, as the pages say."""
+    with pytest.raises(NotImplementedError, match="buffers"):
+        opacus.GradSampleModule(constrained(offset=True))

@@ -16,6 +16,9 @@ from lincon.integrations.transformers import (  # noqa: E402
     save_pretrained,
 )
 
+# BERT's embedding has a padding row, which is generated like the others.
+pytestmark = pytest.mark.filterwarnings("ignore:The padding row")
+
 SIZES = {
     "vocab_size": 30,
     "hidden_size": 16,
