@@ -310,7 +310,7 @@ LINEAR = {name for name in ENCODER if "in_proj" not in name} | {"head.weight"}
         (iter(["head"]), {"head.weight"}),
         (None, ENCODER | {"head.weight"}),
     ],
-    ids=str,
+    ids=range(15),
 )
 def test_modules_patterns_types_and_predicates_choose_weights_and_never_norms(where, names):
     model = encoder()

@@ -64,3 +64,24 @@ def test_groups_of_ours_decay_the_free_vector_and_no_bias(factory, generator, mo
         loss.backward()
         optimizer.step()
     assert loss < before
+
+
+@pytest.mark.parametrize("generator, mode", SEEDS)
+def test_the_average_over_a_training_is_what_its_averaged_vector_generates(
+    factory, generator, mode
+):
+    from timm.utils import ModelEmaV2, ModelEmaV3
+
+    for kind in (ModelEmaV2, ModelEmaV3):
+        model = constrained(0, generator, mode)
+        average = kind(model, decay=0.5)
+        expected = model[3].weight.detach().clone()
+        for _ in range(4):
+            with torch.no_grad():
+                model.free.add_(torch.randn(len(model.free)) / 4)
+            average.update(model)
+            expected = (expected + model[3].weight.detach()) / 2
+        torch.testing.assert_close(average.module[3].weight, expected)
+        fresh = constrained(5, generator, mode)
+        fresh.load_state_dict(average.module.state_dict())
+        assert torch.equal(fresh[3].weight, average.module[3].weight)
