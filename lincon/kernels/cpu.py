@@ -1,0 +1,112 @@
+"""The CPU's kernel: the loops that numba compiles, cut into parts for a pool of threads.
+
+The loops release the interpreter's lock. numba's own threads are not used: they fight with torch's,
+and hang after a fork. A forked process makes a pool of its own.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lincon.kernels import Loop, loops
+from lincon.maps.segments import Segments
+from lincon.shapes import Float
+
+NARROW = 1 << 18
+"""Rows that are converted at a time if the loops do not have their dtype."""
+SHARE = 1 << 17
+"""The fewest rows for which a further thread is worth waking."""
+
+
+def write(
+    loop: Loop,
+    out: Float[Tensor, " n"],
+    free: Float[Tensor, " dof"],
+    start: int,
+    segments: Segments,
+) -> None:
+    """See `lincon.kernels.Kernel`."""
+    dtype = torch.promote_types(out.dtype, torch.float32)
+    ring, absolute = free.to(dtype), segments.starting_at(start)
+    if out.dtype == dtype:
+        _walk(loop, out, ring, start, absolute)
+        return
+    for low in range(0, len(out), NARROW):
+        narrow = out[low : low + NARROW]
+        wide = torch.empty(len(narrow), dtype=dtype)
+        _walk(loop, wide, ring, start + low, absolute)
+        narrow.copy_(wide)
+
+
+def accumulate(
+    loop: Loop,
+    out: Float[Tensor, " dof"],
+    grad: Float[Tensor, " n"],
+    start: int,
+    segments: Segments,
+) -> None:
+    """See `lincon.kernels.Kernel`."""
+    absolute = segments.starting_at(start)
+    if grad.dtype == out.dtype:
+        _walk(loop, grad, out, start, absolute, adds=True)
+        return
+    for low in range(0, len(grad), NARROW):
+        wide = grad[low : low + NARROW].to(out.dtype)
+        _walk(loop, wide, out, start + low, absolute, adds=True)
+
+
+def _walk(
+    loop: Loop, rows: Tensor, ring: Tensor, start: int, segments: np.ndarray, adds: bool = False
+) -> None:
+    """Write all of ``rows``, the first of which is ``start``, or add them to ``ring``."""
+    function = getattr(loops, loop.name)
+    arrays = _array(rows), _array(ring), segments, *_tables(loop)
+    first, last, dof = start, start + len(rows), loop.dof
+
+    def write_part(low: int, high: int) -> None:
+        function(*arrays, np.array((start, first + low, first + high, 0, dof, 0)))
+
+    def add_to_part(low: int, high: int) -> None:
+        function(*arrays, np.array((start, first, last, low, high, 1)))
+
+    if adds:
+        _in_threads(add_to_part, dof, len(rows))
+    else:
+        _in_threads(write_part, len(rows), len(rows))
+
+
+def _tables(loop: Loop) -> tuple[np.ndarray, ...]:
+    if loop.index is None:
+        return (loop.numbers,)
+    return _array(loop.index), _NO_SIGN if loop.sign is None else _array(loop.sign)
+
+
+_NO_SIGN = np.empty(0, np.int8)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().contiguous().numpy()
+    return array
+
+
+def _in_threads(task: Callable[[int, int], None], size: int, work: int) -> None:
+    """Call ``task`` on parts of [0, size), as many as there are threads and shares of work."""
+    parts = max(1, min(torch.get_num_threads(), work // SHARE))
+    cuts = [size * part // parts // 64 * 64 for part in range(parts)] + [size]
+    mine, *others = pairwise(cuts)
+    running = [_pool(os.getpid(), parts - 1).submit(task, *part) for part in others]
+    task(*mine)
+    for future in running:
+        future.result()
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """The pool of a process; a forked one has none of its parent's threads."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="lincon")
