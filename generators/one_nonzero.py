@@ -27,6 +27,9 @@ Entries = tuple[Int[Tensor, " n"], Num[Tensor, " n"] | None]
 DTYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 """What kernels make; float8 and others are left to torch."""
 
+GRAIN = 1 << 14
+"""Rows that a compiled loop walks over in the time that it takes to call it."""
+
 BYTES_PER_ROW = 5
 """What a row takes in the table: an index in four bytes and a sign in one."""
 
@@ -45,6 +48,7 @@ class OneNonzero(Generator):
     """
 
     allows_unused = True
+    grain = GRAIN
     diagonal_gram = True
     disjoint = True
 

@@ -14,7 +14,7 @@ time. ``order="deck"`` is the authors' code instead: one permutation Π over all
 
     G[i, Π(i) mod dof] = ±1.
 
-Cost: O(rows). Nothing is kept between calls, but a table of all entries if it is small and B < 16.
+Cost: O(rows). Nothing is kept between calls, but a table of all entries if it is small and B < 32.
 """
 
 from typing import Any, final
@@ -36,7 +36,7 @@ WORDS = 8
 TILE = 64
 """The default tile of a ring of at least `FEWEST_TILES` of them; smaller rings have smaller ones."""
 FEWEST_TILES = 32
-SMALLEST_RUN = 16
+SMALLEST_RUN = 32
 """Smaller tiles are slow to move, so that a table, if it may be kept, is faster."""
 
 

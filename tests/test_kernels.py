@@ -32,7 +32,7 @@ MAPS = {
     "ring, small and many laps": (Ring(300_001, 301, 5), "laps"),
     "ring, tile 1": (Ring(300_001, 2_011, 5, tile=1), "laps"),
     "ring, tile 5": (Ring(300_001, 2_011, 5, tile=5), "laps"),
-    "ring, tile 16": (Ring(100_001, 2_011, 5, tile=16), "laps"),
+    "ring, tile 16": (Ring(300_001, 2_011, 5, tile=16), "laps"),
     "ring, tile 256": (Ring(300_001, 20_011, 5, tile=256), "laps"),
     "ring, tile of all": (Ring(100_001, 20_011, 5, tile=20_011), "laps"),
     "ring, unpermuted": (Ring(100_001, 2_011, 5, permute=False), "laps"),

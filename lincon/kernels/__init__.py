@@ -6,8 +6,8 @@ torch's operations, more slowly.
 """
 
 import warnings
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,13 +44,15 @@ class Loop:
     more: tuple[int, ...] = ()
     index: Integer[Tensor, " rows"] | None = None
     sign: Integer[Tensor, " rows"] | None = None
-    numbers: np.ndarray = field(init=False)
-    """All numbers as the compiled loops read them, uint64."""
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """What the compiled loops read: the table, or all numbers as uint64."""
+        if self.index is not None:
+            sign = np.empty(0, np.int8) if self.sign is None else self.sign.numpy()
+            return self.index.numpy(), sign
         signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
-        numbers = (*signs, self.dof, *halves(self.key), *self.more)
-        object.__setattr__(self, "numbers", np.array(numbers, np.uint64))
+        return (np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64),)
 
     def unsigned(self) -> "Loop":
         """The same entries, with +1 for every sign."""

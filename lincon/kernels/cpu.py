@@ -19,7 +19,9 @@ from lincon.maps.segments import Segments
 from lincon.shapes import Float
 
 NARROW = 1 << 18
-"""Rows that are converted at a time if the loops do not have their dtype."""
+"""Rows of another dtype than the loops' that are converted at a time."""
+DTYPES = {torch.float32, torch.float64}
+"""Those that the loops have; others are converted, `NARROW` rows at a time."""
 SHARE = 1 << 17
 """The fewest rows for which a further thread is worth waking."""
 
@@ -32,14 +34,14 @@ def write(
     segments: Segments,
 ) -> None:
     """See `lincon.kernels.Kernel`."""
-    dtype = torch.promote_types(out.dtype, torch.float32)
-    ring, absolute = free.to(dtype), segments.starting_at(start)
-    if out.dtype == dtype:
-        _walk(loop, out, ring, start, absolute)
+    absolute = segments.starting_at(start)
+    if out.dtype in DTYPES:
+        _walk(loop, out, free, start, absolute)
         return
+    ring = free.float()
     for low in range(0, len(out), NARROW):
         narrow = out[low : low + NARROW]
-        wide = torch.empty(len(narrow), dtype=dtype)
+        wide = torch.empty(len(narrow))
         _walk(loop, wide, ring, start + low, absolute)
         narrow.copy_(wide)
 
@@ -65,33 +67,28 @@ def _walk(
     loop: Loop, rows: Tensor, ring: Tensor, start: int, segments: np.ndarray, adds: bool = False
 ) -> None:
     """Write all of ``rows``, the first of which is ``start``, or add them to ``ring``."""
-    function = getattr(loops, loop.name)
-    arrays = _array(rows), _array(ring), segments, *_tables(loop)
-    first, last, dof = start, start + len(rows), loop.dof
+    function: Callable[..., None] = getattr(loops, loop.name)
+    arrays = _array(rows), _array(ring), segments, *loop.arrays
+    size, dof = rows.shape[0], loop.dof
+    if size < 2 * SHARE:
+        function(*arrays, (start, start, start + size, 0, dof, int(adds)))
+        return
 
     def write_part(low: int, high: int) -> None:
-        function(*arrays, np.array((start, first + low, first + high, 0, dof, 0)))
+        function(*arrays, (start, start + low, start + high, 0, dof, 0))
 
     def add_to_part(low: int, high: int) -> None:
-        function(*arrays, np.array((start, first, last, low, high, 1)))
+        function(*arrays, (start, start, start + size, low, high, 1))
 
     if adds:
-        _in_threads(add_to_part, dof, len(rows))
+        _in_threads(add_to_part, dof, size)
     else:
-        _in_threads(write_part, len(rows), len(rows))
-
-
-def _tables(loop: Loop) -> tuple[np.ndarray, ...]:
-    if loop.index is None:
-        return (loop.numbers,)
-    return _array(loop.index), _NO_SIGN if loop.sign is None else _array(loop.sign)
-
-
-_NO_SIGN = np.empty(0, np.int8)
+        _in_threads(write_part, size, size)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().contiguous().numpy()
+    contiguous = tensor if tensor.is_contiguous() else tensor.contiguous()
+    array: np.ndarray = contiguous.detach().numpy()
     return array
 
 

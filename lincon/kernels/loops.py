@@ -10,7 +10,7 @@ Each loop takes
     rows, ring   contiguous, of one type (float32 or float64)
     segments     (n, 3) float64: the first row, the one after the last, and the multiplier
     numbers      uint64, what the map is (the constants below say where)
-    job          int64: the row of ``rows[0]``, the first row and the one after the last to walk
+    job          integers: the row of ``rows[0]``, the first row and the one after the last to walk
                  over, the first entry and the one after the last to add to, whether to add
 """
 
@@ -270,6 +270,23 @@ def _whole_tile(rows, ring, where, signs, scale, adds):
 
 
 @_compiled(inline=True)
+def _small_tile(rows, ring, where, signs, scale, adds):
+    """Move or add a tile of less than 64: its first row and entry, its turn and its width."""
+    row, entry, turned, width = where
+    while turned >= width:
+        turned -= width
+    for u in range(width):
+        sign = -scale if (signs >> _u64(u)) & _u64(1) else scale
+        i, j = _u64(row + u), _u64(entry + turned)
+        if adds:
+            ring[j] += rows[i] * sign
+        else:
+            rows[i] = ring[j] * sign
+        turned += 1
+        turned = turned if turned < width else 0
+
+
+@_compiled(inline=True)
 def _part(segments, number, job):
     """The rows of a segment that the job walks over."""
     first = max(job[FIRST], np.int64(segments[number, 0]))
@@ -366,12 +383,16 @@ def _laps_block(rows, ring, tables, numbers, job, block):
         low, high = max(row - first, 0), min(width, end - first)
         entry = cut + np.int64(image[number]) * tile
         entry = entry - dof if entry >= dof else entry
-        whole = tile == 64 and high - low == 64
-        if whole and low_entry <= entry and entry + 64 <= high_entry:
+        whole = tile <= 64 and high - low == tile
+        inside = low_entry <= entry and entry + tile <= high_entry
+        shift = np.int64(turns[number]) * max(1, tile // 4)
+        if whole and inside and tile == 64:
             where = first - base, entry, np.int64(turns[number])
             _whole_tile(rows, ring, where, _signs(words, place), scale, adds)
+        elif whole and inside:
+            where = first - base, entry, shift, tile
+            _small_tile(rows, ring, where, _signs(words, place), scale, adds)
         else:
-            shift = np.int64(turns[number]) * max(1, tile // 4)
             where = first, entry, shift, width, low, high, place
             _slot(rows, ring, numbers, (words, scale, job), where)
         first += tile

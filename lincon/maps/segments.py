@@ -1,7 +1,7 @@
 """Segments: consecutive ranges of rows, each with a multiplier."""
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Segments(tuple[tuple[int, int, float], ...]):
         return cls(joined)
 
     @classmethod
+    @lru_cache
     def plain(cls, rows: int) -> "Segments":
         """One segment of rows that stay as they are."""
         return cls([(0, rows, 1.0)])
