@@ -2,15 +2,15 @@
 
     python -m benchmarks.grid --rows 1000 1000000 --threads 1 2 --generators ring hash
 
-In every round each way runs once, float32, after a copy of the weights. A cell is the median of
-unpack / adjoint as multiples of a way's reference: of a copy, or (in brackets) of what one would
-do otherwise, `w[index] * mask`, and its backward. Freed memory
+In every round each way runs once, float32, after a copy of the weights. A cell is unpack /
+adjoint as multiples of a copy, and in brackets of what one would do otherwise, `w[index] * mask`
+and its backward. Each is the least of many rounds, because other processes only add to a time.
+`buffer` is the first generator's unpack into a tensor that is there, as the copy is. Freed memory
 stays in the process (`lincon.recycling.keep_pages`), as in training. With --tensors the rows are those of as many
 tensors of equal size, each with a multiplier. --keep writes a folder under benchmarks/results.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise, product
@@ -59,11 +59,13 @@ def ways_of(names: list[str], rows: int, dof: int, tensors: int) -> Ways:
         generator = generator_of(name, rows, dof, tensors)
         ways[name] = lambda generator=generator: generator.unpack(free)
         ways[f"{name} adjoint"] = lambda generator=generator: generator.adjoint(weights)
+    generator = generator_of(names[0], rows, dof, tensors)
+    ways["buffer"] = lambda: generator.unpack(free, out=out)
     return ways
 
 
-def medians(ways: Ways, seconds: float) -> dict[str, float]:
-    """The median time of each way; all take turns for some seconds, at least seven times."""
+def least(ways: Ways, seconds: float) -> dict[str, float]:
+    """The least time of each way; all take turns for some seconds, at least seven times."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()
@@ -73,7 +75,7 @@ def medians(ways: Ways, seconds: float) -> dict[str, float]:
             start = time.perf_counter()
             way()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: min(values) for name, values in times.items()}
 
 
 def cell(times: dict[str, float], name: str) -> str:
@@ -97,17 +99,26 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     keep_pages()
-    header = ["threads", "tensors", "rows", "dof", "copy, µs", "table", *options.generators]
+    header = [
+        "threads",
+        "tensors",
+        "rows",
+        "dof",
+        "copy, µs",
+        "buffer",
+        "table",
+        *options.generators,
+    ]
     print(" | ".join(header))
     lines, numbers = [], []
     grid = product(options.threads, options.tensors, options.rows, options.dof)
     for threads, tensors, rows, fraction in grid:
         torch.set_num_threads(threads)
         dof = max(1, int(rows * fraction))
-        times = medians(ways_of(options.generators, rows, dof, tensors), options.seconds)
+        times = least(ways_of(options.generators, rows, dof, tensors), options.seconds)
         cells = [cell(times, name) for name in ["table", *options.generators]]
-        copy = f"{1e6 * times['copy']:.1f}"
-        lines.append([threads, tensors, f"{rows:,}", f"{dof:,}", copy, *cells])
+        copy, buffer = f"{1e6 * times['copy']:.1f}", f"{times['buffer'] / times['copy']:.1f}"
+        lines.append([threads, tensors, f"{rows:,}", f"{dof:,}", copy, buffer, *cells])
         numbers.append({"threads": threads, "tensors": tensors, "rows": rows, "dof": dof, **times})
         print(" | ".join(map(str, lines[-1])), flush=True)
     if options.keep:

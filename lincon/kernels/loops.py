@@ -118,17 +118,66 @@ def _add(typing: Any, target: Any, source: Any, signs: Any, scale: Any) -> Any:
     return types.void(types.uint64, types.uint64, types.uint32, scale), generate
 
 
+# lincon.counter, in the same steps. What is drawn for single rows and tiles is spelt out in 32 bits:
+# numba's integers have 64, with which a processor has half as many lanes.
+
+
 @intrinsic
-def _times(typing: Any, x: Any, y: Any) -> Any:
-    """x * y modulo 2**32; numba's product of two uint32 has 64 bits, and half as many lanes."""
+def _mix(typing: Any, low: Any, high: Any, counter: Any) -> Any:
+    """`mix` of a key's halves and a counter, uint32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.mul(*arguments)
+        low, high, counter = arguments
+
+        def step(x: Any, shift: int, factor: int) -> Any:
+            shifted = builder.lshr(x, x.type(shift))
+            return builder.mul(builder.xor(x, shifted), x.type(factor))
+
+        x = step(builder.xor(counter, low), 17, 0xED5AD4BB)
+        x = step(step(builder.xor(x, high), 11, 0xAC4C1B51), 15, 0x31848BAB)
+        return builder.xor(x, builder.lshr(x, x.type(14)))
+
+    return types.uint32(types.uint32, types.uint32, types.uint32), generate
+
+
+@intrinsic
+def _below(typing: Any, word: Any, bound: Any) -> Any:
+    """`word_below`, uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(64)
+        word, bound = (builder.zext(argument, wide) for argument in arguments)
+        product = builder.mul(word, bound)
+        return builder.trunc(builder.lshr(product, wide(32)), ir.IntType(32))
 
     return types.uint32(types.uint32, types.uint32), generate
 
 
-# lincon.counter, in the same steps.
+@intrinsic
+def _left_half(typing: Any, x: Any, h: Any) -> Any:
+    """x >> h of uint32 or uint64 ``x``, as uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, h = arguments
+        shift = h if h.type == x.type else builder.zext(h, x.type)
+        half = builder.lshr(x, shift)
+        return half if h.type == x.type else builder.trunc(half, h.type)
+
+    return types.uint32(x, types.uint32), generate
+
+
+@intrinsic
+def _joined(typing: Any, left: Any, right: Any, h: Any, like: Any) -> Any:
+    """left << h | right, in the type of ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *halves, like = arguments
+        if like.type.width > 32:
+            halves = [builder.zext(half, like.type) for half in halves]
+        left, right, h = halves
+        return builder.or_(builder.shl(left, h), right)
+
+    return like(types.uint32, types.uint32, types.uint32, like), generate
 
 
 @_compiled(inline=True)
@@ -145,20 +194,6 @@ def _bits(first, second, counter):
     x ^= x >> _u64(33)
     x *= _u64(0xFF51AFD7ED558CCD)
     return _finish(x ^ second)
-
-
-@_compiled(inline=True)
-def _mix(low, high, counter):
-    x = _u32(counter) ^ low
-    x = _times(_u32(x ^ (x >> _u32(17))), _u32(0xED5AD4BB)) ^ high
-    x = _times(_u32(x ^ (x >> _u32(11))), _u32(0xAC4C1B51))
-    x = _times(_u32(x ^ (x >> _u32(15))), _u32(0x31848BAB))
-    return _u32(x ^ (x >> _u32(14)))
-
-
-@_compiled(inline=True)
-def _below(word, bound):
-    return _u32((_u64(word) * _u64(bound)) >> _u64(32))
 
 
 @_compiled
@@ -191,35 +226,36 @@ def _half_bits(size):
 
 
 @_compiled(inline=True)
-def _two_rounds(left, right, a, mask, first, second):
-    """Two rounds of the network; ``mask`` has the h lowest bits."""
+def _two_rounds(left, right, a, b, first, second):
+    """Two rounds of the network; b is a power of two."""
     noise = _mix(_u32(first), _u32(first >> _u64(32)), right)
     left = _u32(left + _below(noise, a))
     left = min(left, _u32(left - a))
     noise = _mix(_u32(second), _u32(second >> _u64(32)), left)
-    return left, _u32(right + _below(noise, _u64(mask) + _u64(1))) & mask
+    return left, _u32(right + _below(noise, b)) & _u32(b - _u32(1))
 
 
 @_compiled(inline=True)
-def _step(x, h, a, mask, keys):
-    left, right = _u32(x >> h), _u32(x) & mask
-    left, right = _two_rounds(left, right, a, mask, keys[0], keys[1])
-    left, right = _two_rounds(left, right, a, mask, keys[2], keys[3])
-    left, right = _two_rounds(left, right, a, mask, keys[4], keys[5])
-    return (_u64(left) << h) | _u64(right)
+def _step(x, h, a, b, keys):
+    left, right = _left_half(x, h), _u32(x) & _u32(b - _u32(1))
+    left, right = _two_rounds(left, right, a, b, keys[0], keys[1])
+    left, right = _two_rounds(left, right, a, b, keys[2], keys[3])
+    left, right = _two_rounds(left, right, a, b, keys[4], keys[5])
+    return _joined(left, right, h, x)
 
 
 @_compiled
 def _images(image, first, count, size, keys):
     """The images of first, first + 1, ... below size, of six keys, in the type of ``image``."""
     h = _half_bits(size)
-    a, mask, h = _u32((size + (1 << h) - 1) >> h), _u32((1 << h) - 1), _u64(h)
-    x = image.dtype.type(first)
+    a, b, h = _u32((size + (1 << h) - 1) >> h), _u32(1 << h), _u32(h)
+    integer = image.dtype.type
+    x = integer(first)
     for number in range(count):
-        image[number] = _step(x + image.dtype.type(number), h, a, mask, keys)
+        image[number] = _step(integer(x + integer(number)), h, a, b, keys)
     for number in range(count):
         while image[number] >= size:
-            image[number] = _step(image[number], h, a, mask, keys)
+            image[number] = _step(image[number], h, a, b, keys)
 
 
 # Maps that move runs of entries: the ring's laps, and folds.
@@ -343,7 +379,7 @@ def _lap_slots(image, turns, numbers, lap, slot, count):
     turn = _bits(low, high, word + _u64(7))
     low_turn, high_turn, first = _u32(turn), _u32(turn >> _u64(32)), _u32(slot)
     for number in range(count):
-        turns[number] = _mix(low_turn, high_turn, first + _u32(number)) >> _u32(30)
+        turns[number] = _mix(low_turn, high_turn, _u32(first + _u32(number))) >> _u32(30)
     return np.int64((_bits(low, high, word) >> _u64(1)) % numbers[DOF])
 
 
@@ -435,7 +471,7 @@ def buckets(rows, ring, segments, numbers, job):
             low, high, first = _u32(key), _u32(key >> _u64(32)), _u32(row & ((1 << 32) - 1))
             dof = _u32(numbers[DOF])
             for place in range(BLOCK):  # a fixed number, which compiles to vectors alone
-                index[place] = _below(_mix(low, high, first + _u32(place)), dof)
+                index[place] = _below(_mix(low, high, _u32(first + _u32(place))), dof)
             _sign_words(words, row >> 6, (row + length - 1) >> 6, numbers)
             _points(rows, ring, index, words, (row, length, scale), job)
             row += length
