@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.py' -o -name '*.md') $(wildcard *.md) pyproject.toml
 
-.PHONY: demo test lint types bench fuzz clean
+.PHONY: demo test lint types bench fuzz soak clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
@@ -39,6 +39,9 @@ bench: .stamps/install
 
 fuzz: .stamps/install
 	$(BIN)/python -m tests.hostile --count 10000
+
+soak: .stamps/install
+	$(BIN)/python -m tests.programs --count 1000
 
 clean:
 	rm -rf .stamps .venv runs build dist *.egg-info

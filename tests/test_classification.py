@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import lightning
 import pytest
@@ -465,6 +466,7 @@ def test_table_numbers_and_picture_are_written(compared):
     _, out = compared
     assert sorted(path.name for path in out.iterdir()) == [
         "picture.png",
+        "picture.svg",
         "results.json",
         "runs",
         "table.md",
@@ -474,6 +476,11 @@ def test_table_numbers_and_picture_are_written(compared):
         f"| {scheme} |" in table for scheme in SHARED
     )
     assert (out / "picture.png").read_bytes().startswith(b"\x89PNG")
+    drawing = ElementTree.fromstring((out / "picture.svg").read_text())
+    words = {
+        "".join(text.itertext()).strip() for text in drawing.iter() if text.tag.endswith("text")
+    }
+    assert set(SHARED) <= words and "test accuracy %" in words
     results = json.loads((out / "results.json").read_text())
     assert results["versions"]["torch"] == torch.__version__ and results["machine"]["cpus"]
     assert len(results["runs"]) == len(SHARED) == len(list((out / "runs").iterdir()))

@@ -10,6 +10,7 @@ import pytest
 from lincon import LinconError
 from lincon.tasks.classification.studies import laws
 from lincon.tasks.classification.studies.law_picture import picture
+from lincon.tasks.experiments.sweeps.figures import png
 
 IMAGES = 10_000
 TRUTH = {
@@ -242,8 +243,8 @@ def test_json_comes_back_as_it_was(law):
     assert set(written["parameters"]) == set(written["intervals"]) == set(TRUTH[law])
 
 
-def drawn(content):
-    return matplotlib.image.imread(BytesIO(content), format="png")
+def drawn(figure):
+    return matplotlib.image.imread(BytesIO(png(figure)), format="png")
 
 
 def test_the_picture_shows_points_and_laws():

@@ -25,7 +25,7 @@ SWEEPS = {
     "generalization": ["--schemes", "vanilla", "--dof", "0.5"],
     "reproduce baselines": ["--model", "resnet-small,resnet-medium"],
 }
-RESULTS = "table.md", "results.json", "picture.png", "predictions.png"
+RESULTS = "table.md", "results.json", "picture.png", "picture.svg", "predictions.png"
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from statistics import mean
 
 from lincon.exporting import merged_copy
 from lincon.tasks.classification.compression.channels import macs
@@ -15,8 +16,9 @@ from lincon.tasks.classification.compression.quantization import BATCH, with_qua
 from lincon.tasks.classification.schemes import SCHEMES
 from lincon.tasks.classification.studies import generalization
 from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.against import against
 from lincon.tasks.experiments.sweeps.columns import gap_columns, mean_of
-from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
+from lincon.tasks.experiments.sweeps.report import Result, group_seeds, mean_and_spread, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.sweeps.tables import Columns, PaperTable, Row
 from lincon.tasks.experiments.trained.deploying import images_of, latency
@@ -71,7 +73,7 @@ def shifted(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
     result = generalization.generalization(sweep, objectnet)
     accuracies = dict(zip(map(_key, sweep.cells), result.numbers["shifted"], strict=True))
 
-    def mean(runs: Sequence[Run]) -> str:
+    def mean_shifted(runs: Sequence[Run]) -> str:
         means = []
         for run in runs:
             by_shift = accuracies[run.model, run.scheme, run.asked, run.seed]
@@ -79,7 +81,7 @@ def shifted(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
             means.append(100 * sum(values) / len(values))
         return with_spread(*mean_and_spread(means))
 
-    return result, {**gap_columns(sweep.measures[0]), "shifted %": mean}
+    return result, {**gap_columns(sweep.measures[0]), "shifted %": mean_shifted}
 
 
 def pruned(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
@@ -102,7 +104,8 @@ def pruned(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
         {"scheme": scheme, "asked": dof, "macs": work[scheme, dof], "seconds": each}
         for (scheme, dof), each in seconds.items()
     ]
-    return replace(result, numbers={**result.numbers, "forward": numbers}), {
+    figure = against(_by_dof(sweep), result.title, "degrees of freedom", "test accuracy (%)")
+    return replace(result, figure=figure, numbers={**result.numbers, "forward": numbers}), {
         "before %": mean_of(before),
         "after %": mean_of(lambda run: 100 * run.score),
         "drop": mean_of(lambda run: before(run) - 100 * run.score),
@@ -110,6 +113,15 @@ def pruned(sweep: Sweep, objectnet: Path | None) -> tuple[Result, Columns]:
         f"ms / {BATCH}": lambda runs: f"{1e3 * seconds[runs[0].scheme, runs[0].asked]:.2f}",
         "file bytes": lambda runs: f"{max(run.file_bytes for run in runs):,}",
     }
+
+
+def _by_dof(sweep: Sweep) -> dict[str, dict[float, list[float]]]:
+    """Test accuracies (%) by scheme and the DoF after pruning."""
+    curves: dict[str, dict[float, list[float]]] = {}
+    for runs in group_seeds(sweep.finished()):
+        dof = mean(run.dof for run in runs)
+        curves.setdefault(runs[0].scheme, {})[dof] = [100 * run.score for run in runs]
+    return curves
 
 
 def _key(cell: Cell) -> tuple[str, str, int | float | None, int]:

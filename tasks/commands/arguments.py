@@ -30,7 +30,8 @@ Dofs = Annotated[
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="Runs of each, with the seeds 0, 1, ...")]
 Results = Annotated[
-    Path | None, typer.Option(help="Folder of table.md, results.json, picture.png and runs/.")
+    Path | None,
+    typer.Option(help="Folder of table.md, results.json, picture.png, picture.svg and runs/."),
 ]
 ObjectNet = Annotated[
     Path | None, typer.Option(help="Folder of ObjectNet, for models of ImageNet.")

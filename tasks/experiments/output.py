@@ -2,7 +2,7 @@
 
 A command may replace a file that it wrote before, and no other. It knows the file by its mark, a
 sentence that says which command wrote it: in a PNG the text `Comment`, in JSON the entry `lincon`,
-in Markdown a comment on the last line.
+in Markdown and SVG a comment on the last line.
 """
 
 import json
@@ -33,7 +33,7 @@ def write_output(path: Path, content: bytes | str, mark: str = "") -> None:
     Of processes that train together, only the first writes.
 
     Args:
-        path: of the file; with a mark, a `.png`, `.json` or `.md`.
+        path: of the file; with a mark, a `.png`, `.svg`, `.json` or `.md`.
         content: of the file.
         mark: is written into the file. If there is a file already, it must have this mark. Without
             a mark the caller answers for what is replaced.
@@ -63,6 +63,10 @@ def _marked_json(content: bytes, mark: str) -> bytes:
     return json.dumps({**json.loads(content), "lincon": mark}, indent=1).encode()
 
 
+def _marked_svg(content: bytes, mark: str) -> bytes:
+    return content + f"<!-- {mark} -->\n".encode()
+
+
 def _marked_markdown(content: bytes, mark: str) -> bytes:
     return content + f"\n<!-- {mark} -->\n".encode()
 
@@ -71,4 +75,5 @@ _WITH_MARK: dict[str, Callable[[bytes, str], bytes]] = {
     ".png": _marked_png,
     ".json": _marked_json,
     ".md": _marked_markdown,
+    ".svg": _marked_svg,
 }

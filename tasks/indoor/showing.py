@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lincon.shapes import Float, UInt8
-from lincon.tasks.experiments.sweeps.curves import png
+from lincon.tasks.experiments.sweeps.figures import png
 from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.scenes import Scenes
 from lincon.tasks.indoor.data.writing import colours

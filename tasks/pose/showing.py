@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from lincon.shapes import Float, UInt8
-from lincon.tasks.experiments.sweeps.curves import png
+from lincon.tasks.experiments.sweeps.figures import png
 from lincon.tasks.pose.data.people import People
 from lincon.tasks.pose.drawing import skeleton_on
 from lincon.tasks.pose.learner import find

@@ -1,6 +1,6 @@
 """The cost of quantisation: eight-bit execution, and free vectors of 8 and 4 bits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import lincon
 from lincon.exporting import merged_copy
 from lincon.int8 import compiled, stored_bytes, to_int8
 from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.against import against
 from lincon.tasks.experiments.sweeps.columns import mean_of
 from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.sweep import Sweep
@@ -100,7 +101,8 @@ def with_quantisation(sweep: Sweep, objectnet: Path | None = None) -> tuple[Resu
         return text
 
     numbers = [{"cell": list(key), **vars(each)} for key, each in models.items()]
-    return replace(result, numbers={**result.numbers, "quantised": numbers}), {
+    figure = against(_by_bits(sweep, models), result.title, "bits", "test accuracy (%)")
+    return replace(result, figure=figure, numbers={**result.numbers, "quantised": numbers}), {
         "before %": column(lambda run, q: 100 * run.score),
         "int8 %": column(lambda run, q: 100 * q.int8),
         "drop": column(lambda run, q: 100 * (run.score - q.int8)),
@@ -113,6 +115,18 @@ def with_quantisation(sweep: Sweep, objectnet: Path | None = None) -> tuple[Resu
         f"ms / {BATCH}, float32": milliseconds(0),
         f"ms / {BATCH}, int8": milliseconds(1),
     }
+
+
+def _by_bits(
+    sweep: Sweep, models: Mapping[tuple[Any, ...], Quantised]
+) -> dict[str, dict[float, list[float]]]:
+    """Test accuracies (%) by scheme and the bits of the free vector; 32 are those of training."""
+    curves: dict[str, dict[float, list[float]]] = {}
+    for run in sweep.finished():
+        scores = {32: run.score, **models[_key_of(run)].free}
+        for bits, score in scores.items():
+            curves.setdefault(run.scheme, {}).setdefault(bits, []).append(100 * score)
+    return curves
 
 
 def _key(cell: Cell) -> tuple[Any, ...]:

@@ -6,11 +6,13 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lincon import LinconError
-from lincon.tasks.experiments.sweeps.curves import cycle, group_by_label, png
+from lincon.tasks.experiments.sweeps.curves import group_by_label
+from lincon.tasks.experiments.sweeps.figures import band, figure_of, legend, panels, shares
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.run import Run
@@ -105,22 +107,25 @@ def _text(steps: int | None) -> str:
     return "–" if steps is None else f"{steps:,}"
 
 
-def picture(groups: dict[str, list[Run]], title: str) -> bytes:
-    """Training loss and test accuracy by epoch, side by side, a line for each scheme."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    losses, accuracies = figure.subplots(1, 2)
-    style = cycle("-", "--", ":", "-.")
-    for number, (label, runs) in enumerate(groups.items()):
-        epochs = np.arange(1, len(runs[0].train_loss) + 1)
-        losses.plot(
-            epochs, np.mean([run.train_loss for run in runs], 0), style(number // 10), label=label
-        )
-        accuracies.plot(epochs, 100 * np.mean([run.curve for run in runs], 0), style(number // 10))
-    losses.set(xlabel="epoch", ylabel="training loss (nats)", yscale="log")
-    accuracies.set(xlabel="epoch", ylabel="test accuracy (%)")
-    for axes in (losses, accuracies):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=10, wrap=True)
-    figure.legend(loc="outside right center", frameon=False, fontsize=8)
-    return png(figure)
+def picture(groups: dict[str, list[Run]], title: str) -> Figure:
+    """Training loss and test accuracy by epoch, side by side, a line and band for each scheme."""
+    parts = list(shares(list(groups)))
+    grid = panels(2 * len(parts), title, columns=2)
+    for losses, accuracies, part in zip(grid[::2], grid[1::2], parts, strict=True):
+        for label in part:
+            number, runs = list(groups).index(label), groups[label]
+            epochs = range(1, len(runs[0].train_loss) + 1)
+            band(losses, epochs, np.array([run.train_loss for run in runs]), number, label)
+            scores = 100 * np.array([run.curve for run in runs])
+            band(accuracies, epochs, scores, number, label)
+        _label(losses, "training loss (nats)")
+        losses.set_yscale("log")
+        _label(accuracies, "test accuracy (%)")
+    legend(grid)
+    return figure_of(grid[0])
+
+
+def _label(axes: Axes, values: str) -> None:
+    axes.set(xlabel="epoch", ylabel=values)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)

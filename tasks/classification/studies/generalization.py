@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +20,8 @@ from lincon.tasks.classification.data.shifts import SHIFTS, STRENGTHS, Shift
 from lincon.tasks.classification.learner import MEASURES, accuracy
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import gap
-from lincon.tasks.experiments.sweeps.curves import cycle, group_by_label, png
+from lincon.tasks.experiments.sweeps.curves import group_by_label
+from lincon.tasks.experiments.sweeps.figures import band, figure_of, legend, panels, shares
 from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.recipe import Cell
@@ -116,20 +118,18 @@ def summarise(runs: Sequence[Run], shifted: Sequence[Shifted], title: str) -> Re
     return Result(title, header, rows, numbers, picture(runs, by_run, title), [NOTE])
 
 
-def picture(runs: Sequence[Run], by_run: dict[int, Shifted], title: str) -> bytes:
-    """Accuracy against the strength of each shift (0: none), a line for each scheme."""
-    names = list(next(iter(by_run.values())))
-    figure = Figure(figsize=(3.2 * len(names) + 2.5, 4), layout="constrained")
-    style = cycle("-", "--", ":", "-.")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
-        for number, (label, group) in enumerate(group_by_label(runs).items()):
-            values = 100 * np.mean([[run.score, *by_run[id(run)][name]] for run in group], 0)
-            legend = label if name == names[0] else None
-            axes.plot(range(len(values)), values, style(number // 10), marker=".", label=legend)
-        axes.set(title=name, xlabel="strength")
+def picture(runs: Sequence[Run], by_run: dict[int, Shifted], title: str) -> Figure:
+    """Accuracy against the strength of each shift (0: none), a line and band for each scheme."""
+    names, groups = list(next(iter(by_run.values()))), group_by_label(runs)
+    parts = list(product(names, shares(list(groups))))
+    grid = panels(len(parts), title)
+    for axes, (name, part) in zip(grid, parts, strict=True):
+        for label in part:
+            rows = [[run.score, *by_run[id(run)][name]] for run in groups[label]]
+            values = 100 * np.array(rows)
+            band(axes, range(values.shape[1]), values, list(groups).index(label), label)
+        axes.set(xlabel="strength", ylabel="accuracy (%)")
+        axes.set_title(name, fontsize=9)
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("accuracy (%)")
-    figure.suptitle(title, fontsize=10, wrap=True)
-    figure.legend(loc="outside right center", frameon=False, fontsize=8)
-    return png(figure)
+    legend(grid)
+    return figure_of(grid[0])

@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
 from lincon.tasks.classification.studies.laws import Fit
-from lincon.tasks.experiments.sweeps.curves import png
+from lincon.tasks.experiments.sweeps.figures import COLOURS, marker
 
 _SMALLEST = 0.01  # percent: stands for zero if no run made any error
 
 
 def picture(
     points: Mapping[str, tuple[np.ndarray, np.ndarray]], fits: Mapping[str, Fit], title: str
-) -> bytes:
-    """Test error (%) against DoF as a PNG, both axes logarithmic, a colour for each name.
+) -> Figure:
+    """Test error (%) against DoF, both axes logarithmic, a colour for each name.
 
     ``points`` are the DoF (n,) and accuracies (n,), fractions, of n runs. The picture shows their
     mean and one standard deviation each way. ``fits`` add the fitted curve and its 95 % bootstrap
@@ -31,17 +31,18 @@ def picture(
     axes.set(xlabel="degrees of freedom", ylabel="test error (%)", xscale="log", yscale="log")
     smallest = _smallest(points)
     for index, (name, (dof, accuracy)) in enumerate(points.items()):
-        color = f"C{index}"
+        color = COLOURS[index % len(COLOURS)]
         label = name if name not in fits else f"{name}: {_label(fits[name])}"
         error = 100 * (1 - np.asarray(accuracy))
-        _draw_points(axes, np.asarray(dof), error, smallest, color, label)
+        style = {"color": color, "fmt": marker(index), "label": label}
+        _draw_points(axes, np.asarray(dof), error, smallest, style)
         if name in fits:
             _draw_fit(axes, fits[name], smallest, color)
     _tick(axes.xaxis, EngFormatter(sep=""))
     _tick(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right center", frameon=False, labelspacing=0.8)
-    return png(figure)
+    return figure
 
 
 def _smallest(points: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
@@ -50,7 +51,7 @@ def _smallest(points: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def _draw_points(
-    axes: Axes, dof: np.ndarray, error: np.ndarray, smallest: float, color: str, label: str
+    axes: Axes, dof: np.ndarray, error: np.ndarray, smallest: float, style: dict[str, Any]
 ) -> None:
     distinct = np.unique(dof)
     groups = [error[dof == each] for each in distinct]
@@ -58,8 +59,7 @@ def _draw_points(
     deviation = np.array([group.std(ddof=1) if len(group) > 1 else 0 for group in groups])
     low = np.maximum(mean - deviation, smallest)
     bars = [mean - low, deviation]
-    style: dict[str, Any] = {"fmt": "o", "markersize": 5, "capsize": 3, "linewidth": 1}
-    axes.errorbar(distinct, mean, bars, color=color, label=label, **style)
+    axes.errorbar(distinct, mean, bars, markersize=5, capsize=3, linewidth=1, **style)
 
 
 def _draw_fit(axes: Axes, fit: Fit, smallest: float, color: str) -> None:

@@ -1,7 +1,8 @@
-"""The picture of a comparison: scores on the test set by epoch, with their spread over seeds."""
+"""The figure of a comparison: scores on the test set by epoch, with their spread over seeds."""
 
-from collections.abc import Callable, Sequence
-from io import BytesIO
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,36 +10,39 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lincon.shapes import Float
+from lincon.tasks.experiments.sweeps.figures import band, figure_of, legend, panels, shares
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.run import Run
 
 STRETCHED = 80
-"""Percent from which a picture shows errors, not scores, on equal terms: they tell curves apart."""
+"""Percent from which a figure shows errors, not scores, on equal terms: they tell curves apart."""
 
-_TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
+_ROUND = 0, 100, 50, 90, 80, 95, 98, 99, 70, 85, 60, 92, 96, 97, 75, 94, 88, 86, 84, 82
+"""Percents that an axis may have ticks at, the roundest first."""
 
 
-def picture(runs: Sequence[Run], title: str, measure: Measure) -> bytes:
-    """Learning curves as a PNG: a panel for each DoF asked for, a line for each model and scheme.
+def picture(runs: Sequence[Run], title: str, measure: Measure) -> Figure:
+    """Learning curves: a panel for each DoF asked for, a line for each model and scheme.
 
     Runs of schemes that take no DoF are in all panels. The band is one standard deviation each way.
+    If there are too many lines to tell apart, a DoF has several panels.
     """
     asked = dict.fromkeys(run.asked for run in runs if run.asked is not None)
     dofs: list[int | float | None] = list(asked) or [None]
+    labels = list(group_by_label(runs, dof=False))
+    parts = list(product(dofs, shares(labels)))
+    grid = panels(len(parts), title)
     best = measure.factor * max(max(run.curve) for run in runs)
-    figure = Figure(figsize=(5.5 * len(dofs) + 4.5, 5.5), layout="constrained")
-    panels = figure.subplots(1, len(dofs), squeeze=False)[0]
-    numbers: dict[str, int] = {}  # so that a label has the same style in all panels
-    for axes, dof in zip(panels, dofs, strict=True):
-        shown = [run for run in runs if run.asked in (dof, None)]
-        for label, group in group_by_label(shown, dof=False).items():
-            number = numbers.setdefault(label, len(numbers))
-            _draw(axes, label, number, measure.factor * np.array([run.curve for run in group]))
-        axes.set_title("" if len(dofs) == 1 else f"dof {dof}")
+    for axes, (dof, part) in zip(grid, parts, strict=True):
+        shown = group_by_label([run for run in runs if run.asked in (dof, None)], dof=False)
+        for label in part:
+            if label in shown:
+                scores = measure.factor * np.array([run.curve for run in shown[label]])
+                _draw(axes, scores, labels.index(label), label)
+        axes.set_title("" if len(dofs) == 1 else f"dof {dof:,}", fontsize=9)
         _set_axes(axes, measure, best)
-    figure.suptitle(title, fontsize=10, wrap=True)
-    _add_legend(figure)
-    return png(figure)
+    legend(grid)
+    return figure_of(grid[0])
 
 
 def group_by_label(runs: Sequence[Run], dof: bool = True) -> dict[str, list[Run]]:
@@ -58,32 +62,8 @@ def group_by_label(runs: Sequence[Run], dof: bool = True) -> dict[str, list[Run]
     return groups
 
 
-def cycle(*values: str) -> Callable[[int], str]:
-    """The values over and over, by number.
-
-    >>> cycle("-", "--")(3)
-    '--'
-    """
-    return lambda number: values[number % len(values)]
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
-
-
-def _draw(axes: Axes, label: str, number: int, scores: Float[np.ndarray, "seeds epochs"]) -> None:
-    epochs = np.arange(1, scores.shape[1] + 1)
-    mean = scores.mean(0)
-    spread = scores.std(0, ddof=1) if len(scores) > 1 else 0 * mean
-    # Ten colours; every further ten lines have another style.
-    style = cycle("-", "--", ":", "-.")(number // 10)
-    colour = f"C{number % 10}"
-    axes.plot(epochs, mean, style, color=colour, label=label, linewidth=1.3)
-    low, high = np.maximum([mean - spread, mean + spread], 0)
-    axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+def _draw(axes: Axes, scores: Float[np.ndarray, "seeds epochs"], number: int, label: str) -> None:
+    band(axes, range(1, scores.shape[1] + 1), scores, number, label)
 
 
 def _set_axes(axes: Axes, measure: Measure, best: float) -> None:
@@ -99,20 +79,30 @@ def _stretch(axes: Axes, best: float) -> None:
 
     Both the start and the end of the curves can then be read.
     """
-    axes.set_yscale(
-        "function",
-        functions=(lambda y: -np.log(np.maximum(100.5 - y, 0.5)), lambda z: 100.5 - np.exp(-z)),
-    )
-    axes.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
-    axes.set_ylim(0, min(100, best + (100 - best) / 4))
+    axes.set_yscale("function", functions=(_stretched, lambda z: 100.5 - np.exp(-z)))
+    top = min(100, best + (100 - best) / 4)
+    axes.set_ylim(0, top)
+    ticks = ticks_up_to(top)
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
 
 
-def _add_legend(figure: Figure) -> None:
-    """Add one legend of all panels, each label once."""
-    handles = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles[label] = handle
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9
-    )
+def ticks_up_to(top: float) -> list[int]:
+    """The roundest percents from 0 to ``top`` that lie well apart on the stretched axis.
+
+    >>> ticks_up_to(100)
+    [0, 50, 80, 90, 95, 98, 100]
+    >>> ticks_up_to(86)
+    [0, 20, 50, 60, 70, 80, 85]
+    """
+    apart = (_stretched(top) - _stretched(0)) / 10
+    ticks: list[int] = []
+    for tick in (*_ROUND, 20, 40, 30, 10):
+        gaps = [abs(_stretched(tick) - _stretched(other)) for other in ticks]
+        if tick <= top and all(gap >= apart for gap in gaps):
+            ticks.append(tick)
+    return sorted(ticks)
+
+
+def _stretched(percent: Any) -> Any:
+    """Percent, a number or an array, as places on the axis."""
+    return -np.log(np.maximum(100.5 - percent, 0.5))

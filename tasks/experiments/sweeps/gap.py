@@ -21,7 +21,7 @@ def gap(sweep: Sweep) -> Result:
         header=header,
         rows=rows,
         numbers={"table": table},
-        picture=picture(runs, sweep.title, measure),
+        figure=picture(runs, sweep.title, measure),
         notes=[NOTE, *notes_of(runs)],
     )
     result.write(sweep, runs)

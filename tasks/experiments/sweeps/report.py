@@ -10,9 +10,11 @@ from math import isfinite
 from statistics import mean, median, stdev
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from lincon.tasks.experiments.output import write_output
+from lincon.tasks.experiments.sweeps.figures import png, svg
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.sweeps.sweep import FILES, Sweep
 from lincon.tasks.experiments.task import Measure
@@ -148,7 +150,7 @@ class Result:
         header: headers of the table.
         rows: rows of the table.
         numbers: plain JSON.
-        picture: a PNG.
+        figure: is written as PNG and SVG.
         notes: what a reader of the table must know.
     """
 
@@ -156,7 +158,7 @@ class Result:
     header: Sequence[str]
     rows: Rows
     numbers: dict[str, Any]
-    picture: bytes
+    figure: Figure
     notes: Sequence[str] = ()
 
     def write(self, sweep: Sweep, runs: Sequence[Run]) -> None:
@@ -169,7 +171,12 @@ class Result:
             **provenance(),
         }
         numbers = json.dumps(_without_nan(everything), allow_nan=False)
-        contents: tuple[str | bytes, ...] = self.markdown(), numbers, self.picture
+        contents: tuple[str | bytes, ...] = (
+            self.markdown(),
+            numbers,
+            png(self.figure),
+            svg(self.figure),
+        )
         for name, content in zip(FILES, contents, strict=True):
             write_output(sweep.out / name, content, sweep.mark)
 

@@ -43,7 +43,7 @@ def reproduce(
     """
     train = paper.ours or compared
     result, columns = train(sweep, objectnet)
-    runs = [run for cell in sweep.cells if (run := sweep.store.get(cell))]
+    runs = sweep.finished()
     header = ("row", "ours", "dof", *columns, *paper.columns)
     rows = [_line(row, _runs_of(row, models, runs), columns) for row in paper.rows]
     table = [dict(zip(header, line, strict=True)) for line in rows]

@@ -22,7 +22,7 @@ from lincon.tasks.experiments.training.record import check_free, interrupted
 from lincon.tasks.experiments.training.run import Run
 from lincon.tasks.experiments.training.training import train
 
-FILES = "table.md", "results.json", "picture.png"
+FILES = "table.md", "results.json", "picture.png", "picture.svg"
 """What every experiment writes."""
 
 PREDICTIONS = "predictions.png"
@@ -74,6 +74,10 @@ class Sweep:
             for cell, run in self._trained(missing, bar):
                 self.store.put(cell, run)
         exit_unless_first()
+        return self.finished()
+
+    def finished(self) -> list[Run]:
+        """The runs that have ended, in the order of the cells."""
         runs = [self.store.get(cell) for cell in self.cells]
         return [run for run in runs if run is not None]
 
