@@ -6,7 +6,7 @@ coefficient.
 
 Cost: O(rows) time and the memory of one chunk. Where a kernel has a loop for the map, it makes the
 same bits in one pass. A table of all entries is kept for other maps, if it is no larger than
-`TABLE_BYTES`.
+`TABLE_BYTES`, and where no kernel runs up to `TABLE_BYTES_WITHOUT_KERNEL`.
 """
 
 from abc import abstractmethod
@@ -29,6 +29,9 @@ DTYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 
 GRAIN = 1 << 14
 """Rows that a compiled loop walks over in the time that it takes to call it."""
+
+TABLE_BYTES_WITHOUT_KERNEL = 64 << 20
+"""The largest table that is kept where no kernel runs: there entries take a hundred copies."""
 
 BYTES_PER_ROW = 5
 """What a row takes in the table: an index in four bytes and a sign in one."""
@@ -60,13 +63,14 @@ class OneNonzero(Generator):
         """What a kernel needs to make the same entries, or None if kernels know no such map."""
         return None
 
-    def has_table(self) -> bool:
+    def has_table(self, device: torch.device) -> bool:
         """Whether a table of all entries is small enough to be kept."""
-        return self.rows * BYTES_PER_ROW <= TABLE_BYTES
+        most = TABLE_BYTES if kernel_for(device) is not None else TABLE_BYTES_WITHOUT_KERNEL
+        return self.rows * BYTES_PER_ROW <= most
 
     def _entries(self, start: int, stop: int, device: torch.device) -> Entries:
         """`entries` of the rows [start, stop), from the table if there is one."""
-        if not self.has_table():
+        if not self.has_table(device):
             return self.entries(torch.arange(start, stop, device=device))
         index, sign = self._table(device)
         return index[start:stop], None if sign is None else sign[start:stop]
@@ -82,7 +86,7 @@ class OneNonzero(Generator):
         base = OneNonzero._write, OneNonzero._accumulate
         if (type(self)._write, type(self)._accumulate) != base:
             return None  # a subclass has a way of its own
-        if (loop := self.loop()) is not None or not self.has_table():
+        if (loop := self.loop()) is not None or not self.has_table(device):
             return loop
         index, sign = self._table(device)
         if sign is not None and sign.dtype != torch.int8:

@@ -109,24 +109,19 @@ class Ring(OneNonzero):
         slot, u = position // self.tile, position % self.tile
         width = torch.where(slot < self.tiles, self.tile, self.dof - self.tiles * self.tile)
         quarter = max(1, self.tile // 4)
-        slots_of_a_lap = self.tiles + 1
-        first = shared(self._first_of_slot, lap * slots_of_a_lap + slot)
-        turn = shared(self._turn_of_slot, lap * slots_of_a_lap + slot)
+        first, turn = shared(self._slots, lap * (self.tiles + 1) + slot)
         return first + (u + turn * quarter) % width
 
-    def _first_of_slot(self, number: Tensor) -> Tensor:
-        """o_k + π_k(s) B, where ``number`` counts the slots of all laps."""
+    def _slots(self, number: Tensor) -> Tensor:
+        """o_k + π_k(s) B and r_k(s), (2, n), where ``number`` counts the slots of all laps."""
         lap, slot = number // (self.tiles + 1), number % (self.tiles + 1)
         is_tile = slot < self.tiles
         round_keys = torch.stack([self._word(lap, 1 + round_) for round_ in range(ROUNDS)])
         tile = slot.clone()
         tile[is_tile] = images(slot[is_tile], self.tiles, round_keys[:, is_tile])
-        return shift_right(self._word(lap, 0), 1) % self.dof + tile * self.tile
-
-    def _turn_of_slot(self, number: Tensor) -> Tensor:
-        """r_k(s), where ``number`` counts the slots of all laps."""
-        lap, slot = number // (self.tiles + 1), number % (self.tiles + 1)
-        return mix(self._word(lap, WORDS - 1), slot) >> 30
+        first = shift_right(self._word(lap, 0), 1) % self.dof + tile * self.tile
+        turn = mix(self._word(lap, WORDS - 1), slot) >> 30
+        return torch.stack([first, turn])
 
     def _word(self, lap: Tensor, number: int) -> Tensor:
         """One of the 8 words of 64 bits that each lap draws."""
@@ -138,7 +133,7 @@ class Ring(OneNonzero):
             keys = bits(key(self.seed, _DECK), torch.arange(ROUNDS, device="cpu")).tolist()
             more = self.rows, *(each % (1 << 64) for each in keys)
             return Loop("decks", self.dof, sign_key, more=more)
-        if self.tile < SMALLEST_RUN and self.has_table():
+        if self.tile < SMALLEST_RUN and self.has_table(torch.device("cpu")):
             return None
         # A deck that is not permuted is read in sequence, as laps are.
         more = self.tile, self.tiles, int(self.permute)

@@ -128,11 +128,17 @@ def row_signs(stream: int, rows: Int64[Tensor, " n"]) -> Int8[Tensor, " n"]:
 
 
 def shared(
-    function: Callable[[Int64[Tensor, " m"]], Int64[Tensor, " m"]], counter: Int64[Tensor, " n"]
-) -> Int64[Tensor, " n"]:
-    """``function(counter)``, evaluated once for each run of equal counters."""
-    distinct, place = torch.unique_consecutive(counter, return_inverse=True)
-    return function(distinct)[place]
+    function: Callable[[Int64[Tensor, " m"]], Int64[Tensor, "... m"]], counter: Int64[Tensor, " n"]
+) -> Int64[Tensor, "... n"]:
+    """``function(counter)``, (..., n), evaluated once for each run of equal counters."""
+    changes = counter[1:] != counter[:-1]
+    if not bool(changes.any()):
+        same = function(counter[:1])
+        return same.expand(*same.shape[:-1], len(counter))
+    place = torch.zeros_like(counter, dtype=torch.int32)
+    torch.cumsum(changes, 0, dtype=torch.int32, out=place[1:])
+    starts = torch.cat([changes.new_ones(1), changes]).nonzero().squeeze(1)
+    return function(counter[starts]).index_select(-1, place)
 
 
 def below(random: Int64[Tensor, "..."], bound: int | Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:

@@ -470,7 +470,7 @@ def buckets(rows, ring, segments, numbers, job):
             key = _bits(numbers[KEY], numbers[KEY + 1], row >> 32)
             low, high, first = _u32(key), _u32(key >> _u64(32)), _u32(row & ((1 << 32) - 1))
             dof = _u32(numbers[DOF])
-            for place in range(BLOCK):  # a fixed number, which compiles to vectors alone
+            for place in range(length):
                 index[place] = _below(_mix(low, high, _u32(first + _u32(place))), dof)
             _sign_words(words, row >> 6, (row + length - 1) >> 6, numbers)
             _points(rows, ring, index, words, (row, length, scale), job)
