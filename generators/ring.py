@@ -110,7 +110,8 @@ class Ring(OneNonzero):
         width = torch.where(slot < self.tiles, self.tile, self.dof - self.tiles * self.tile)
         quarter = max(1, self.tile // 4)
         first, turn = shared(self._slots, lap * (self.tiles + 1) + slot)
-        return first + (u + turn * quarter) % width
+        read: Tensor = first + (u + turn * quarter) % width
+        return read
 
     def _slots(self, number: Tensor) -> Tensor:
         """o_k + π_k(s) B and r_k(s), (2, n), where ``number`` counts the slots of all laps."""
