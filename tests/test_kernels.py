@@ -156,6 +156,14 @@ def test_a_bad_place_in_memory_is_never_asked_for():
     assert torch.equal(out[::2], ring.unpack(free, 0, 1000)) and not out[1::2].any()
 
 
+def test_the_storage_of_a_tensor_can_be_resized_afterwards():
+    """As FSDP frees a parameter; `Tensor.numpy` would forbid it for ever."""
+    ring = Ring(30_001, 2_048, 5)
+    free, grad = torch.randn(ring.dof), torch.randn(ring.rows)
+    for tensor in (free, grad, ring.unpack(free), ring.adjoint(grad)):
+        tensor.untyped_storage().resize_(0)
+
+
 def unpacked_total():
     """By NumPy: torch's own threads do not survive a fork."""
     torch.set_num_threads(2)

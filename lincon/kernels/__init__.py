@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lincon.counter import halves
 from lincon.errors import LinconWarning
+from lincon.kernels.memory import array_of
 from lincon.shapes import Float, Integer
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Loop:
     def arrays(self) -> tuple[np.ndarray, ...]:
         """What the compiled loops read: the table, or all numbers as uint64."""
         if self.index is not None:
-            sign = np.empty(0, np.int8) if self.sign is None else self.sign.numpy()
-            return self.index.numpy(), sign
+            sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
+            return array_of(self.index), sign
         signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
         return (np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64),)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lincon.kernels import Loop, loops
+from lincon.kernels.memory import array_of
 from lincon.maps.segments import Segments
 from lincon.shapes import Float
 
@@ -68,7 +69,7 @@ def _walk(
 ) -> None:
     """Write all of ``rows``, the first of which is ``start``, or add them to ``ring``."""
     function: Callable[..., None] = getattr(loops, loop.name)
-    arrays = _array(rows), _array(ring), segments, *loop.arrays
+    arrays = array_of(rows), array_of(ring), segments, *loop.arrays
     size, dof = rows.shape[0], loop.dof
     if size < 2 * SHARE:
         function(*arrays, (start, start, start + size, 0, dof, int(adds)))
@@ -84,12 +85,6 @@ def _walk(
         _in_threads(add_to_part, dof, size)
     else:
         _in_threads(write_part, size, size)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    contiguous = tensor if tensor.is_contiguous() else tensor.contiguous()
-    array: np.ndarray = contiguous.detach().numpy()
-    return array
 
 
 def _in_threads(task: Callable[[int, int], None], size: int, work: int) -> None:
