@@ -10,7 +10,7 @@ SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.p
 	mkdir -p .stamps && touch $@
 
 .stamps/install: .stamps/env pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tasks,export,parallel,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tasks,export,fast,parallel,dev]'
 	touch $@
 
 .stamps/lint: .stamps/install $(SOURCES)

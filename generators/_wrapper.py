@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from lincon.errors import LinconError
-from lincon.generator import Generator, Segments
+from lincon.generator import Generator
 from lincon.maps.registry import build
+from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.shapes import Bool, Float
 
 _INNER = "inner_"
@@ -54,6 +55,9 @@ class Wrapper(Generator):
         inner_tables = self.inner.tables().items()
         return self.own_tables() | {_INNER + name: table for name, table in inner_tables}
 
+    def made_by(self, device: torch.device) -> str:
+        return self.inner.made_by(device)
+
     @property
     def prepared_dof(self) -> int:
         return self.inner.prepared_dof
@@ -70,7 +74,7 @@ class Wrapper(Generator):
         out: Float[Tensor, " n"],
         prepared: Float[Tensor, " prepared_dof"],
         start: int,
-        segments: Segments = (),
+        segments: Segments = NO_SEGMENTS,
     ) -> None: ...
 
     @abstractmethod
@@ -79,7 +83,7 @@ class Wrapper(Generator):
         out: Float[Tensor, " prepared_dof"],
         grad: Float[Tensor, " n"],
         start: int,
-        segments: Segments = (),
+        segments: Segments = NO_SEGMENTS,
     ) -> None: ...
 
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:

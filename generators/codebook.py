@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lincon.errors import LinconError
 from lincon.generators.one_nonzero import Entries, OneNonzero
+from lincon.kernels import Loop
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 from lincon.shapes import Float, Int, Integer
@@ -92,6 +93,9 @@ class Codebook(OneNonzero):
             return index, None
         # A pruned weight reads the last value, times zero.
         return index.clamp(max=self.dof - 1), (index < self.dof).to(torch.int8)
+
+    def loop(self) -> Loop | None:
+        return Loop("tabled", self.dof, index=self._index)
 
     @per_device
     def _index_on(self, device: torch.device) -> Integer[Tensor, " rows"]:

@@ -55,11 +55,12 @@ class Fastfood(Projection):
     >>> Fastfood(rows=4, dof=2, seed=0).dense()
     tensor([[-0.0943,  0.0626],
             [ 0.0626, -0.0943],
-            [-0.0473, -0.9020],
-            [ 0.9020,  0.0473]], dtype=torch.float64)
+            [-0.0473,  0.9020],
+            [ 0.9020, -0.0473]], dtype=torch.float64)
     """
 
     name = "fastfood"
+    version = 2
 
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         super().__init__(rows, dof, seed)

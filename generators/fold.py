@@ -14,13 +14,14 @@ from typing import Any, final
 
 from torch import Tensor
 
-from lincon.counter import below, bits, key, signs
+from lincon.counter import below, bits, checked_bound, key, row_signs, shared
 from lincon.errors import LinconError
 from lincon.generators.one_nonzero import Entries, OneNonzero
+from lincon.kernels import Loop
 from lincon.maps.registry import register
 from lincon.shapes import Int
 
-_STREAM = 20
+_START, _SIGN = 20, 21
 
 
 @register
@@ -35,17 +36,18 @@ class Fold(OneNonzero):
         chunk: rows of a run; None for laps of dof rows.
 
     >>> Fold(rows=5, dof=3, seed=0).sparse().toarray()
-    array([[ 1.,  0.,  0.],
-           [ 0.,  1.,  0.],
-           [ 0.,  0., -1.],
-           [ 0.,  0., -1.],
-           [-1.,  0.,  0.]])
+    array([[1., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 1.],
+           [0., 0., 1.],
+           [1., 0., 0.]])
     """
 
     name = "fold"
+    version = 2
 
     def __init__(self, rows: int, dof: int, seed: int = 0, *, chunk: int | None = None) -> None:
-        super().__init__(rows, dof, seed)
+        super().__init__(rows, checked_bound(dof), seed)
         if chunk is not None and not 1 <= chunk <= dof:
             raise LinconError(f"fold: chunk={chunk}; give an integer from 1 to dof={dof}, or None.")
         self.chunk = chunk
@@ -54,9 +56,20 @@ class Fold(OneNonzero):
         return {"chunk": self.chunk}
 
     def entries(self, rows: Int[Tensor, " n"]) -> Entries:
-        run_length = self.chunk or self.dof
-        # A chunk never runs over the end of the array; a lap goes on at its beginning.
-        start_count = self.dof - self.chunk + 1 if self.chunk else self.dof
-        start = below(bits(key(self.seed, _STREAM), rows // run_length), start_count)
+        run_length, start_count = self._runs
+        stream = key(self.seed, _START)
+        start = shared(lambda run: below(bits(stream, run), start_count), rows // run_length)
         index = (start + rows % run_length) % self.dof
-        return index, signs(bits(key(self.seed, _STREAM, 1), rows))
+        return index, row_signs(key(self.seed, _SIGN), rows)
+
+    def loop(self) -> Loop | None:
+        sign_key, start_key = key(self.seed, _SIGN), key(self.seed, _START)
+        return Loop("folds", self.dof, sign_key, start_key, self._runs)
+
+    @property
+    def _runs(self) -> tuple[int, int]:
+        """The rows of a run, and the number of places where it may start.
+
+        A chunk never runs over the end of the array; a lap goes on at its beginning.
+        """
+        return (self.chunk, self.dof - self.chunk + 1) if self.chunk else (self.dof, self.dof)

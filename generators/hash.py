@@ -10,12 +10,13 @@ from typing import final
 
 from torch import Tensor
 
-from lincon.counter import below, bits, key, signs
+from lincon.counter import checked_bound, key, row_signs, word_below, words
 from lincon.generators.one_nonzero import Entries, OneNonzero
+from lincon.kernels import Loop
 from lincon.maps.registry import register
 from lincon.shapes import Int
 
-_STREAM = 2
+_BUCKET, _SIGN = 2, 5
 
 
 @register
@@ -27,15 +28,23 @@ class Hash(OneNonzero):
 
     >>> Hash(rows=6, dof=2, seed=0).sparse().toarray()
     array([[ 0., -1.],
+           [ 0.,  1.],
            [ 0., -1.],
            [ 1.,  0.],
            [ 0., -1.],
-           [ 0., -1.],
-           [ 0.,  1.]])
+           [ 0., -1.]])
     """
 
     name = "hash"
+    version = 2
+
+    def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
+        super().__init__(rows, checked_bound(dof), seed)
 
     def entries(self, rows: Int[Tensor, " n"]) -> Entries:
-        random = bits(key(self.seed, _STREAM), rows)
-        return below(random, self.dof), signs(random)
+        bucket = word_below(words(key(self.seed, _BUCKET), rows), self.dof)
+        return bucket, row_signs(key(self.seed, _SIGN), rows)
+
+    def loop(self) -> Loop | None:
+        sign_key, bucket_key = key(self.seed, _SIGN), key(self.seed, _BUCKET)
+        return Loop("buckets", self.dof, sign_key, bucket_key)

@@ -51,6 +51,7 @@ class Kronecker(Projection):
     """
 
     name = "kronecker"
+    version = 2
 
     def __init__(self, rows: int, dof: int, seed: int = 0, *, orthonormal: bool = False) -> None:
         super().__init__(rows, dof, seed)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from lincon.errors import LinconError
-from lincon.generator import Generator, Segments
+from lincon.generator import Generator
 from lincon.generators._wrapper import Wrapper, as_mask
 from lincon.generators.part import Part
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.shapes import Bool, Float, Int8
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -83,7 +84,7 @@ class Mask(Wrapper):
         out: Float[Tensor, " n"],
         prepared: Float[Tensor, " prepared_dof"],
         start: int,
-        segments: Segments = (),
+        segments: Segments = NO_SEGMENTS,
     ) -> None:
         self.inner.write(out, prepared, start, segments)
         _as_integers(out).bitwise_and_(self._all_bits(out.device)[start : start + len(out)])
@@ -93,7 +94,7 @@ class Mask(Wrapper):
         out: Float[Tensor, " prepared_dof"],
         grad: Float[Tensor, " n"],
         start: int,
-        segments: Segments = (),
+        segments: Segments = NO_SEGMENTS,
     ) -> None:
         all_bits = self._all_bits(grad.device)[start : start + len(grad)]
         shown = _as_integers(grad).bitwise_and(all_bits).view(grad.dtype)

@@ -4,8 +4,9 @@ Unpacking is a gather and the adjoint a sum over equal indices. GᵀG is diagona
 each entry is used, so projection is a mean. The sign may be any number: in `lego` it is a
 coefficient.
 
-Cost: O(rows) time and the memory of one chunk. A table of all entries is kept if it is no larger
-than `TABLE_BYTES`.
+Cost: O(rows) time and the memory of one chunk. Where a kernel has a loop for the map, it makes the
+same bits in one pass. A table of all entries is kept for other maps, if it is no larger than
+`TABLE_BYTES`, and where no kernel runs up to `TABLE_BYTES_WITHOUT_KERNEL`.
 """
 
 from abc import abstractmethod
@@ -14,12 +15,23 @@ import torch
 from torch import Tensor
 
 from lincon.generator import TABLE_BYTES, Generator, chunks
+from lincon.kernels import Kernel, Loop, description, kernel_for
 from lincon.maps.per_device import per_device
 from lincon.maps.scatter import add_at
+from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.shapes import Float, Int, Num
 
 Entries = tuple[Int[Tensor, " n"], Num[Tensor, " n"] | None]
 """Index and sign of rows; no sign where all are +1."""
+
+DTYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
+"""What kernels make; float8 and others are left to torch."""
+
+GRAIN = 1 << 14
+"""Rows that a compiled loop walks over in the time that it takes to call it."""
+
+TABLE_BYTES_WITHOUT_KERNEL = 64 << 20
+"""The largest table that is kept where no kernel runs: there entries take a hundred copies."""
 
 BYTES_PER_ROW = 5
 """What a row takes in the table: an index in four bytes and a sign in one."""
@@ -39,6 +51,7 @@ class OneNonzero(Generator):
     """
 
     allows_unused = True
+    grain = GRAIN
     diagonal_gram = True
     disjoint = True
 
@@ -46,9 +59,18 @@ class OneNonzero(Generator):
     def entries(self, rows: Int[Tensor, " n"]) -> Entries:
         """Index (int64, in [0, dof)) and sign (int8, ±1; None if all are +1) of rows (int64)."""
 
+    def loop(self) -> Loop | None:
+        """What a kernel needs to make the same entries, or None if kernels know no such map."""
+        return None
+
+    def has_table(self, device: torch.device) -> bool:
+        """Whether a table of all entries is small enough to be kept."""
+        most = TABLE_BYTES if kernel_for(device) is not None else TABLE_BYTES_WITHOUT_KERNEL
+        return self.rows * BYTES_PER_ROW <= most
+
     def _entries(self, start: int, stop: int, device: torch.device) -> Entries:
         """`entries` of the rows [start, stop), from the table if there is one."""
-        if self.rows * BYTES_PER_ROW > TABLE_BYTES:
+        if not self.has_table(device):
             return self.entries(torch.arange(start, stop, device=device))
         index, sign = self._table(device)
         return index[start:stop], None if sign is None else sign[start:stop]
@@ -57,6 +79,57 @@ class OneNonzero(Generator):
     def _table(self, device: torch.device) -> Entries:
         index, sign = self.entries(torch.arange(self.rows, device=device))
         return index.to(torch.int32), sign
+
+    @per_device
+    def _loop_on(self, device: torch.device) -> Loop | None:
+        """`loop`, or else that of the table."""
+        base = OneNonzero._write, OneNonzero._accumulate
+        if (type(self)._write, type(self)._accumulate) != base:
+            return None  # a subclass has a way of its own
+        if (loop := self.loop()) is not None or not self.has_table(device):
+            return loop
+        index, sign = self._table(device)
+        if sign is not None and sign.dtype != torch.int8:
+            return None
+        return Loop("tabled", self.dof, index=index, sign=sign)
+
+    def made_by(self, device: torch.device) -> str:
+        return super().made_by(device) if self._loop_on(device) is None else description(device)
+
+    def _compiled(self, out: Tensor) -> tuple[Kernel, Loop] | None:
+        """What writes to ``out``, or adds to it, in one pass; None if torch's operations do."""
+        kernel = kernel_for(out.device)
+        plain = type(out) is Tensor and out.is_contiguous() and out.dtype in DTYPES
+        if kernel is None or not plain:
+            return None
+        loop = self._loop_on(out.device)
+        return None if loop is None else (kernel, loop)
+
+    def write(
+        self,
+        out: Float[Tensor, " n"],
+        prepared: Float[Tensor, " prepared_dof"],
+        start: int,
+        segments: Segments = NO_SEGMENTS,
+    ) -> None:
+        compiled = self._compiled(out)
+        if compiled is None:
+            return super().write(out, prepared, start, segments)
+        kernel, loop = compiled
+        kernel.write(loop, out, prepared, start, segments or Segments.plain(len(out)))
+
+    def accumulate(
+        self,
+        out: Float[Tensor, " prepared_dof"],
+        grad: Float[Tensor, " n"],
+        start: int,
+        segments: Segments = NO_SEGMENTS,
+    ) -> None:
+        compiled = self._compiled(out)
+        if compiled is None:
+            return super().accumulate(out, grad, start, segments)
+        kernel, loop = compiled
+        kernel.accumulate(loop, out, grad, start, segments or Segments.plain(len(grad)))
 
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         for low, high in chunks(0, len(out)):
@@ -76,12 +149,18 @@ class OneNonzero(Generator):
 
     def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         total = torch.zeros(self.dof, dtype=torch.float64, device="cpu")
+        loop = self.loop()
+        kernel = kernel_for(total.device)
         for low, high in chunks(0, self.rows):
-            index, sign = self._entries(low, high, total.device)
             if weights is None:
                 squares = torch.ones(high - low, dtype=torch.float64, device="cpu")
             else:
                 squares = weights[low:high].double().cpu()
+            if loop is not None and kernel is not None:  # all signs are ±1
+                one = Segments.plain(high - low)
+                kernel.accumulate(loop.unsigned(), total, squares, low, one)
+                continue
+            index, sign = self._entries(low, high, total.device)
             if sign is not None:
                 squares = squares * sign.double().square()
             add_at(total, index, squares)

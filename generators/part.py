@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from lincon.errors import LinconError
-from lincon.generator import Generator, Segments, times_segments
+from lincon.generator import Generator, times_segments
 from lincon.generators._wrapper import Wrapper, as_mask
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
+from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.shapes import Bool, Float, Int
 
 
@@ -125,7 +126,7 @@ class Part(Wrapper):
         out: Float[Tensor, " n"],
         prepared: Float[Tensor, " prepared_dof"],
         start: int,
-        segments: Segments = (),
+        segments: Segments = NO_SEGMENTS,
     ) -> None:
         if self._kept_rows is None:
             return self.inner.write(out, prepared, start, segments)
@@ -144,7 +145,7 @@ class Part(Wrapper):
         out: Float[Tensor, " prepared_dof"],
         grad: Float[Tensor, " n"],
         start: int,
-        segments: Segments = (),
+        segments: Segments = NO_SEGMENTS,
     ) -> None:
         if self._kept_rows is None:
             self.inner.accumulate(out, grad, start, segments)

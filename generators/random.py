@@ -9,8 +9,9 @@ from typing import final
 
 from torch import Tensor
 
-from lincon.counter import below, bits, key
+from lincon.counter import checked_bound, key, word_below, words
 from lincon.generators.one_nonzero import Entries, OneNonzero
+from lincon.kernels import Loop
 from lincon.maps.registry import register
 from lincon.shapes import Int
 
@@ -27,11 +28,18 @@ class Random(OneNonzero):
            [0., 1.],
            [1., 0.],
            [0., 1.],
-           [0., 1.],
+           [1., 0.],
            [1., 0.]])
     """
 
     name = "random"
+    version = 2
+
+    def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
+        super().__init__(rows, checked_bound(dof), seed)
 
     def entries(self, rows: Int[Tensor, " n"]) -> Entries:
-        return below(bits(key(self.seed, _STREAM), rows), self.dof), None
+        return word_below(words(key(self.seed, _STREAM), rows), self.dof), None
+
+    def loop(self) -> Loop | None:
+        return Loop("buckets", self.dof, key=key(self.seed, _STREAM))

@@ -12,7 +12,7 @@ once per step, and `prepare_adjoint` applies Sᵀ to the sum of all gradients; `
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -24,14 +24,12 @@ from torch import Tensor
 from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
 from lincon.maps import operators
+from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.recycling import Recycler
 from lincon.shapes import Float, Num
 
 if TYPE_CHECKING:
     import scipy
-
-Segments = Sequence[tuple[int, int, float]]
-"""Consecutive ranges of rows (low, high), each with a multiplier."""
 
 CHUNK = 1 << 16
 """Rows that are regenerated at a time, so that temporaries stay in cache."""
@@ -129,7 +127,7 @@ class Generator(ABC):
         out: Float[Tensor, " n"],
         prepared: Float[Tensor, " prepared_dof"],
         start: int,
-        segments: Segments = (),
+        segments: Segments = NO_SEGMENTS,
     ) -> None:
         """Generate the rows [start, start + n) into ``out`` and scale each segment of ``out``.
 
@@ -145,7 +143,7 @@ class Generator(ABC):
         out: Float[Tensor, " prepared_dof"],
         grad: Float[Tensor, " n"],
         start: int,
-        segments: Segments = (),
+        segments: Segments = NO_SEGMENTS,
     ) -> None:
         """Scale each segment of ``grad``, and add H[start : start + n].T @ grad to ``out``."""
         if not segments:
@@ -195,6 +193,10 @@ class Generator(ABC):
     def tables(self) -> dict[str, Tensor]:
         """Tensors that no seed can rebuild, by constructor argument. A model file stores them."""
         return {}
+
+    def made_by(self, device: torch.device) -> str:
+        """What makes weights on a device, for people."""
+        return "torch operations"
 
     def offset(self) -> Tensor | None:
         """W₀, (rows,) float64, of an affine constraint Ŵ = W₀ + G W; None if it is linear."""

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lincon.counter import below, bits, key, signs
+from lincon.counter import below, bits, key, row_signs, signs, word_below, words
 from lincon.maps.permutation import Permutation
 
 
@@ -39,6 +39,52 @@ def test_bits_are_balanced_and_independent_of_one_another():
     gram = planes @ planes.T / n - torch.eye(64, dtype=torch.float64)
     assert gram.abs().max() < 6 / n**0.5
     assert planes.mean(1).abs().max() < 6 / n**0.5
+
+
+@pytest.mark.parametrize("start", [0, 12_345, (1 << 32) - 5_000, 7 << 32])
+def test_words_are_balanced_and_independent_of_one_another(start):
+    n = 1 << 15
+    drawn = words(key(3, 1), torch.arange(start, start + n))
+    assert int(drawn.min()) >= 0 and int(drawn.max()) < 1 << 32
+    planes = torch.stack([signs(drawn >> b, torch.float64) for b in range(32)])
+    gram = planes @ planes.T / n - torch.eye(32, dtype=torch.float64)
+    assert gram.abs().max() < 6 / n**0.5
+    assert planes.mean(1).abs().max() < 6 / n**0.5
+    for lag in (1, 2, 3, 64, 1024):
+        cross = planes[:, :-lag] @ planes[:, lag:].T / (n - lag)
+        assert cross.abs().max() < 6 / (n - lag) ** 0.5
+
+
+@pytest.mark.parametrize("other", [key(4, 1), key(3, 2), key(2, 1)])
+def test_words_of_neighbouring_keys_are_unrelated_at_every_shift(other):
+    n = 1 << 14
+    for bit in (0, 16, 31):
+        a = signs(words(key(3, 1), torch.arange(n)) >> bit, torch.float64)
+        b = signs(words(other, torch.arange(n)) >> bit, torch.float64)
+        spectrum = torch.fft.irfft(torch.fft.rfft(a) * torch.fft.rfft(b).conj()) / n
+        assert spectrum.abs().max() < 6 / n**0.5
+
+
+@pytest.mark.parametrize("lag", [1, 2, 16, 64, 4096])
+def test_pairs_of_buckets_are_uniform(lag):
+    """χ² of 64 x 64 cells: mean 4095, standard deviation 90.5; five of them."""
+    n = 1 << 20
+    bucket = word_below(words(key(11), torch.arange(n)), 64)
+    counts = torch.bincount(bucket[:-lag] * 64 + bucket[lag:], minlength=4096).double()
+    expected = (n - lag) / 4096
+    assert abs(float(((counts - expected) ** 2 / expected).sum()) - 4095) < 5 * 90.5
+
+
+def test_signs_of_rows_are_the_bits_of_a_draw_and_unrelated_to_their_neighbours():
+    n = 1 << 15
+    sign = row_signs(key(5), torch.arange(n))
+    drawn = bits(key(5), torch.arange(n // 64))
+    assert torch.equal(sign, signs(drawn.repeat_interleave(64) >> torch.arange(n) % 64))
+    assert torch.equal(row_signs(key(5), torch.arange(77, 999)), sign[77:999])
+    values = sign.double()
+    assert abs(float(values.mean())) < 6 / n**0.5
+    for lag in (1, 2, 3, 63, 64, 65, 128):
+        assert abs(float((values[:-lag] * values[lag:]).mean())) < 6 / n**0.5
 
 
 def test_values_do_not_depend_on_the_chunk():

@@ -1,7 +1,6 @@
 """The ring: even use, unrelated laps and seeds, the same bits in any chunking."""
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lincon.counter import mix
 from lincon.generators import Hash, Random, Ring, build
-from lincon.generators.one_nonzero import OneNonzero
+from lincon.kernels import Loop
+from lincon.maps.permutation import images
 from tests.cases import tables_of
 
 GOLDEN = Path(__file__).parent / "golden" / "fingerprints.json"
@@ -106,74 +107,36 @@ def test_tiles_decorrelate_as_single_entries_do(tile):
     assert abs(float(off.mean())) < 5 / (64 * (128 * 127) ** 0.5)
 
 
-def test_pieces_of_a_tile_are_exchanged_and_signs_vary():
-    ring = Ring(64 * 64 * 8, 64 * 64, 1, tile=64)
-    index, sign = ring.entries(torch.arange(ring.rows))
-    starts = index.view(-1, 4, 16)[:, :, 0] % 64 // 16
-    assert len({tuple(order) for order in starts.tolist()}) == 4
-    assert (
-        len({tuple(row) for row in sign.view(-1, 64).tolist()}) == 8 * 64
-    )  # no two tiles have the same signs
+def test_tiles_are_turned_by_quarters_and_cut_elsewhere_in_each_lap():
+    dof, laps = 64 * 64 + 17, 8
+    index, sign = Ring(dof * laps, dof, 1).entries(torch.arange(dof * laps))
+    by_lap = index.view(laps, dof)
+    assert len(set((by_lap[:, 1] % 64).tolist())) > 4  # the places of cuts
+    tiles = by_lap[:, : 64 * 64].reshape(laps, 64, 4, 16)
+    first = tiles[..., 0]
+    # In a tile that is turned by r quarters, the first of quarter 4 - r follows the last of that before.
+    turns = ((first - first.amin(2, keepdim=True)) // 16)[..., 0]
+    assert set(turns.flatten().tolist()) >= {0, 1, 2, 3}
+    assert bool(((tiles[..., 1:] - tiles[..., :-1]) % dof == 1).all())
+    blocks = sign[: 64 * (len(sign) // 64)].view(-1, 64)
+    assert len({tuple(row) for row in blocks.tolist()}) == len(blocks)
 
 
-CASES = [
-    (300_000, 20_011, {}),
-    (300_000, 20_011, {"tile": 1}),
-    (300_000, 2_011, {}),
-    (500_000, 17_000, {"tile": 64}),
-    (500_000, 170, {"tile": 8}),
-    (400_000, 46_080, {"sign": False}),
-    (300_000, 300_000, {}),
-    (300_000, 250_000, {"permute": False}),
-    (250_000, 20_011, {"order": "deck"}),
-    (250_000, 700_000, {}),
-    (2_000_000, 20_011, {}),
-    (2_000_000, 42_516, {}),
-    (2_500_000, 1_200_000, {}),
-]
-
-
-@pytest.mark.parametrize(("rows", "dof", "options"), CASES, ids=str)
-def test_the_fast_path_is_taken_and_equals_the_reference_bit_for_bit(
-    rows, dof, options, monkeypatch
-):
-    ring, free = Ring(rows, dof, 5, **options), torch.randn(dof)
-    ranges = [
-        (0, rows),
-        (rows // 7, rows - rows // 11),
-        (rows // 7 + 3, rows // 7 + 200),
-        (rows // dof // 2 * dof, rows),
-    ]
-    single = []
-    reference = OneNonzero._write
-    monkeypatch.setattr(
-        OneNonzero,
-        "_write",
-        lambda self, out, *args: (single.append(len(out)), reference(self, out, *args)),
-    )
-    for start, stop in ranges:
-        expected = torch.empty(stop - start)
-        reference(ring, expected, free, start)
-        single.clear()
-        assert torch.equal(ring.unpack(free, start, stop), expected)
-        assert ring.order == "deck" or not single
-        grad = torch.randn(stop - start, dtype=torch.float64)
-        total = torch.zeros(dof, dtype=torch.float64)
-        OneNonzero._accumulate(ring, total, grad, start)
-        torch.testing.assert_close(ring.adjoint(grad, start, stop), total, rtol=1e-12, atol=1e-12)
-        # In float32 each sum of n terms is off by at most n roundings of its largest partial sum.
-        narrow, bound = ring.adjoint(grad.float(), start, stop), (rows / dof + 1) * 2**-23
-        assert bool(
-            ((narrow - total).abs() <= bound * ring_magnitude(ring, grad, start) + 1e-6).all()
-        )
-
-
-def ring_magnitude(ring: Ring, grad: torch.Tensor, start: int) -> torch.Tensor:
-    """Sum of |grad| over the rows of each entry."""
-    total = torch.zeros(ring.dof, dtype=torch.float64)
-    unsigned = Ring(ring.rows, ring.dof, ring.seed, **{**ring.options(), "sign": False})
-    OneNonzero._accumulate(unsigned, total, grad.abs(), start)
-    return total
+def test_a_lap_is_what_the_module_says_by_hand():
+    ring = Ring(30, 10, 4, tile=4)
+    index, _ = ring.entries(torch.arange(30))
+    for lap in range(3):
+        word = [int(ring._word(torch.tensor([lap]), number)) for number in range(8)]
+        cut = (word[0] % 2**64 >> 1) % 10
+        keys = torch.tensor(word[1:7])
+        order = [*images(torch.arange(2), 2, keys).tolist(), 2]
+        assert sorted(order) == [0, 1, 2]
+        expected = []
+        for slot, tile in enumerate(order):
+            width = 4 if slot < 2 else 2
+            turn = int(mix(torch.tensor(word[7]), torch.tensor(slot))) >> 30
+            expected += [(cut + tile * 4 + (u + turn) % width) % 10 for u in range(width)]
+        assert index[lap * 10 : lap * 10 + 10].tolist() == expected
 
 
 def test_the_adjoint_is_the_same_bits_run_to_run_in_one_or_two_threads():
@@ -185,17 +148,12 @@ def test_the_adjoint_is_the_same_bits_run_to_run_in_one_or_two_threads():
     assert torch.equal(results[0], results[1]) and torch.equal(results[1], results[2])
 
 
-def test_what_is_resident_is_below_one_percent_of_the_weights():
+def test_nothing_is_kept_for_large_maps():
     rows = 21_258_240
-    for dof in (46_080, 2_359_296, 11_160_576):
-        ring = Ring(rows, dof)
-        ring.unpack(torch.zeros(dof), 0, 1 << 20)
-        (cycle,) = tables_of(ring)
-        held = sum(t.numel() * t.element_size() for t in cycle)
-        assert held < 0.01 * 4 * rows
-    hashed = Hash(rows, 46_080)
-    hashed.unpack(torch.zeros(46_080), 0, 1 << 16)
-    assert not tables_of(hashed)
+    for generator in (Ring(rows, 46_080), Ring(rows, 2_359_296), Hash(rows, 46_080)):
+        generator.unpack(torch.zeros(generator.dof), 0, 1 << 20)
+        kept = [table for table in tables_of(generator) if not isinstance(table, Loop)]
+        assert not any(kept)
 
 
 def test_hash_and_random_leave_entries_unused_and_ring_does_not():
@@ -211,38 +169,5 @@ def test_fingerprints_of_large_generators_never_change():
 
 
 def test_auto_tile():
-    assert [Ring(10**6, d).tile for d in (100, 16_383, 16_384, 46_080, 2_359_296, 11_160_576)] == [
-        1,
-        1,
-        16,
-        32,
-        1024,
-        1024,
-    ]
-    for dof in (16_384, 46_080, 99_999, 2_359_296):
-        assert dof // Ring(10**6, dof).tile >= 1000
-
-
-@pytest.mark.parametrize("dof", [20_011, 42_516, 65_536])
-def test_tensors_of_any_sizes_are_looked_up_and_never_computed_entry_by_entry(dof, monkeypatch):
-    """What a training step asks for: multipliers of tensors that begin and end anywhere in tiles and laps."""
-    rows, free = 1_000_000, torch.randn(dof)
-    ring = Ring(rows, dof, 3)
-    cuts = (
-        torch.randperm(rows, generator=torch.Generator().manual_seed(0))[:40].sort().values.tolist()
-    )
-    segments = [(low, high, 1.0 + low / rows) for low, high in pairwise([0, *cuts, rows])]
-    index, sign = ring.entries(torch.arange(rows))
-    scale = torch.cat([torch.full((high - low,), scale) for low, high, scale in segments])
-    ring.unpack(free)  # makes the tables
-    monkeypatch.setattr(Ring, "entries", None)
-    out, grad = torch.empty(rows), torch.randn(rows, dtype=torch.float64)
-    ring.write(out, free, 0, segments)
-    assert torch.equal(out, free[index] * sign * scale)
-    total = torch.zeros(dof, dtype=torch.float64)
-    ring.accumulate(total, grad, 0, segments)
-    scales = torch.cat(
-        [torch.full((high - low,), scale, dtype=torch.float64) for low, high, scale in segments]
-    )
-    expected = torch.zeros(dof, dtype=torch.float64).index_add_(0, index, grad * sign * scales)
-    torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)
+    sizes = (1, 31, 63, 64, 100, 2047, 2048, 46_080, 11_160_576)
+    assert [Ring(10**6, dof).tile for dof in sizes] == [1, 1, 1, 2, 2, 32, 64, 64, 64]

@@ -115,6 +115,15 @@ def test_golden_files_load_as_they_were_saved(name):
             )
 
 
+@pytest.mark.parametrize("file", sorted((GOLDEN / "version-1").iterdir()), ids=lambda f: f.name)
+def test_a_file_of_an_earlier_version_is_refused_by_name(file):
+    inner = {"mask": "ring", "part": "ring"}.get(name := file.name.split("-")[0], name)
+    model, before = Raw(), Raw().state_dict()
+    with pytest.raises(lincon.FileError, match=f"'{inner}' of version 1 .* which has version 2"):
+        lincon.load(model, file)
+    assert model.state_dict().keys() == before.keys()
+
+
 def test_config_is_plain_json():
     for generator in (make(n, 50, 7, 3, o) for n in available() for o in OPTIONS[n]):
         assert json.loads(json.dumps(generator.spec())) == generator.spec()
@@ -134,7 +143,10 @@ def test_options_of_a_newer_version_are_named_in_a_warning():
     [
         (lambda h, t: h["constraints"][0]["groups"][0].update(fingerprint="0" * 64), "another G"),
         (lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(seed=4), "another G"),
-        (lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(version=2), "version 2"),
+        (
+            lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(version=1),
+            "of version 1 ",
+        ),
         (
             lambda h, t: h["constraints"][0]["groups"][0]["generator"].update(name="vera"),
             "No generator 'vera'",

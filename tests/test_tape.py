@@ -132,7 +132,7 @@ def test_gradients_of_tensors_larger_than_a_run_and_a_grain_do_not_wait(monkeypa
 
 
 def test_a_grain_is_what_costs_as_much_in_part():
-    assert Ring(1000, 100).grain == 1 and Kronecker(1000, 100).grain == 1000
+    assert Ring(1000, 100).grain == 1 << 14 and Kronecker(1000, 100).grain == 1000
     assert Fastfood(1000, 100).grain == 128 and Fastfood(100, 100).grain == 100
     wrapped = Scaled(
         Mask.of(Fastfood(1000, 100), torch.ones(1000, dtype=torch.bool)), [1000], [2.0], False

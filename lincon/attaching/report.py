@@ -36,6 +36,7 @@ class Summary:
         file: bytes of tensors in the file that `lincon.save` writes, without its header, before
             masks and integers are coded.
         residual: the relative residual of the last projection, or None.
+        made_by: what makes the weights: compiled kernels, torch operations, or both.
     """
 
     lines: tuple[Line, ...]
@@ -47,6 +48,7 @@ class Summary:
     dense: int
     file: int
     residual: float | None
+    made_by: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -73,6 +75,7 @@ class Summary:
             totals.append(
                 f"residual       {self.residual:>14.4g}  (of the last projection, relative)"
             )
+        totals += [f"made by        {each}" for each in self.made_by]
         return "\n".join([*table, "", *totals])
 
 
@@ -104,7 +107,13 @@ def summary(model: nn.Module) -> Summary:
         dense=own - replaced + _generated_bytes(vectors),
         file=stored_bytes(model) - _bytes(origins.values()) + tables,
         residual=_first([constraint.residual for _, constraint in placed]),
+        made_by=_made_by(vectors),
     )
+
+
+def _made_by(vectors: Iterable[FreeVector]) -> tuple[str, ...]:
+    ways = {vector.group.generator.made_by(vector.parameter.device) for vector in vectors}
+    return tuple(sorted(ways))
 
 
 def _generated_bytes(vectors: Iterable[FreeVector]) -> int:

@@ -7,13 +7,13 @@ mod a, then right += F(left) mod b (Black and Rogaway, "Ciphers with arbitrary f
 a * b < n + b, that happens to about one in sqrt(n).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from lincon.counter import below, bits, key
-from lincon.shapes import Int
+from lincon.counter import bits, mix, word_below
+from lincon.shapes import Int, Int64
 
 ROUNDS = 6
 
@@ -22,10 +22,9 @@ ROUNDS = 6
 class Permutation:
     """The bijection of [0, size) that belongs to a key; ``size`` < 2**62.
 
-    >>> import torch
     >>> permutation = Permutation(size=5, key=7)
     >>> permutation(torch.arange(5))
-    tensor([1, 4, 0, 3, 2])
+    tensor([4, 0, 1, 3, 2])
     >>> permutation.inverse(permutation(torch.arange(5)))
     tensor([0, 1, 2, 3, 4])
     """
@@ -35,45 +34,64 @@ class Permutation:
 
     def __call__(self, x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         """Images of ``x``, int64 with values in [0, size)."""
-        return self._walk(x, self._forward)
+        return images(x, self.size, self._round_keys(x.device))
 
     def inverse(self, y: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         """The x with ``self(x) == y``."""
-        return self._walk(y, self._backward)
+        return images(y, self.size, self._round_keys(y.device), backward=True)
 
-    @property
-    def _radix(self) -> tuple[int, int, int]:
-        """a, b and h of the module's docstring."""
-        h = (self.size - 1).bit_length() // 2
-        return -(-self.size // (1 << h)), 1 << h, h
+    def _round_keys(self, device: torch.device) -> Int64[Tensor, " rounds"]:
+        return bits(self.key, torch.arange(ROUNDS, device=device))
 
-    def _walk(self, x: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
-        image = step(x.reshape(-1))
-        outside = (image >= self.size).nonzero().squeeze(1)
-        while len(outside):
-            moved = step(image[outside])
-            image[outside] = moved
-            outside = outside[moved >= self.size]
-        return image.view(x.shape)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        a, b, h = self._radix
-        left, right = x >> h, x & (b - 1)
-        for round_ in range(0, ROUNDS, 2):
-            left = _add(left, self._noise(round_, right, a), a)
-            right = _add(right, self._noise(round_ + 1, left, b), b)
-        return (left << h).add_(right)
+def images(
+    x: Int[Tensor, "*shape"],
+    size: int,
+    round_keys: Int64[Tensor, "rounds ..."],
+    backward: bool = False,
+) -> Int[Tensor, "*shape"]:
+    """Images of ``x`` under the bijection that belongs to round keys, or where they come from.
 
-    def _backward(self, x: Tensor) -> Tensor:
-        a, b, h = self._radix
-        left, right = x >> h, x & (b - 1)
-        for round_ in reversed(range(0, ROUNDS, 2)):
-            right = _subtract(right, self._noise(round_ + 1, left, b), b)
-            left = _subtract(left, self._noise(round_, right, a), a)
-        return (left << h).add_(right)
+    Args:
+        x: int64 in [0, size).
+        size: of the domain.
+        round_keys: (6,), or (6, len(x)) if every x has a bijection of its own.
+        backward: whether the inverse is asked for.
+    """
+    step = _backward if backward else _forward
+    flat = x.reshape(-1)
+    keys = round_keys.view(ROUNDS, -1).expand(ROUNDS, len(flat))
+    image = step(flat, size, keys)
+    outside = (image >= size).nonzero().squeeze(1)
+    while len(outside):
+        moved = step(image[outside], size, keys[:, outside])
+        image[outside] = moved
+        outside = outside[moved >= size]
+    return image.view(x.shape)
 
-    def _noise(self, round_: int, half: Tensor, bound: int) -> Tensor:
-        return below(bits(key(self.key, round_), half), bound)
+
+def radix(size: int) -> tuple[int, int, int]:
+    """a, b and h of the module's docstring."""
+    h = (size - 1).bit_length() // 2
+    return -(-size // (1 << h)), 1 << h, h
+
+
+def _forward(x: Tensor, size: int, keys: Tensor) -> Tensor:
+    a, b, h = radix(size)
+    left, right = x >> h, x & (b - 1)
+    for number in range(0, ROUNDS, 2):
+        left = _add(left, word_below(mix(keys[number], right), a), a)
+        right = _add(right, word_below(mix(keys[number + 1], left), b), b)
+    return (left << h).add_(right)
+
+
+def _backward(x: Tensor, size: int, keys: Tensor) -> Tensor:
+    a, b, h = radix(size)
+    left, right = x >> h, x & (b - 1)
+    for number in reversed(range(0, ROUNDS, 2)):
+        right = _subtract(right, word_below(mix(keys[number + 1], left), b), b)
+        left = _subtract(left, word_below(mix(keys[number], right), a), a)
+    return (left << h).add_(right)
 
 
 def _add(x: Tensor, y: Tensor, modulus: int) -> Tensor:

@@ -96,7 +96,7 @@ def build(spec: dict[str, Any], tables: dict[str, Tensor] | None = None) -> Gene
     does not know are named in a warning and left out; the caller compares fingerprints, which tells
     whether they mattered.
 
-    >>> spec = {"name": "hash", "version": 1, "rows": 6, "dof": 2, "seed": 0}
+    >>> spec = {"name": "hash", "version": 2, "rows": 6, "dof": 2, "seed": 0}
     >>> build(spec)
     Hash(rows=6, dof=2, seed=0)
     """

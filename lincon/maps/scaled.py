@@ -4,14 +4,18 @@ This is the map that a constraint applies: the ledger gives each tensor's multip
 `isometric` asks for c = 1 / √diag(Gᵀ diag(s)² G).
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from lincon.generator import Generator, Segments
+from lincon.generator import Generator
 from lincon.maps.per_device import per_device
+from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.shapes import Float
 
 
@@ -56,21 +60,26 @@ class Scaled(Generator):
         return Scaled, (self.inner, self.sizes, self.scales, self.isometric)
 
     def _segments(self, start: int, stop: int) -> Segments:
-        """(low, high, scale) of the segments within [start, stop), counted from start.
+        """(low, high, scale) of the segments within [start, stop), counted from start."""
+        if (start, stop) == (0, self.rows):
+            return self._all_segments
+        inside = []
+        first = bisect_right(self._starts, start) - 1
+        for number in range(first, bisect_left(self._starts, stop)):
+            low, scale = self._starts[number], self.scales[number]
+            high = low + self.sizes[number]
+            inside.append((max(low, start) - start, min(high, stop) - start, scale))
+        return Segments.joined(inside)
 
-        Neighbours of equal scale are merged: fewer segments are faster.
-        """
-        merged: list[tuple[int, int, float]] = []
-        position = 0
-        for size, scale in zip(self.sizes, self.scales, strict=True):
-            low, high = max(position, start) - start, min(position + size, stop) - start
-            position += size
-            if low >= high:
-                continue
-            if merged and merged[-1][2] == scale:
-                low = merged.pop()[0]
-            merged.append((low, high, scale))
-        return merged
+    @cached_property
+    def _starts(self) -> list[int]:
+        """The first row of each segment."""
+        return list(accumulate(self.sizes, initial=0))[:-1]
+
+    @cached_property
+    def _all_segments(self) -> Segments:
+        pairs = zip(self._starts, self.sizes, self.scales, strict=True)
+        return Segments.joined((start, start + size, scale) for start, size, scale in pairs)
 
     @per_device
     def _column_scale(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " dof"]:
@@ -84,6 +93,9 @@ class Scaled(Generator):
             return None
         squares = torch.tensor(self.scales, dtype=torch.float64).square()
         return squares.repeat_interleave(torch.tensor(self.sizes))
+
+    def made_by(self, device: torch.device) -> str:
+        return self.inner.made_by(device)
 
     @property
     def prepared_dof(self) -> int:
@@ -99,11 +111,15 @@ class Scaled(Generator):
         total = self.inner.prepare_adjoint(total)
         return total * self._column_scale(total.device, total.dtype) if self.isometric else total
 
-    def write(self, out: Tensor, prepared: Tensor, start: int, segments: Segments = ()) -> None:
+    def write(
+        self, out: Tensor, prepared: Tensor, start: int, segments: Segments = NO_SEGMENTS
+    ) -> None:
         """Generate rows; ``segments`` are its own: nothing wraps a scaled generator."""
         self.inner.write(out, prepared, start, self._segments(start, start + len(out)))
 
-    def accumulate(self, out: Tensor, grad: Tensor, start: int, segments: Segments = ()) -> None:
+    def accumulate(
+        self, out: Tensor, grad: Tensor, start: int, segments: Segments = NO_SEGMENTS
+    ) -> None:
         """Add the adjoint of rows; ``segments`` are its own, as in `write`."""
         self.inner.accumulate(out, grad, start, self._segments(start, start + len(grad)))
 

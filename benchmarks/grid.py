@@ -1,0 +1,130 @@
+"""Unpack and adjoint at every size, in turn with a copy of the weights and with the index table.
+
+    python -m benchmarks.grid --rows 1000 1000000 --threads 1 2 --generators ring hash
+
+In every round each way runs once, float32, after a copy of the weights. A cell is unpack /
+adjoint as multiples of a copy, and in brackets of what one would do otherwise, `w[index] * mask`
+and its backward. Each is the least of many rounds, because other processes only add to a time.
+`buffer` is the first generator's unpack into a tensor that is there, as the copy is. Freed memory
+stays in the process (`lincon.recycling.keep_pages`), as in training. With --tensors the rows are those of as many
+tensors of equal size, each with a multiplier. --keep writes a folder under benchmarks/results.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from itertools import pairwise, product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.results import keep
+from lincon.generator import Generator
+from lincon.generators import Codebook, get
+from lincon.maps.scaled import Scaled
+from lincon.recycling import keep_pages
+
+ROWS = [1_000, 10_000, 100_000, 300_000, 1_000_000, 10_000_000]
+FRACTIONS = [0.5, 0.1, 0.01]
+Ways = dict[str, Callable[[], Any]]
+
+
+def generator_of(name: str, rows: int, dof: int, tensors: int) -> Generator:
+    """A generator, whose rows are those of some tensors with a multiplier each."""
+    index = {"index": torch.randint(dof, (rows,))} if name == "codebook" else {}
+    generator = Codebook(rows, dof, **index) if index else get(name)(rows, dof)
+    if tensors == 1:
+        return generator
+    cuts = [rows * number // tensors for number in range(tensors + 1)]
+    sizes = [high - low for low, high in pairwise(cuts)]
+    scales = [1 + number / tensors for number in range(tensors)]
+    return Scaled(generator, sizes, scales, isometric=False)
+
+
+def ways_of(names: list[str], rows: int, dof: int, tensors: int) -> Ways:
+    """Everything that is timed, by name."""
+    free, weights, out = torch.randn(dof), torch.randn(rows), torch.empty(rows)
+    index, mask = torch.randint(dof, (rows,)), torch.randn(rows).sign()
+
+    def table_adjoint() -> Tensor:
+        return torch.zeros(dof).index_add_(0, index, weights * mask)
+
+    ways: Ways = {
+        "copy": lambda: out.copy_(weights),
+        "table": lambda: free[index] * mask,
+        "table adjoint": table_adjoint,
+    }
+    for name in names:
+        generator = generator_of(name, rows, dof, tensors)
+        ways[name] = lambda generator=generator: generator.unpack(free)
+        ways[f"{name} adjoint"] = lambda generator=generator: generator.adjoint(weights)
+    generator = generator_of(names[0], rows, dof, tensors)
+    ways["buffer"] = lambda: generator.unpack(free, out=out)
+    return ways
+
+
+def least(ways: Ways, seconds: float) -> dict[str, float]:
+    """The least time of each way; all take turns for some seconds, at least seven times."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["copy"]) < 7:
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(values) for name, values in times.items()}
+
+
+def cell(times: dict[str, float], name: str) -> str:
+    """Unpack / adjoint in copies, and in brackets in those of the table and mask."""
+    both = times[name], times[f"{name} adjoint"]
+    table = times["table"], times["table adjoint"]
+    copies = " / ".join(f"{each / times['copy']:.1f}" for each in both)
+    tables = " / ".join(f"{each / way:.2f}" for each, way in zip(both, table, strict=True))
+    return f"{copies} ({tables})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    parser.add_argument("--dof", type=float, nargs="+", default=FRACTIONS, help="of the rows")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--generators", nargs="+", default=["ring", "hash", "random", "fold"])
+    parser.add_argument("--tensors", type=int, nargs="+", default=[1])
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each line")
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    keep_pages()
+    header = [
+        "threads",
+        "tensors",
+        "rows",
+        "dof",
+        "copy, µs",
+        "buffer",
+        "table",
+        *options.generators,
+    ]
+    print(" | ".join(header))
+    lines, numbers = [], []
+    grid = product(options.threads, options.tensors, options.rows, options.dof)
+    for threads, tensors, rows, fraction in grid:
+        torch.set_num_threads(threads)
+        dof = max(1, int(rows * fraction))
+        times = least(ways_of(options.generators, rows, dof, tensors), options.seconds)
+        cells = [cell(times, name) for name in ["table", *options.generators]]
+        copy, buffer = f"{1e6 * times['copy']:.1f}", f"{times['buffer'] / times['copy']:.1f}"
+        lines.append([threads, tensors, f"{rows:,}", f"{dof:,}", copy, buffer, *cells])
+        numbers.append({"threads": threads, "tensors": tensors, "rows": rows, "dof": dof, **times})
+        print(" | ".join(map(str, lines[-1])), flush=True)
+    if options.keep:
+        title = "Unpack / adjoint in copies of the weights (in brackets: in tables and masks)"
+        print(f"written to {keep('grid', title, header, lines, numbers)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Compiled kernels for maps with one nonzero a row, one module a target.
+
+A generator says what its map is by a `Loop`, and `kernel_for` finds what runs it on a device, if
+anything does. A kernel makes the bits of the generator's `entries`. What no kernel does is done by
+torch's operations, more slowly.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lincon.counter import halves
+from lincon.errors import LinconWarning
+from lincon.kernels.memory import array_of
+from lincon.shapes import Float, Integer
+
+if TYPE_CHECKING:
+    from lincon.maps.segments import Segments
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A map with one nonzero a row, as kernels read it.
+
+    Attributes:
+        name: "laps", "folds", "buckets", "decks" or "tabled", a function of every target.
+        sign_key: the key of `lincon.counter.row_signs`, or None where all signs are +1.
+        dof: the width of the map.
+        key: the key of the entries.
+        more: further numbers, whose meaning is the loop's.
+        index: of "tabled", (rows,) integers. An index of dof is a row of zeros.
+        sign: of "tabled", (rows,) int8, or None where all signs are +1.
+    """
+
+    name: str
+    dof: int
+    sign_key: int | None = None
+    key: int = 0
+    more: tuple[int, ...] = ()
+    index: Integer[Tensor, " rows"] | None = None
+    sign: Integer[Tensor, " rows"] | None = None
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """What the compiled loops read: the table, or all numbers as uint64."""
+        if self.index is not None:
+            sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
+            return array_of(self.index), sign
+        signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
+        return (np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64),)
+
+    def unsigned(self) -> "Loop":
+        """The same entries, with +1 for every sign."""
+        return replace(self, sign_key=None, sign=None)
+
+
+class Kernel(Protocol):
+    """What a target does. The tensors are contiguous, on its device, and of one dtype."""
+
+    def write(
+        self,
+        loop: Loop,
+        out: Float[Tensor, " n"],
+        free: Float[Tensor, " dof"],
+        start: int,
+        segments: "Segments",
+    ) -> None:
+        """out[:] = rows [start, start + n) of G @ free, each segment times its multiplier."""
+
+    def accumulate(
+        self,
+        loop: Loop,
+        out: Float[Tensor, " dof"],
+        grad: Float[Tensor, " n"],
+        start: int,
+        segments: "Segments",
+    ) -> None:
+        """out += Gᵀ @ grad of rows [start, start + n), each segment times its multiplier.
+
+        Every entry is added to in the order of rows, so the bits depend on no number of threads.
+        ``out`` is float32 or wider.
+        """
+
+
+def kernel_for(device: torch.device) -> Kernel | None:
+    """The kernel for tensors of a device, or None if there is none."""
+    return _cpu() if device.type == "cpu" else None
+
+
+def description(device: torch.device) -> str:
+    """What makes weights on a device, for people."""
+    if kernel_for(device) is not None:
+        return "compiled (numba)"
+    if device.type == "cpu":
+        return "torch operations; pip install 'lincon-torch[fast]' compiles kernels"
+    return "torch operations"
+
+
+@cache
+def _cpu() -> Kernel | None:
+    """The module for CPUs; None without numba, or if it does not work here."""
+    if find_spec("numba") is None:
+        return None
+    try:
+        from lincon.kernels import cpu
+    except ImportError as error:  # of numba: it asks for another NumPy, or its library is broken
+        warnings.warn(
+            f"numba cannot be imported ({error}): weights are made by torch operations, which are "
+            "slower. Install the numba that fits NumPy.",
+            LinconWarning,
+            stacklevel=2,
+        )
+        return None
+    return cpu

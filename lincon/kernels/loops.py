@@ -1,0 +1,537 @@
+"""The loops that numba compiles for a CPU: rows of Ŵ from entries of W, and back.
+
+A loop walks over some rows, and either writes them, rows[i] = ± scale · ring[index(i)], or adds
+them up, ring[index(i)] += ± scale · rows[i]. ``ring`` is W or the gradient that is summed. Indices
+and signs are those of the generators' `entries`, bit for bit. Every entry is added to in the order
+of rows, whatever the threads, because each thread adds to entries of its own.
+
+Each loop takes
+
+    rows, ring   contiguous, of one type (float32 or float64)
+    segments     (n, 3) float64: the first row, the one after the last, and the multiplier
+    numbers      uint64, what the map is (the constants below say where)
+    job          integers: the row of ``rows[0]``, the first row and the one after the last to walk
+                 over, the first entry and the one after the last to add to, whether to add
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+    raise ImportError("NUMBA_DISABLE_JIT is set")
+
+# Places in ``numbers``: two halves of the key of signs (0, 0 without), whether there are signs, dof,
+# and the two halves of another key. Then what only some maps have.
+SIGN, HAS_SIGN, DOF, KEY = 0, 2, 3, 4
+TILE, TILES, PERMUTES = 6, 7, 8  # of laps
+RUN, STARTS = 6, 7  # of folds: rows of a run, and the number of places where it may start
+DECK = 6  # of a deck: its number of cards, and the keys of six rounds
+
+BASE, FIRST, LAST, LOW, HIGH, ADDS = range(6)
+"""Places in ``job``."""
+
+LANES = 16
+"""Entries that are moved at a time; the processor's own vectors may be shorter."""
+BLOCK = 1024
+"""Rows whose indices are computed before any is read."""
+SLOTS = 256
+"""Tiles whose places are computed before any is moved."""
+WORDS = 8
+"""Words that a lap draws."""
+
+_u32, _u64 = np.uint32, np.uint64
+
+
+def _compiled(function: Any = None, *, inline: bool = False) -> Any:
+    """njit, without the interpreter's lock, kept on disk where there is a place for it."""
+    if function is None:
+        return lambda each: _compiled(each, inline=inline)
+    options: dict[str, Any] = {"nogil": True, "inline": "always" if inline else "never"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package nor the home can be written to
+        return njit(**options)(function)
+
+
+# Sixteen entries at a time. LLVM finds no vectors in such short loops of its own accord.
+
+
+def _multipliers(builder: Any, scale: Any, signs: Any) -> Any:
+    """<16 x scale>, negative where the bit of ``signs`` is set."""
+    integer = ir.IntType(32 if scale.type == ir.FloatType() else 64)
+    integers = ir.VectorType(integer, LANES)
+    floats = ir.VectorType(scale.type, LANES)
+    top = integer.width - 1
+    word = signs if integer.width == 32 else builder.zext(signs, integer)
+    to_top = ir.Constant(integers, [top - lane for lane in range(LANES)])
+    mask = ir.Constant(integers, [1 << top] * LANES)
+    sign = builder.and_(builder.shl(_splat(builder, word), to_top), mask)
+    scales = builder.bitcast(_splat(builder, scale), integers)
+    return builder.bitcast(builder.xor(sign, scales), floats)
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    vector = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    first = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, vector, zeros)
+
+
+def _at(builder: Any, address: Any, vector: Any) -> Any:
+    return builder.inttoptr(address, vector.as_pointer())
+
+
+@intrinsic
+def _move(typing: Any, target: Any, source: Any, signs: Any, scale: Any) -> Any:
+    """target[:16] = ± scale · source[:16], by their addresses."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target, source, signs, scale = arguments
+        factor = _multipliers(builder, scale, signs)
+        size = 4 if scale.type == ir.FloatType() else 8
+        moved = builder.fmul(builder.load(_at(builder, source, factor.type), align=size), factor)
+        builder.store(moved, _at(builder, target, factor.type), align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64, types.uint32, scale), generate
+
+
+@intrinsic
+def _add(typing: Any, target: Any, source: Any, signs: Any, scale: Any) -> Any:
+    """target[:16] += ± scale · source[:16], by their addresses."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target, source, signs, scale = arguments
+        factor = _multipliers(builder, scale, signs)
+        size = 4 if scale.type == ir.FloatType() else 8
+        moved = builder.fmul(builder.load(_at(builder, source, factor.type), align=size), factor)
+        there = _at(builder, target, factor.type)
+        total = builder.fadd(builder.load(there, align=size), moved)
+        builder.store(total, there, align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64, types.uint32, scale), generate
+
+
+# lincon.counter, in the same steps. What is drawn for single rows and tiles is spelt out in 32 bits:
+# numba's integers have 64, with which a processor has half as many lanes.
+
+
+@intrinsic
+def _mix(typing: Any, low: Any, high: Any, counter: Any) -> Any:
+    """`mix` of a key's halves and a counter, uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        low, high, counter = arguments
+
+        def step(x: Any, shift: int, factor: int) -> Any:
+            shifted = builder.lshr(x, x.type(shift))
+            return builder.mul(builder.xor(x, shifted), x.type(factor))
+
+        x = step(builder.xor(counter, low), 17, 0xED5AD4BB)
+        x = step(step(builder.xor(x, high), 11, 0xAC4C1B51), 15, 0x31848BAB)
+        return builder.xor(x, builder.lshr(x, x.type(14)))
+
+    return types.uint32(types.uint32, types.uint32, types.uint32), generate
+
+
+@intrinsic
+def _below(typing: Any, word: Any, bound: Any) -> Any:
+    """`word_below`, uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(64)
+        word, bound = (builder.zext(argument, wide) for argument in arguments)
+        product = builder.mul(word, bound)
+        return builder.trunc(builder.lshr(product, wide(32)), ir.IntType(32))
+
+    return types.uint32(types.uint32, types.uint32), generate
+
+
+@intrinsic
+def _left_half(typing: Any, x: Any, h: Any) -> Any:
+    """x >> h of uint32 or uint64 ``x``, as uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, h = arguments
+        shift = h if h.type == x.type else builder.zext(h, x.type)
+        half = builder.lshr(x, shift)
+        return half if h.type == x.type else builder.trunc(half, h.type)
+
+    return types.uint32(x, types.uint32), generate
+
+
+@intrinsic
+def _joined(typing: Any, left: Any, right: Any, h: Any, like: Any) -> Any:
+    """left << h | right, in the type of ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *halves, like = arguments
+        if like.type.width > 32:
+            halves = [builder.zext(half, like.type) for half in halves]
+        left, right, h = halves
+        return builder.or_(builder.shl(left, h), right)
+
+    return like(types.uint32, types.uint32, types.uint32, like), generate
+
+
+@_compiled(inline=True)
+def _finish(x):
+    x ^= x >> _u64(29)
+    x *= _u64(0xC4CEB9FE1A85EC53)
+    return x ^ (x >> _u64(32))
+
+
+@_compiled(inline=True)
+def _bits(first, second, counter):
+    """`bits` of an int's key: the key, and what is made of it for the second half."""
+    x = (_u64(counter) * _u64(0x9E3779B97F4A7C15)) ^ first
+    x ^= x >> _u64(33)
+    x *= _u64(0xFF51AFD7ED558CCD)
+    return _finish(x ^ second)
+
+
+@_compiled
+def _sign_words(words, first, last, numbers):
+    """The signs of blocks of 64 rows from ``first`` to ``last``."""
+    low, high, block = numbers[SIGN], numbers[SIGN + 1], _u64(first)
+    if numbers[HAS_SIGN]:
+        for number in range(last - first + 1):
+            words[number] = _bits(low, high, block + _u64(number))
+
+
+@_compiled(inline=True)
+def _signs(words, place):
+    """The signs of rows from ``place`` on, 64 or fewer, where words[0] has that of place 0."""
+    word, shift = _u64(place) >> _u64(6), _u64(place) & _u64(63)
+    after = (words[word + _u64(1)] << _u64(1)) << (_u64(63) - shift)
+    return (words[word] >> shift) | after
+
+
+# lincon.maps.permutation.
+
+
+@_compiled(inline=True)
+def _half_bits(size):
+    """h of the module."""
+    bits = 0
+    while (size - 1) >> bits:
+        bits += 1
+    return bits // 2
+
+
+@_compiled(inline=True)
+def _two_rounds(left, right, a, b, first, second):
+    """Two rounds of the network; b is a power of two."""
+    noise = _mix(_u32(first), _u32(first >> _u64(32)), right)
+    left = _u32(left + _below(noise, a))
+    left = min(left, _u32(left - a))
+    noise = _mix(_u32(second), _u32(second >> _u64(32)), left)
+    return left, _u32(right + _below(noise, b)) & _u32(b - _u32(1))
+
+
+@_compiled(inline=True)
+def _step(x, h, a, b, keys):
+    left, right = _left_half(x, h), _u32(x) & _u32(b - _u32(1))
+    left, right = _two_rounds(left, right, a, b, keys[0], keys[1])
+    left, right = _two_rounds(left, right, a, b, keys[2], keys[3])
+    left, right = _two_rounds(left, right, a, b, keys[4], keys[5])
+    return _joined(left, right, h, x)
+
+
+@_compiled
+def _images(image, first, count, size, keys):
+    """The images of first, first + 1, ... below size, of six keys, in the type of ``image``."""
+    h = _half_bits(size)
+    a, b, h = _u32((size + (1 << h) - 1) >> h), _u32(1 << h), _u32(h)
+    integer = image.dtype.type
+    x = integer(first)
+    for number in range(count):
+        image[number] = _step(integer(x + integer(number)), h, a, b, keys)
+    for number in range(count):
+        while image[number] >= size:
+            image[number] = _step(image[number], h, a, b, keys)
+
+
+# Maps that move runs of entries: the ring's laps, and folds.
+
+
+@_compiled(inline=True)
+def _stretch(rows, ring, where, words, scale, adds):
+    """Move or add one contiguous run: ``where`` is its row, its entry, its length, its first sign."""
+    row, entry, length, place = where
+    size = _u64(rows.itemsize)
+    row_address, entry_address = _u64(rows.ctypes.data), _u64(ring.ctypes.data)
+    done = 0
+    while done + LANES <= length:
+        there = entry_address + _u64(entry + done) * size
+        here = row_address + _u64(row + done) * size
+        signs = _u32(_signs(words, place + done))
+        if adds:
+            _add(there, here, signs, scale)
+        else:
+            _move(here, there, signs, scale)
+        done += LANES
+    if done < length:
+        signs = _signs(words, place + done)
+        for number in range(length - done):
+            sign = -scale if (signs >> _u64(number)) & _u64(1) else scale
+            i, j = _u64(row + done + number), _u64(entry + done + number)
+            if adds:
+                ring[j] += rows[i] * sign
+            else:
+                rows[i] = ring[j] * sign
+
+
+@_compiled(inline=True)
+def _whole_tile(rows, ring, where, signs, scale, adds):
+    """Move or add a tile of 64 that is turned by quarters: its first row and entry, and its turn."""
+    row, entry, turn = where
+    size = _u64(rows.itemsize)
+    here = _u64(rows.ctypes.data) + _u64(row) * size
+    first = _u64(ring.ctypes.data) + _u64(entry) * size
+    for quarter in range(4):
+        there = first + _u64(16) * size * _u64((quarter + turn) & 3)
+        if adds:
+            _add(there, here, _u32(signs), scale)
+        else:
+            _move(here, there, _u32(signs), scale)
+        here += _u64(16) * size
+        signs >>= _u64(16)
+
+
+@_compiled(inline=True)
+def _small_tile(rows, ring, where, signs, scale, adds):
+    """Move or add a tile of less than 64: its first row and entry, its turn and its width."""
+    row, entry, turned, width = where
+    while turned >= width:
+        turned -= width
+    for u in range(width):
+        sign = -scale if (signs >> _u64(u)) & _u64(1) else scale
+        i, j = _u64(row + u), _u64(entry + turned)
+        if adds:
+            ring[j] += rows[i] * sign
+        else:
+            rows[i] = ring[j] * sign
+        turned += 1
+        turned = turned if turned < width else 0
+
+
+@_compiled(inline=True)
+def _part(segments, number, job):
+    """The rows of a segment that the job walks over."""
+    first = max(job[FIRST], np.int64(segments[number, 0]))
+    return first, min(job[LAST], np.int64(segments[number, 1]))
+
+
+@_compiled(inline=True)
+def _clipped(rows, ring, where, words, scale, job):
+    """`_stretch` of what the job adds to."""
+    row, entry, length, place = where
+    skipped, kept = 0, length
+    if job[ADDS]:
+        skipped, kept = max(0, job[LOW] - entry), min(length, job[HIGH] - entry)
+    if skipped < kept:
+        where = row + skipped - job[BASE], entry + skipped, kept - skipped, place + skipped
+        _stretch(rows, ring, where, words, scale, job[ADDS])
+
+
+@_compiled(inline=True)
+def _slot(rows, ring, numbers, how, where):
+    """Rows [low, high) of a slot, run by run: it is turned, and may go over the end of the ring."""
+    words, scale, job = how
+    row, entry, shift, width, low, high, place = where
+    dof = np.int64(numbers[DOF])
+    while low < high:
+        turned = (low + shift) % width
+        first = entry + turned if entry + turned < dof else entry + turned - dof
+        length = min(high - low, width - turned, dof - first)
+        _clipped(rows, ring, (row + low, first, length, place + low), words, scale, job)
+        low += length
+
+
+@_compiled
+def _lap_slots(image, turns, numbers, lap, slot, count):
+    """Where ``count`` slots of a lap read, in tiles, and by how many quarters they are turned.
+
+    Returns where the lap cuts the ring.
+    """
+    for number in range(count):
+        image[number], turns[number] = slot + number, 0
+    if not numbers[PERMUTES]:
+        return 0
+    low, high, tiles = numbers[KEY], numbers[KEY + 1], np.int64(numbers[TILES])
+    word = _u64(lap * WORDS)
+    keys = (
+        _bits(low, high, word + _u64(1)),
+        _bits(low, high, word + _u64(2)),
+        _bits(low, high, word + _u64(3)),
+        _bits(low, high, word + _u64(4)),
+        _bits(low, high, word + _u64(5)),
+        _bits(low, high, word + _u64(6)),
+    )
+    _images(image, slot, min(count, tiles - slot), tiles, keys)
+    turn = _bits(low, high, word + _u64(7))
+    low_turn, high_turn, first = _u32(turn), _u32(turn >> _u64(32)), _u32(slot)
+    for number in range(count):
+        turns[number] = _mix(low_turn, high_turn, _u32(first + _u32(number))) >> _u32(30)
+    return np.int64((_bits(low, high, word) >> _u64(1)) % numbers[DOF])
+
+
+@_compiled
+def laps(rows, ring, segments, numbers, job):
+    """The ring, lap after lap."""
+    dof, tile, tiles = np.int64(numbers[DOF]), np.int64(numbers[TILE]), np.int64(numbers[TILES])
+    most = max(1, min(SLOTS, SLOTS * 64 // tile))  # slots of a block
+    image, turns = np.empty(most, np.uint32), np.empty(most, np.uint32)
+    words = np.zeros(most * tile // 64 + 3, np.uint64)
+    for number in range(len(segments)):
+        row, stop = _part(segments, number, job)
+        scale = rows.dtype.type(segments[number, 2])
+        while row < stop:
+            lap = row // dof
+            slot = (row - lap * dof) // tile
+            count = min(most, tiles + 1 - slot)
+            first = lap * dof + slot * tile
+            end = min(stop, lap * dof + min(dof, (slot + count) * tile))
+            count = min(count, (end - first + tile - 1) // tile)
+            cut = _lap_slots(image, turns, numbers, lap, slot, count)
+            _sign_words(words, first >> 6, (end - 1) >> 6, numbers)
+            block = first, slot, cut, row, end, count
+            _laps_block(rows, ring, (words, image, turns, scale), numbers, job, block)
+            row = end
+
+
+@_compiled(inline=True)
+def _laps_block(rows, ring, tables, numbers, job, block):
+    words, image, turns, scale = tables
+    first, slot, cut, row, end, count = block
+    dof, tile, tiles = np.int64(numbers[DOF]), np.int64(numbers[TILE]), np.int64(numbers[TILES])
+    low_entry, high_entry = (job[LOW], job[HIGH]) if job[ADDS] else (np.int64(0), dof)
+    adds, base, place = job[ADDS], job[BASE], first & 63
+    for number in range(count):
+        width = tile if slot + number < tiles else dof - tiles * tile
+        low, high = max(row - first, 0), min(width, end - first)
+        entry = cut + np.int64(image[number]) * tile
+        entry = entry - dof if entry >= dof else entry
+        whole = tile <= 64 and high - low == tile
+        inside = low_entry <= entry and entry + tile <= high_entry
+        shift = np.int64(turns[number]) * max(1, tile // 4)
+        if whole and inside and tile == 64:
+            where = first - base, entry, np.int64(turns[number])
+            _whole_tile(rows, ring, where, _signs(words, place), scale, adds)
+        elif whole and inside:
+            where = first - base, entry, shift, tile
+            _small_tile(rows, ring, where, _signs(words, place), scale, adds)
+        else:
+            where = first, entry, shift, width, low, high, place
+            _slot(rows, ring, numbers, (words, scale, job), where)
+        first += tile
+        place += tile
+
+
+@_compiled
+def folds(rows, ring, segments, numbers, job):
+    """Runs from places of their own, each of which may go over the end of the array."""
+    dof, run_length = np.int64(numbers[DOF]), np.int64(numbers[RUN])
+    words = np.zeros(BLOCK // 64 + 3, np.uint64)
+    for number in range(len(segments)):
+        row, stop = _part(segments, number, job)
+        scale = rows.dtype.type(segments[number, 2])
+        while row < stop:
+            run = row // run_length
+            drawn = _bits(numbers[KEY], numbers[KEY + 1], run) >> _u64(32)
+            start = np.int64((drawn * numbers[STARTS]) >> _u64(32))
+            entry = (start + row - run * run_length) % dof
+            length = min(BLOCK, min(stop, (run + 1) * run_length) - row, dof - entry)
+            _sign_words(words, row >> 6, (row + length - 1) >> 6, numbers)
+            _clipped(rows, ring, (row, entry, length, row & 63), words, scale, job)
+            row += length
+
+
+# Maps that read one entry at a time.
+
+
+@_compiled
+def buckets(rows, ring, segments, numbers, job):
+    """Hash and random: each row's entry is drawn."""
+    index = np.empty(BLOCK, np.uint32)
+    words = np.zeros(BLOCK // 64 + 3, np.uint64)
+    for number in range(len(segments)):
+        row, stop = _part(segments, number, job)
+        scale = rows.dtype.type(segments[number, 2])
+        while row < stop:
+            length = min(BLOCK, stop - row, (1 << 32) - (row & ((1 << 32) - 1)))
+            key = _bits(numbers[KEY], numbers[KEY + 1], row >> 32)
+            low, high, first = _u32(key), _u32(key >> _u64(32)), _u32(row & ((1 << 32) - 1))
+            dof = _u32(numbers[DOF])
+            for place in range(length):
+                index[place] = _below(_mix(low, high, _u32(first + _u32(place))), dof)
+            _sign_words(words, row >> 6, (row + length - 1) >> 6, numbers)
+            _points(rows, ring, index, words, (row, length, scale), job)
+            row += length
+
+
+@_compiled
+def decks(rows, ring, segments, numbers, job):
+    """The authors' deck of cards: a permutation of all rows."""
+    image, index = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
+    words = np.zeros(BLOCK // 64 + 3, np.uint64)
+    keys = numbers[DECK + 1], numbers[DECK + 2], numbers[DECK + 3]
+    more_keys = numbers[DECK + 4], numbers[DECK + 5], numbers[DECK + 6]
+    for number in range(len(segments)):
+        row, stop = _part(segments, number, job)
+        scale = rows.dtype.type(segments[number, 2])
+        while row < stop:
+            length = min(BLOCK, stop - row)
+            _images(image, row, length, np.int64(numbers[DECK]), keys + more_keys)
+            for place in range(length):
+                index[place] = image[place] % numbers[DOF]
+            _sign_words(words, row >> 6, (row + length - 1) >> 6, numbers)
+            _points(rows, ring, index, words, (row, length, scale), job)
+            row += length
+
+
+@_compiled(inline=True)
+def _points(rows, ring, index, words, where, job):
+    """Move or add rows one by one."""
+    row, length, scale = where
+    first, skipped = row - job[BASE], row & 63
+    low, high = _u64(job[LOW]), _u64(job[HIGH])
+    for place in range(length):
+        here, there = _u64(first + place), _u64(index[_u64(place)])
+        bit = _u64(skipped + place)
+        negative = (words[bit >> _u64(6)] >> (bit & _u64(63))) & _u64(1)
+        sign = -scale if negative else scale
+        if not job[ADDS]:
+            rows[here] = ring[there] * sign
+        elif low <= there and there < high:
+            ring[there] += rows[here] * sign
+
+
+@_compiled
+def tabled(rows, ring, segments, index, sign, job):
+    """Maps whose entries lie in a table; ``sign`` is int8, or empty where all are +1.
+
+    An index at the end of the ring or beyond is a row of zeros.
+    """
+    low, high, end = job[LOW], job[HIGH], len(ring)
+    for number in range(len(segments)):
+        row, stop = _part(segments, number, job)
+        scale = rows.dtype.type(segments[number, 2])
+        for place in range(row, stop):
+            here, there = _u64(place - job[BASE]), np.int64(index[_u64(place)])
+            factor = scale
+            if len(sign):
+                factor = scale * rows.dtype.type(sign[_u64(place)])
+            if there >= end:
+                there, factor = end - 1, rows.dtype.type(0)
+            if not job[ADDS]:
+                rows[here] = ring[_u64(there)] * factor
+            elif low <= there and there < high:
+                ring[_u64(there)] += rows[here] * factor

@@ -1,0 +1,251 @@
+"""Compiled kernels: the bits of torch's operations, on every path, with any threads and processes."""
+
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import lincon
+from lincon import kernels
+from lincon.generators import Codebook, Fold, Hash, Random, Ring, one_nonzero
+from lincon.generators.one_nonzero import OneNonzero
+from lincon.maps.scaled import Scaled
+from tests.models import convnet, images
+
+pytest.importorskip("numba")
+
+
+def codebook(rows, dof):
+    return Codebook(rows, dof, index=torch.arange(rows) * 7919 % (dof + 1))
+
+
+MAPS = {
+    "ring": (Ring(300_001, 20_011, 5), "laps"),
+    "ring, one lap and a bit": (Ring(300_001, 290_000, 5), "laps"),
+    "ring, more dof than rows": (Ring(30_001, 290_000, 5), "laps"),
+    "ring, small": (Ring(2_001, 301, 5), "tabled"),
+    "ring, small and many laps": (Ring(300_001, 301, 5), "laps"),
+    "ring, tile 1": (Ring(300_001, 2_011, 5, tile=1), "laps"),
+    "ring, tile 5": (Ring(300_001, 2_011, 5, tile=5), "laps"),
+    "ring, tile 16": (Ring(300_001, 2_011, 5, tile=16), "laps"),
+    "ring, tile 256": (Ring(300_001, 20_011, 5, tile=256), "laps"),
+    "ring, tile of all": (Ring(100_001, 20_011, 5, tile=20_011), "laps"),
+    "ring, unpermuted": (Ring(100_001, 2_011, 5, permute=False), "laps"),
+    "ring, unsigned": (Ring(100_001, 2_011, 5, sign=False), "laps"),
+    "deck": (Ring(100_001, 2_011, 5, order="deck"), "decks"),
+    "deck, unpermuted": (Ring(300_001, 2_011, 5, order="deck", permute=False), "laps"),
+    "hash": (Hash(100_001, 2_011, 5), "buckets"),
+    "random": (Random(100_001, 2_011, 5), "buckets"),
+    "fold": (Fold(100_001, 2_011, 5), "folds"),
+    "fold, chunk": (Fold(100_001, 2_011, 5, chunk=33), "folds"),
+    "codebook": (codebook(100_001, 200), "tabled"),
+    "codebook, large": (codebook(400_001, 70_000), "tabled"),
+}
+GENERATORS = pytest.mark.parametrize(("generator", "loop"), MAPS.values(), ids=MAPS)
+
+
+def ranges(generator):
+    rows, dof = generator.rows, generator.dof
+    lap = rows // dof // 2 * dof
+    return [(0, rows), (rows // 7 + 3, rows - rows // 11), (rows - 65, rows), (lap, lap), (7, 8)]
+
+
+def reference(generator, function, *arguments):
+    """What torch's operations make of the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one_nonzero, "kernel_for", lambda device: None)
+        return function(generator, *arguments)
+
+
+@GENERATORS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_kernels_are_taken_and_unpack_to_the_same_bits(generator, loop, dtype, monkeypatch):
+    free = torch.randn(generator.dof).to(dtype)
+    for start, stop in ranges(generator):
+        expected = reference(generator, type(generator).unpack, free, start, stop)
+        with monkeypatch.context() as patch:
+            patch.setattr(one_nonzero, "chunks", None)  # torch's operations need it
+            assert torch.equal(generator.unpack(free, start, stop), expected)
+    assert generator._loop_on(free.device).name == loop
+
+
+@GENERATORS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_the_adjoint_adds_in_the_order_of_rows(generator, loop, dtype, monkeypatch):
+    """`index_add_` on a CPU does so too: not a bit may differ."""
+    for start, stop in ranges(generator):
+        grad = torch.randn(stop - start).to(dtype)
+        expected = reference(generator, type(generator).adjoint, grad, start, stop)
+        with monkeypatch.context() as patch:
+            patch.setattr(one_nonzero, "chunks", None)
+            assert torch.equal(generator.adjoint(grad, start, stop), expected)
+
+
+@GENERATORS
+def test_tensors_of_any_sizes_with_their_multipliers_in_one_pass(generator, loop):
+    rows, dof = generator.rows, generator.dof
+    draw = torch.Generator().manual_seed(0)
+    cuts = torch.randperm(rows - 1, generator=draw)[:40].add(1).sort().values.tolist()
+    sizes = [high - low for low, high in pairwise([0, *cuts, rows])]
+    scaled = Scaled(generator, sizes, [1 + number / 7 for number in range(len(sizes))], False)
+    free, grad = torch.randn(dof), torch.randn(rows)
+    for start, stop in [(0, rows), (cuts[3] + 5, cuts[-3] - 5)]:
+        expected = reference(scaled, Scaled.unpack, free, start, stop)
+        assert torch.equal(scaled.unpack(free, start, stop), expected)
+        part = grad[start:stop]
+        expected = reference(scaled, Scaled.adjoint, part, start, stop)
+        assert torch.equal(scaled.adjoint(part, start, stop), expected)
+
+
+@pytest.mark.parametrize("name", ["ring", "hash", "fold", "deck", "codebook"])
+def test_the_same_bits_with_any_number_of_threads(name, monkeypatch):
+    generator, _ = MAPS[name]
+    monkeypatch.setattr("lincon.kernels.cpu.SHARE", 1000)
+    free, grad = torch.randn(generator.dof), torch.randn(generator.rows)
+    results = []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append((generator.unpack(free), generator.adjoint(grad)))
+    finally:
+        torch.set_num_threads(1)
+    for unpacked, adjoint in results[1:]:
+        assert torch.equal(unpacked, results[0][0]) and torch.equal(adjoint, results[0][1])
+
+
+@pytest.mark.parametrize("high", [1 << 31, 1 << 32, 1 << 33, 5 << 32])
+def test_rows_beyond_32_bits(high):
+    dof, rows = 3_000, high + 200_000
+    free = torch.randn(dof)
+    for generator in (
+        Ring(rows, dof),
+        Ring(rows, dof, order="deck"),
+        Hash(rows, dof),
+        Fold(rows, dof),
+    ):
+        for start in (high - 500, high + 70_001):
+            expected = reference(generator, type(generator).unpack, free, start, start + 1_000)
+            assert torch.equal(generator.unpack(free, start, start + 1_000), expected)
+            grad = torch.randn(1_000)
+            expected = reference(generator, type(generator).adjoint, grad, start, start + 1_000)
+            assert torch.equal(generator.adjoint(grad, start, start + 1_000), expected)
+
+
+def test_rows_of_a_ring_larger_than_31_bits():
+    dof = (1 << 31) + 12_345
+    ring = Ring(3 * dof, dof)
+    index, _ = ring.entries(torch.arange(dof - 2_000, dof + 2_000))
+    assert len(index.unique()) >= 2_000 and int(index.max()) < dof and int(index.min()) >= 0
+    with pytest.raises(lincon.LinconError, match="31 random bits"):
+        Hash(3 * dof, dof)
+
+
+def test_a_bad_place_in_memory_is_never_asked_for():
+    """Strided free vectors and gradients are made contiguous, strided results are left to torch."""
+    ring = Ring(300_001, 20_011, 5)
+    free, grad = torch.randn(2 * ring.dof)[::2], torch.randn(2 * ring.rows)[::2]
+    assert torch.equal(ring.unpack(free), ring.unpack(free.clone()))
+    assert torch.equal(ring.adjoint(grad), ring.adjoint(grad.clone()))
+    out = torch.zeros(2 * 1000)
+    ring.write(out[::2], free.contiguous(), 0)
+    assert torch.equal(out[::2], ring.unpack(free, 0, 1000)) and not out[1::2].any()
+
+
+def test_the_storage_of_a_tensor_can_be_resized_afterwards():
+    """As FSDP frees a parameter; `Tensor.numpy` would forbid it for ever."""
+    ring = Ring(30_001, 2_048, 5)
+    free, grad = torch.randn(ring.dof), torch.randn(ring.rows)
+    for tensor in (free, grad, ring.unpack(free), ring.adjoint(grad)):
+        tensor.untyped_storage().resize_(0)
+
+
+def unpacked_total():
+    """By NumPy: torch's own threads do not survive a fork."""
+    torch.set_num_threads(2)
+    free = torch.from_numpy(np.arange(20_011, dtype=np.float32))
+    return float(Ring(600_000, 20_011, 5).unpack(free).numpy().sum(dtype=np.float64))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_forked_and_spawned_processes_have_threads_of_their_own(method):
+    try:
+        expected = unpacked_total()
+    finally:
+        torch.set_num_threads(1)
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+        assert pool.submit(unpacked_total).result(timeout=100) == expected
+
+
+def test_many_threads_at_once():
+    ring, free = Ring(600_000, 20_011, 5), torch.randn(20_011)
+    expected = ring.unpack(free)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(torch.equal(each, expected) for each in pool.map(ring.unpack, [free] * 16))
+
+
+def test_a_compiled_step_has_no_graph_break_and_the_same_gradient():
+    model, x = convnet(), images()
+    lincon.constrain(model, "ring", dof=0.3)
+    model(x).sum().backward()
+    expected = model.get_parameter("free").grad.clone()
+    model.zero_grad()
+    torch.compile(model, fullgraph=True, backend="aot_eager")(x).sum().backward()
+    torch.testing.assert_close(model.get_parameter("free").grad, expected)
+
+
+WITHOUT = """
+import sys, torch
+sys.modules["numba"] = None  # as if it were not installed
+import importlib.util
+importlib.util.find_spec, real = (
+    lambda name, *rest: None if name == "numba" else real(name, *rest)
+), importlib.util.find_spec
+import lincon
+from lincon.generators import Ring, Hash
+for generator in (Ring(300_000, 20_011, 5), Hash(300_000, 2_011, 5)):
+    free = torch.arange(generator.dof).double()
+    print(int((generator.unpack(free) * torch.arange(300_000)).sum()))
+model = torch.nn.Linear(8, 8)
+lincon.constrain(model, "ring", dof=0.5)
+print(lincon.summary(model))
+"""
+
+
+def test_without_numba_torch_makes_the_same_and_the_summary_says_so():
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True
+    )
+    ring, hashed, *summary = run.stdout.splitlines()
+    for generator, total in ((Ring(300_000, 20_011, 5), ring), (Hash(300_000, 2_011, 5), hashed)):
+        free = torch.arange(generator.dof).double()
+        assert int(total) == int((generator.unpack(free) * torch.arange(300_000)).sum())
+    assert "lincon-torch[fast]" in " ".join(summary)
+    model = torch.nn.Linear(8, 8)
+    lincon.constrain(model, "ring", dof=0.5)
+    assert "compiled" in str(lincon.summary(model)) and "[fast]" not in str(lincon.summary(model))
+
+
+def test_a_numba_that_cannot_be_imported_is_warned_of_and_not_used(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lincon.kernels.cpu", None)
+    monkeypatch.delattr(kernels, "cpu", raising=False)
+    with pytest.warns(lincon.LinconWarning, match="numba cannot be imported"):
+        assert kernels._cpu.__wrapped__() is None
+
+
+def test_a_subclass_with_its_own_way_is_taken_at_its_word():
+    class Doubled(OneNonzero):
+        name = "doubled"
+
+        def entries(self, rows):
+            return rows % self.dof, None
+
+        def _write(self, out, prepared, start):
+            super()._write(out, prepared, start)
+            out.mul_(2)
+
+    assert Doubled(6, 3).unpack(torch.ones(3)).tolist() == [2.0] * 6
