@@ -94,7 +94,8 @@ class OneNonzero(Generator):
         return Loop("tabled", self.dof, index=index, sign=sign)
 
     def made_by(self, device: torch.device) -> str:
-        return super().made_by(device) if self._loop_on(device) is None else description(device)
+        could_be_compiled = kernel_for(device) is None or self._loop_on(device) is not None
+        return description(device) if could_be_compiled else super().made_by(device)
 
     def _compiled(self, out: Tensor) -> tuple[Kernel, Loop] | None:
         """What writes to ``out``, or adds to it, in one pass; None if torch's operations do."""

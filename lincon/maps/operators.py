@@ -69,6 +69,8 @@ def _is_plain(vector: Tensor) -> bool:
     return (
         type(vector) in (Tensor, torch.nn.Parameter)
         and not (vector.requires_grad and torch.is_grad_enabled())
+        and not vector.is_meta
+        and not torch._C._functorch.is_legacy_batchedtensor(vector)  # is_grads_batched=True
         and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
