@@ -209,7 +209,7 @@ def test_prune_quantize_and_export_go_from_folder_to_folder(trained, tmp_path):
     assert sizes == sorted(sizes, reverse=True) and sizes[2] < sizes[1] < sizes[0]
     said = next(line for line in small.stdout.splitlines() if "accuracy" in line)
     again = call("evaluate", tmp_path / "small")
-    assert again.stdout.strip().split(": ")[1] == said.split(" -> ")[1]
+    assert again.stdout.splitlines()[0].split(": ")[1] == said.split(" -> ")[1]
     assert "4" in call("inspect", tmp_path / "small/model.safetensors").stdout
     for name in ("m.safetensors", "m.pt2", "m.onnx"):
         result = call("export", tmp_path / "small", tmp_path / name)

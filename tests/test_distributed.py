@@ -125,7 +125,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "recomputed, layer by layer": {"recompute": True, "materialize": "layer"},
 }
 LOW = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-ONE = {"dof": 1, "scale": "isometric"}
+ONE = {"dof": 1e-9, "scale": "isometric"}
 """One number moves all weights: with multipliers of about one its gradient would be too large."""
 CASES = {
     **{f"ddp, {name}": Case(ddp, options) for name, options in MODELS.items()},

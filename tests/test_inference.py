@@ -75,13 +75,18 @@ def rebind(model):
     model.free.data = 2 * model.free.data
 
 
+def halved(model):
+    """A state_dict of half the parameters; what says of what G they are stays."""
+    state = model.state_dict()
+    return state | {name: parameter / 2 for name, parameter in model.named_parameters()}
+
+
 def load(model):
-    model.load_state_dict({k: v * 0.5 for k, v in model.state_dict().items()}, strict=False)
+    model.load_state_dict(halved(model), strict=False)
 
 
 def assign(model):
-    state = {k: v * 0.5 for k, v in model.state_dict().items()}
-    model.load_state_dict(state, strict=False, assign=True)
+    model.load_state_dict(halved(model), strict=False, assign=True)
 
 
 def project(model):

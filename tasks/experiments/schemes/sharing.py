@@ -4,6 +4,7 @@ Most constrain the body by a generator and train in one phase. LegoNet and Deep 
 the body's weights in the course of the training, so they have several phases.
 """
 
+import warnings
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -87,15 +88,18 @@ def _cluster(model: nn.Module, dof: int, data: "Data") -> None:
     for name in body_weights(model):
         survivors = int(model.get_parameter(name).count_nonzero())
         centroids[name] = max(1, min(CENTROIDS, survivors))
-    lincon.constrain(
-        model,
-        "codebook",
-        where=list(centroids),
-        scope=centroids,
-        scale=None,
-        init="project",
-        gradient="gram",
-    )
+    with warnings.catch_warnings():
+        # A layer with one survivor has one centroid; elsewhere a dof of 1 is likely a slip.
+        warnings.filterwarnings("ignore", "dof=1 ", lincon.LinconWarning)
+        lincon.constrain(
+            model,
+            "codebook",
+            where=list(centroids),
+            scope=centroids,
+            scale=None,
+            init="project",
+            gradient="gram",
+        )
 
 
 def pruned_places(model: nn.Module) -> list[tuple[nn.Module, str]]:

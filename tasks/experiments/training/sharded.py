@@ -49,7 +49,7 @@ def _kept_tensors(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
         (module, name, value)
         for module in model.modules()
         for name, value in vars(module).items()
-        if isinstance(value, Tensor)
+        if isinstance(value, Tensor) and name not in module._buffers
     ]
 
 
