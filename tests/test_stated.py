@@ -505,6 +505,7 @@ def nested_owners(seed):
     return model
 
 
+NUMBERS = {"1.free": torch.ones(9)}
 WRONG_IN_A_PART = {
     "a value that is not finite": (None, lambda state: state["1.1.weight"].fill_(torch.nan)),
     "another shape": (None, lambda state: state.update({"1.1.weight": torch.ones(3, 3)})),
@@ -514,7 +515,6 @@ WRONG_IN_A_PART = {
         lambda state: [state.pop(f"1.{n}.weight") for n in (0, 1)] + [state.update(NUMBERS)],
     ),
 }
-NUMBERS = {"1.free": torch.ones(9)}
 
 
 @pytest.mark.parametrize("name", WRONG_IN_A_PART)
