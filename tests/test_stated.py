@@ -351,6 +351,9 @@ def test_a_tool_that_sets_an_entry_of_another_g_is_refused_at_the_next_use():
     good = built(0)
     other.load_state_dict(good.state_dict())
     assert torch.equal(other(INPUT), good(INPUT))
+    tensor_by_tensor(model, other)
+    other.load_state_dict(lincon.merge(good).state_dict())  # dense weights put it right as well
+    torch.testing.assert_close(other(INPUT), good(INPUT))
 
 
 def test_no_buffer_and_no_parameter_remains_in_the_model():

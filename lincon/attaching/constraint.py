@@ -521,7 +521,7 @@ class Constraint:
     def _check_exact(self) -> None:
         """Raise TargetError if the free vectors cannot store a fit: if quantised or sharded."""
         check_unsharded(self.owner)
-        for group in self.groups:
+        for group in (vector.group for vector in self._vectors):
             if group.steps is not None:
                 raise TargetError(
                     f"{group.free!r} is quantised: project the model it was made from, "
@@ -530,7 +530,7 @@ class Constraint:
 
     def _check_quantised(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Raise TargetError if numbers would be loaded as integers, or integers as numbers."""
-        for group in self.groups:
+        for group in (vector.group for vector in self._vectors):
             stored = state_dict.get(prefix + group.free)
             quantised = group.steps is not None
             if isinstance(stored, Tensor) and stored.is_floating_point() == quantised:
