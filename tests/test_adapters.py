@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import warnings
 import zlib
 from base64 import b85encode
 from pathlib import Path
@@ -422,3 +423,57 @@ def test_a_header_is_deflated_from_format_3_on_alone(tmp_path):
         )
         assert ("deflated" in json.loads(entry)) == (number == 3)
         assert unpack(tmp_path, pack(unpack(tmp_path, entry))) == unpack(tmp_path, entry)
+
+
+class NamedTwice(nn.Module):
+    """A Parameter and a buffer, each under two names."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.gain = self.same_gain = nn.Parameter(torch.ones(3))
+        self.register_buffer("count", torch.zeros(3))
+        self.register_buffer("same_count", self.count)
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(x * self.same_gain + self.same_count)
+
+
+def test_a_parameter_and_a_buffer_of_two_names_in_one_module_are_trained_under_both(tmp_path):
+    model, fresh = NamedTwice(), NamedTwice()
+    lincon.constrain(model, "ring", dof=4, where="linear", offset=True)
+    moved(model)
+    model.count += 1
+    lincon.save(model, tmp_path / "adapter", only="trained")
+    lincon.load(fresh, tmp_path / "adapter")
+    assert torch.equal(fresh(torch.ones(2, 3)), model(torch.ones(2, 3)))
+
+
+def test_the_statistics_of_a_norm_whose_parameters_are_generated_are_in_the_file(tmp_path):
+    model, fresh = convnet(), convnet()
+    where = ["0.weight", "1.weight", "1.bias"]
+    lincon.constrain(model, "ring", dof=9, where=where, offset=True)
+    model(images())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lincon.save(model, tmp_path / "adapter", only="trained")
+    lincon.load(fresh, tmp_path / "adapter")
+    assert torch.equal(fresh.eval()(images()), model.eval()(images()))
+
+
+@pytest.mark.parametrize("only", [None, "trained"])
+@pytest.mark.parametrize("view", [torch.conj, lambda tensor: tensor.conj().imag])
+def test_a_buffer_that_is_a_conjugate_or_negative_view_is_stored_as_it_reads(tmp_path, only, view):
+    def signal():
+        model = stack()
+        values = torch.complex(torch.arange(3.0), torch.arange(3.0) + 1)
+        model[0].register_buffer("signal", view(values))
+        return model
+
+    model, fresh = adapted(signal()), signal()
+    if only is None:
+        fresh[0].signal = torch.zeros_like(fresh[0].signal).clone()
+    lincon.save(model, tmp_path / "model", only=only)
+    lincon.load(fresh, tmp_path / "model")
+    assert torch.equal(fresh[0].signal, model[0].signal)

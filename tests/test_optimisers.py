@@ -85,6 +85,8 @@ def test_frozen_and_quantised_vectors_are_in_no_group_and_a_part_without_its_vec
     model.requires_grad_(False)
     with pytest.raises(lincon.TargetError, match="no trainable parameter"):
         lincon.param_groups(model, weight_decay=0.1)
+    with pytest.raises(lincon.TargetError, match="Expected a model"):
+        lincon.param_groups(list(model.parameters()), weight_decay=0.1)
 
 
 def test_a_recipe_that_takes_the_free_vector_for_a_bias_is_warned_of():

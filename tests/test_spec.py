@@ -148,3 +148,51 @@ def test_a_constrained_or_wrapped_model_is_refused():
         lincon.constrain_like(model, lincon.spec(model))
     with pytest.raises(lincon.TargetError, match="constrain it first"):
         lincon.constrain_like(torch.compile(convnet()), lincon.spec(model))
+
+
+def sparse(model):
+    model[0].sparse = True
+
+
+UNFIT = {
+    "a sparse embedding": (sparse, "sparse=True"),
+    "a lazy layer": (lambda model: model.__setitem__(1, nn.LazyLinear(4)), "lazy module"),
+    "two dtypes": (lambda model: model[1].half(), "one free vector has one dtype"),
+    "integers": (
+        lambda model: setattr(model[1], "weight", nn.Parameter(torch.ones(4, 4).int(), False)),
+        "only floating-point",
+    ),
+}
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.parametrize("name", UNFIT)
+def test_tensors_that_constrain_would_refuse_are_refused_from_a_spec_and_a_file(
+    name, from_file, tmp_path
+):
+    def fresh():
+        return nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+
+    model, other = fresh(), fresh()
+    lincon.constrain(model, "ring", dof=9)
+    lincon.save(model, tmp_path / "model")
+    change, message = UNFIT[name]
+    change(other)
+    before = {name: id(parameter) for name, parameter in other.named_parameters()}
+    values = {n: p.clone() for n, p in other.named_parameters() if "Lazy" not in str(other)}
+    with pytest.raises(lincon.LinconError, match=message):
+        if from_file:
+            lincon.load(other, tmp_path / "model")
+        else:
+            lincon.constrain_like(other, lincon.spec(model))
+    assert {name: id(parameter) for name, parameter in other.named_parameters()} == before
+    assert all(torch.equal(other.get_parameter(name), value) for name, value in values.items())
+
+
+def test_a_spec_of_a_constraint_without_groups_is_refused():
+    model = convnet()
+    lincon.constrain(model, "ring", dof=0.2)
+    spec = lincon.spec(model)
+    spec["constraints"][0]["groups"].clear()
+    with pytest.raises(lincon.LinconError, match="no groups"):
+        lincon.constrain_like(another(), spec)

@@ -351,6 +351,9 @@ def test_a_tool_that_sets_an_entry_of_another_g_is_refused_at_the_next_use():
     good = built(0)
     other.load_state_dict(good.state_dict())
     assert torch.equal(other(INPUT), good(INPUT))
+    tensor_by_tensor(model, other)
+    other.load_state_dict(lincon.merge(good).state_dict())  # dense weights put it right as well
+    torch.testing.assert_close(other(INPUT), good(INPUT))
 
 
 def test_no_buffer_and_no_parameter_remains_in_the_model():
@@ -469,3 +472,64 @@ def test_a_distributed_checkpoint_of_two_ranks_gives_the_same_outputs(tmp_path):
         refused = {case for case, done in rank.items() if "FileError" in str(done)}
         assert all("codebook" in case for case in refused)
         assert all(done is True for case, done in rank.items() if case not in refused), rank
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("front", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_the_names_of_a_wrapper_are_refused_and_the_prefix_is_named(front, strict):
+    model, other = built(0, scope="tensor"), built(1, scope="tensor")
+    state = {front + name: value for name, value in model.state_dict().items()}
+    with pytest.raises(lincon.FileError, match=f"begin with '{front.split('.')[0]}.', as those"):
+        other.load_state_dict(state, strict=strict)
+    for part in front.split(".")[:-1]:
+        nn.modules.utils.consume_prefix_in_state_dict_if_present(state, f"{part}.")
+    other.load_state_dict(state)
+    assert torch.equal(other(INPUT), model(INPUT))
+
+
+@pytest.mark.parametrize("change", [lincon.prune, lincon.quantize])
+def test_a_g_that_no_seed_can_rebuild_is_refused_with_a_remedy_that_works(change, tmp_path):
+    model, other = built(0), built(1)
+    change(model, **({"keep": 0.5} if change is lincon.prune else {}))
+    with pytest.raises(lincon.FileError, match=r"lincon\.load the file into a fresh"):
+        other.load_state_dict(model.state_dict(), strict=False)
+    fresh = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+    lincon.save(model, tmp_path / "model")
+    lincon.load(fresh, tmp_path / "model")
+    assert torch.equal(fresh(INPUT), model(INPUT))
+
+
+def nested_owners(seed):
+    """A part that owns free vectors, in a model that owns others."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 4)))
+    lincon.constrain(model[1], "ring", dof=9)
+    lincon.constrain(model, "ring", dof=9)
+    return model
+
+
+NUMBERS = {"1.free": torch.ones(9)}
+WRONG_IN_A_PART = {
+    "a value that is not finite": (None, lambda state: state["1.1.weight"].fill_(torch.nan)),
+    "another shape": (None, lambda state: state.update({"1.1.weight": torch.ones(3, 3)})),
+    "integers": (lambda model: lincon.quantize(model[1]), lambda state: None),
+    "numbers without an entry": (
+        lambda model: lincon.quantize(model[1]),
+        lambda state: [state.pop(f"1.{n}.weight") for n in (0, 1)] + [state.update(NUMBERS)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IN_A_PART)
+def test_dense_weights_that_a_part_cannot_take_leave_the_whole_as_it_was(name):
+    change, spoil = WRONG_IN_A_PART[name]
+    state = lincon.merge(nested_owners(0)).state_dict()
+    spoil(state)
+    model = nested_owners(1)
+    if change is not None:
+        change(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(lincon.TargetError):
+        model.load_state_dict(state)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())

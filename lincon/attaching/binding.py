@@ -16,7 +16,7 @@ from lincon.attaching.group import Group
 from lincon.attaching.living import living
 from lincon.attaching.parts import unwatch
 from lincon.attaching.shadows import put_shadows, remove_shadows
-from lincon.attaching.targets import Target
+from lincon.attaching.targets import Target, check_one_dtype
 from lincon.errors import LinconWarning, TargetError
 from lincon.files.entry import name_beside
 from lincon.processes.shards import check_unsharded
@@ -44,6 +44,8 @@ def bind(
     ``values`` holds every free vector and buffer by name. If anything fails, nothing has changed.
     """
     by_name = {name: target for target in chosen for name in target.names}
+    for group in groups:
+        check_one_dtype([by_name[entry.name] for entry in group.ledger])
     groups = _completed(groups, model, by_name)
     constraint = Constraint(model, groups)
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from lincon.attaching.ledger import Entry
-from lincon.attaching.targets import Target, targets
+from lincon.attaching.targets import Target, check_target, targets
 from lincon.errors import TargetError
 
 
@@ -19,7 +19,7 @@ def claimed(owner: nn.Module, prefix: str, entries: Iterable[Entry], source: str
         source: where the ledgers come from, for messages.
 
     Raises:
-        TargetError: a tensor is missing, or its shape or its ties differ.
+        TargetError: a tensor is missing or cannot be constrained, or its shape or ties differ.
     """
     present = {name: target for target in targets(owner) for name in target.names}
     return [_claimed(present.get(entry.name), prefix, entry, source) for entry in entries]
@@ -29,6 +29,7 @@ def _claimed(target: Target | None, prefix: str, entry: Entry, source: str) -> T
     name = prefix + entry.name
     if target is None:
         raise TargetError(f"it has no tensor {name!r} (renamed, or another architecture).")
+    check_target(target)
     shape = tuple(target.tensor.shape)
     if shape != entry.shape:
         raise TargetError(f"{name!r} is {entry.shape} in {source} and {shape} here.")

@@ -206,7 +206,6 @@ class Request:
 
     def _plan(self, share: Share, seed: int, taken: set[str]) -> Plan:
         first = share.targets[0].tensor
-        _check_one_dtype(share.targets)
         generator = self._generator(share, seed)
         group = Group(
             free=free_name(_wanted_name(share.label), self.model, taken),
@@ -255,16 +254,6 @@ class Request:
         if own is not None:
             raise LinconError(f"{generator.name} has its own offset; leave offset out.")
         return None if self.offset == "seed" else flat(targets)
-
-
-def _check_one_dtype(targets: list[Target]) -> None:
-    first = targets[0]
-    for target in targets:
-        if target.tensor.dtype != first.tensor.dtype:
-            raise TargetError(
-                f"{first.name!r} is {first.tensor.dtype} and {target.name!r} is not; one free "
-                "vector has one dtype: constrain them in two calls (where=...) or in two scopes."
-            )
 
 
 def other_devices(targets: list[Target]) -> tuple[str | None, ...]:

@@ -338,22 +338,19 @@ class Constraint:
 
         Everything is checked before anything in the owner changes, its parts included.
         """
-        self._check_stated(state_dict, prefix)
+        self._check_state(state_dict, prefix)
         self._take(state_dict, prefix)
-        if any(prefix + group.free in state_dict for group in self.groups):
-            self._check_quantised(state_dict, prefix)
-            return
-        keys = {name: prefix + name for name in self._generated_names()}
-        dense = {name: state_dict.pop(key) for name, key in keys.items() if key in state_dict}
+        dense = self._dense(state_dict, prefix)
         if dense:
-            self._check_exact()
+            for name in dense:
+                del state_dict[prefix + name]
             _, _, missing_keys, *_ = reports
             missing_keys += [prefix + name for name in self._complete(dense)]
             for name, tensor in self._fitted(dense).items():
                 state_dict.setdefault(prefix + name, tensor)
 
-    def _check_stated(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Raise FileError if a state_dict is of another G, in the owner or in a part of it."""
+    def _check_state(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Raise FileError or TargetError if the owner or a part of it cannot take a state_dict."""
         placed = [
             (constraint, prefix + part)
             for constraint in _all_in(self.owner)
@@ -363,15 +360,28 @@ class Constraint:
             constraint.share_entries(state_dict, place)
         for constraint, place in placed:
             constraint.stated(state_dict, place)
+            constraint.check_values(state_dict, place)
         known = {place + name for constraint, place in placed for name in constraint._entries}
         for name, tensor in state_dict.items():
             if name.startswith(prefix) and name not in known and is_entry(name, tensor):
-                names = ", ".join(repr(vector.group.free) for vector in self._vectors)
-                raise FileError(
-                    f"The state_dict has {name!r}, of a free vector that this "
-                    f"{type(self.owner).__name__} does not have (here: {names}): the scope is "
-                    "another one. Constrain the model in the same way (lincon.constrain_like)."
-                )
+                raise self._of_unknown(name, state_dict, prefix)
+
+    def _of_unknown(self, name: str, state_dict: Mapping[str, Any], prefix: str) -> FileError:
+        """The refusal of an entry of a free vector that the owner does not have."""
+        front = name[len(prefix) :].partition(".")[0]
+        is_child = front in dict(self.owner.named_children())
+        if not is_child and all(key.startswith(f"{prefix}{front}.") for key in state_dict):
+            return FileError(
+                f"All names in the state_dict begin with {front + '.'!r}, as those of a wrapper do "
+                "(DDP, torch.compile), and those here do not: take that off "
+                "(torch.nn.modules.utils.consume_prefix_in_state_dict_if_present)."
+            )
+        names = ", ".join(repr(vector.group.free) for vector in self._vectors)
+        return FileError(
+            f"The state_dict has {name!r}, of a free vector that this "
+            f"{type(self.owner).__name__} does not have (here: {names}): the scope is "
+            "another one. Constrain the model in the same way (lincon.constrain_like)."
+        )
 
     def share_entries(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Give every rank of a sharded model the entries of a state_dict.
@@ -398,6 +408,22 @@ class Constraint:
             else:
                 groups.append(vector.group)
         return groups
+
+    def check_values(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """Raise TargetError if free vectors or dense weights in a state_dict cannot be taken."""
+        self._check_quantised(state_dict, prefix)
+        dense = self._dense(state_dict, prefix)
+        if dense:
+            self._check_exact()
+            for vector in self._vectors:
+                vector.check(dense)
+
+    def _dense(self, state_dict: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+        """The generated weights by name, if a state_dict has them in the place of free vectors."""
+        if any(prefix + vector.group.free in state_dict for vector in self._vectors):
+            return {}
+        keys = {name: prefix + name for name in self._generated_names()}
+        return {name: state_dict[key] for name, key in keys.items() if key in state_dict}
 
     def _take(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Take the multipliers from a state_dict, and what is no tensor of the owner out of it."""
@@ -495,7 +521,7 @@ class Constraint:
     def _check_exact(self) -> None:
         """Raise TargetError if the free vectors cannot store a fit: if quantised or sharded."""
         check_unsharded(self.owner)
-        for group in self.groups:
+        for group in (vector.group for vector in self._vectors):
             if group.steps is not None:
                 raise TargetError(
                     f"{group.free!r} is quantised: project the model it was made from, "
@@ -504,7 +530,7 @@ class Constraint:
 
     def _check_quantised(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Raise TargetError if numbers would be loaded as integers, or integers as numbers."""
-        for group in self.groups:
+        for group in (vector.group for vector in self._vectors):
             stored = state_dict.get(prefix + group.free)
             quantised = group.steps is not None
             if isinstance(stored, Tensor) and stored.is_floating_point() == quantised:

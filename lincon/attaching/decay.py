@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from lincon.attaching.binding import check_complete
-from lincon.attaching.constraint import constraints
+from lincon.attaching.constraint import check_module, constraints
 from lincon.errors import TargetError
 
 _NORMS = nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase
@@ -38,6 +38,7 @@ def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     [(2, 0.05), (4, 0.0)]
     >>> optimizer = torch.optim.AdamW(groups, lr=1e-3)
     """
+    check_module(model)
     check_complete(model)
     decays = _decays(model)
     if not decays:

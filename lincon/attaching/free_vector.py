@@ -133,6 +133,12 @@ class FreeVector:
         missed = (linear_map.unpack(free) - difference).square().sum()
         return free, float(missed), float(target.square().sum())
 
+    def check(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise TargetError if given weights cannot be fitted; others may be missing."""
+        for entry in self.group.ledger:
+            if any(name in weights for name in entry.names):
+                self._target(entry, weights)
+
     def _target(self, entry: Entry, weights: Mapping[str, Tensor]) -> Tensor:
         """The given weights of an entry, (numel,) float64 on the CPU."""
         weight = next((weights[name] for name in entry.names if name in weights), None)

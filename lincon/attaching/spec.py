@@ -145,6 +145,8 @@ def _checked(spec: Mapping[str, Any]) -> list[Constrained]:
         if value["format"] > FORMAT:
             raise ValueError(f"format {value['format']} is of a newer lincon")
         for constraint in value["constraints"]:
+            if not constraint["groups"]:
+                raise ValueError(f"the constraint of {constraint['owner']!r} has no groups")
             for option in ("materialize", "gradient"):
                 if constraint[option] not in CHOICES[option]:
                     raise ValueError(f"{option} is {constraint[option]!r}")

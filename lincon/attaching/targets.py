@@ -115,6 +115,18 @@ def check_target(target: Target) -> None:
         _check_place(name, module, attribute)
 
 
+def check_one_dtype(group: list[Target]) -> None:
+    """Raise TargetError unless the tensors of a group have one dtype."""
+    first = group[0]
+    for target in group:
+        if target.tensor.dtype != first.tensor.dtype:
+            raise TargetError(
+                f"{first.name!r} is {first.tensor.dtype} and {target.name!r} is not; one free "
+                "vector has one dtype: give them one, or constrain them in two calls (where=...) "
+                "or in two scopes."
+            )
+
+
 def _check_place(name: str, module: nn.Module, attribute: str) -> None:
     kind = type(module).__name__
     if _is_parametrized(module, attribute):

@@ -245,7 +245,8 @@ def sha_of(tensor: Tensor) -> str:
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor on the CPU, in order."""
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    plain = tensor.resolve_conj().resolve_neg().contiguous()
+    return memoryview(plain.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def check(value: Any, kind: Any, place: str) -> None:

@@ -95,12 +95,21 @@ def restored(vector: FreeVector, stated: Tensor) -> Group:
     here, _ = _parsed(group.free, own[HEAD:])
     if (difference := _difference(there, here)) is not None:
         raise FileError(
-            f"{group.free!r} in the state_dict belongs to another G: {difference}. Constrain the "
-            "model in the same way (lincon.constrain_like), then load."
+            f"{group.free!r} in the state_dict belongs to another G: {difference}. {_remedy(there)}"
         )
     if group.drawn is not None:
         group = replace(group, drawn=found.of(group.drawn))
     return group.with_scales(found.multipliers)
+
+
+def _remedy(there: dict[str, Any]) -> str:
+    """How to get a model with the G of a state_dict."""
+    if "digest" in there["generator"] or "steps" in there:  # lincon.spec does not describe it
+        return (
+            "No seed can rebuild that: lincon.save the model that has it, and lincon.load the file "
+            "into a fresh one."
+        )
+    return "Constrain the model in the same way (lincon.constrain_like), then load."
 
 
 def _tensor(text: str) -> Tensor:

@@ -207,7 +207,7 @@ def _separate(tensors: dict[str, Any]) -> dict[str, Tensor]:
             raise LinconError(f"{name!r} is a {kind}, not a tensor; it cannot be saved.")
         if tensor.is_meta:
             raise LinconError(f"{name!r} is on the meta device; it cannot be saved.")
-        plain = tensor.detach().cpu().contiguous()
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         address = plain.untyped_storage().data_ptr()
         stored[name] = plain.clone() if address in addresses else plain
         addresses.add(address)

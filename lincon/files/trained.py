@@ -6,29 +6,35 @@ from torch import nn
 
 from lincon.attaching.constraint import Constraint, constraints, prefixes
 from lincon.errors import LinconWarning
+from lincon.step.generated import generated_in
 
 
 def trained_names(model: nn.Module) -> set[str]:
     """Names in the state_dict of free vectors and their steps, and of what requires a gradient.
 
-    The buffers of a module whose own parameters are trained, such as the running statistics of a
-    norm, change with them. Warns of those that change in modules that are frozen.
+    The buffers of a module whose own parameters are trained or generated, such as the running
+    statistics of a norm, change with them. Warns of those that change in modules that are frozen.
     """
     free = {name for constraint in constraints(model) for name in _free_names(model, constraint)}
     names, moving = set(free), []
     for prefix, module in model.named_modules(remove_duplicate=False):
-        start = f"{prefix}." if prefix else ""
-        own = dict(module.named_parameters(start.rstrip("."), recurse=False))
-        trained = {name for name, parameter in own.items() if parameter.requires_grad}
-        buffers = {start + name for name, _ in module.named_buffers(recurse=False)}
+        trained, buffers = _own_names(prefix, module)
         names |= trained
-        if trained - free:
+        if trained - free or generated_in(module):
             names |= buffers
-        elif module.training and f"{start}running_mean" in buffers:
+        elif module.training and f"{prefix}.running_mean".lstrip(".") in buffers:
             moving.append(prefix)
     if moving:
         _warn_of_moving(moving)
     return names
+
+
+def _own_names(prefix: str, module: nn.Module) -> tuple[set[str], set[str]]:
+    """All names of a module's own trained parameters, and of its buffers, not of its parts'."""
+    own = module.named_parameters(prefix, recurse=False, remove_duplicate=False)
+    trained = {name for name, parameter in own if parameter.requires_grad}
+    buffers = module.named_buffers(prefix, recurse=False, remove_duplicate=False)
+    return trained, {name for name, _ in buffers}
 
 
 def _warn_of_moving(modules: list[str]) -> None:

@@ -153,10 +153,13 @@ def _model_class(cls: Any, folder: str | Path, options: dict[str, Any]) -> Any:
     """The model class that an Auto class chooses, or the class itself."""
     from transformers import AutoConfig, PreTrainedModel
 
-    if issubclass(cls, PreTrainedModel):
+    if isinstance(cls, type) and issubclass(cls, PreTrainedModel):
         return cls
     if not hasattr(cls, "from_config"):
-        raise TargetError(f"{cls.__name__} is no model class of transformers, and no Auto class.")
+        raise TargetError(
+            f"{getattr(cls, '__name__', cls)!r} is no model class of transformers, and no Auto "
+            "class. It comes first, as in from_pretrained(BertModel, folder)."
+        )
     config = options.get("config")
     if config is None:
         shared = ("revision", "subfolder", "cache_dir", "token", "trust_remote_code")

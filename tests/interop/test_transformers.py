@@ -197,3 +197,9 @@ def test_the_trainer_resumes_from_another_initial_seed(tmp_path, cls):
     lincon.constrain(wrong, "ring", dof=0.3, seed=8)
     with pytest.raises(lincon.FileError, match="seed is 0 there and 8 here"):
         trainer(wrong, tmp_path / "parts", 6).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("wrong", ["bert-base-uncased", torch.nn.Linear, None])
+def test_what_is_no_model_class_is_refused(wrong, tmp_path):
+    with pytest.raises(lincon.TargetError, match=r"no model class.*comes first"):
+        from_pretrained(wrong, tmp_path)
