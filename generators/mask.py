@@ -97,7 +97,7 @@ class Mask(Wrapper):
         segments: Segments = NO_SEGMENTS,
     ) -> None:
         all_bits = self._all_bits(grad.device)[start : start + len(grad)]
-        shown = _as_integers(grad).bitwise_and(all_bits).view(grad.dtype)
+        shown = _as_integers(grad.resolve_neg()).bitwise_and(all_bits).view(grad.dtype)
         self.inner.accumulate(out, shown, start, segments)
 
     def offset(self) -> Float[Tensor, " rows"] | None:

@@ -14,6 +14,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from lincon.errors import LinconError
 from lincon.generator import TABLE_BYTES, Generator, chunks
 from lincon.kernels import Kernel, Loop, description, kernel_for
 from lincon.maps.per_device import per_device
@@ -78,6 +79,12 @@ class OneNonzero(Generator):
     @per_device
     def _table(self, device: torch.device) -> Entries:
         index, sign = self.entries(torch.arange(self.rows, device=device))
+        if not index.is_meta and (int(index.min()) < 0 or int(index.max()) >= self.dof):
+            # Kernels do not look where they read and write.
+            raise LinconError(
+                f"{self.name}: entries gives indices from {int(index.min())} to "
+                f"{int(index.max())}; they must be within [0, {self.dof})."
+            )
         return index.to(torch.int32), sign
 
     @per_device
@@ -100,8 +107,8 @@ class OneNonzero(Generator):
     def _compiled(self, out: Tensor) -> tuple[Kernel, Loop] | None:
         """What writes to ``out``, or adds to it, in one pass; None if torch's operations do."""
         kernel = kernel_for(out.device)
-        plain = type(out) is Tensor and out.is_contiguous() and out.dtype in DTYPES
-        if kernel is None or not plain:
+        plain = type(out) is Tensor and out.is_contiguous() and not out.is_neg()
+        if kernel is None or not plain or out.dtype not in DTYPES:
             return None
         loop = self._loop_on(out.device)
         return None if loop is None else (kernel, loop)

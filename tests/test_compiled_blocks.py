@@ -258,3 +258,56 @@ def test_a_module_with_a_parametrization_of_its_own_is_constrained_merged_and_fr
     assert torch.equal(model(x), expected)
     parametrize.remove_parametrizations(model, "bias")
     assert type(model) is nn.Linear and torch.equal(model(x), expected)
+
+
+def test_hooks_of_saved_tensors_are_not_compiled_with_a_block():
+    frames = []
+    for materialize in ("model", "layer"):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        model, x = Stack(depth=3), torch.randn(4, 8)
+        lincon.constrain(model, "ring", dof=0.5, materialize=materialize)
+        in_place(model.blocks, "aot_eager")
+        for _ in range(3):
+            run(model, x)
+        frames.append(torch._dynamo.utils.counters["frames"]["total"])
+        assert not torch._dynamo.utils.counters["graph_break"]
+    assert frames[0] == frames[1]
+
+
+def test_a_layer_of_the_shared_class_that_is_made_anew_is_an_ordinary_one():
+    model = Stack(depth=1)
+    lincon.constrain(model, "ring", dof=0.5)
+    layer = model.blocks[0].first
+    new = type(layer)(layer.in_features, layer.out_features)
+    assert type(new) is nn.Linear and isinstance(new.weight, nn.Parameter)
+
+
+def test_a_registry_of_subclasses_goes_on_making_layers():
+    made = {}
+
+    class Registered(nn.Linear):
+        def __init_subclass__(cls):
+            made[cls.__name__] = cls
+
+    class Wide(Registered):
+        pass
+
+    model = nn.Sequential(Wide(4, 4))
+    lincon.constrain(model, "ring", dof=0.5)
+    assert type(made["Wide"](4, 4)) is Wide
+
+
+def test_a_class_that_allows_no_subclass_is_refused_and_the_model_stays():
+    class Final(nn.Linear):
+        def __init_subclass__(cls):
+            raise TypeError("is final")
+
+    model = nn.Sequential(nn.Linear(4, 4), Final(4, 4))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(lincon.TargetError, match="is final"):
+        lincon.constrain(model, "ring", dof=0.5)
+    assert type(model[1]) is Final and type(model[0]) is nn.Linear
+    assert "_lincon_order" not in vars(model[1])
+    after = model.state_dict()
+    assert list(after) == list(before) and all(torch.equal(after[k], before[k]) for k in before)

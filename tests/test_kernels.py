@@ -12,7 +12,8 @@ import torch
 
 import lincon
 from lincon import kernels
-from lincon.generators import Codebook, Fold, Hash, Random, Ring, one_nonzero
+from lincon.errors import LinconError
+from lincon.generators import Codebook, Fold, Hash, Mask, Random, Ring, one_nonzero
 from lincon.generators.one_nonzero import OneNonzero
 from lincon.maps.scaled import Scaled
 from tests.models import convnet, images
@@ -249,3 +250,38 @@ def test_a_subclass_with_its_own_way_is_taken_at_its_word():
             out.mul_(2)
 
     assert Doubled(6, 3).unpack(torch.ones(3)).tolist() == [2.0] * 6
+
+
+def test_a_view_that_negates_is_read_as_its_values():
+    class Paired(OneNonzero):
+        name = "paired"
+
+        def entries(self, rows):
+            return rows // 2, None
+
+    ring = Ring(rows=4096, dof=2048)
+    masked = Mask.of(ring, torch.arange(4096) % 3 > 0)
+    for generator in (Paired(rows=8, dof=4), masked, ring):
+        free, grad = torch.randn(generator.dof), torch.randn(generator.rows)
+        assert torch.equal(generator.unpack(torch._neg_view(free)), generator.unpack(-free))
+        assert torch.equal(generator.adjoint(torch._neg_view(grad)), generator.adjoint(-grad))
+    ring.unpack(free, out=torch._neg_view(out := torch.zeros(ring.rows)))
+    assert torch.equal(-out, ring.unpack(free))
+    one = torch.complex(torch.ones(1), torch.ones(1)).conj().imag  # -1, over memory that has 1
+    assert torch.equal(Paired(rows=2, dof=1).unpack(one), -torch.ones(2))
+
+
+def test_an_index_that_is_no_entry_is_refused_with_and_without_kernels(monkeypatch):
+    class Beside(OneNonzero):
+        name = "beside"
+        shift = 0
+
+        def entries(self, rows):
+            return rows % self.dof + self.shift, None
+
+    for shift in (-1, 1):
+        monkeypatch.setattr(Beside, "shift", shift)
+        with pytest.raises(LinconError, match="within"):
+            Beside(rows=9, dof=3).unpack(torch.ones(3))
+        with pytest.raises(LinconError, match="within"):
+            Beside(rows=9, dof=3).adjoint(torch.ones(9))

@@ -224,3 +224,36 @@ def test_a_backward_that_failed_leaves_nothing_for_the_next(generator, materiali
         loss.backward(retain_graph=True)
     loss.backward()
     torch.testing.assert_close(model.free.grad, expected)
+
+
+class _Detached(torch.autograd.Function):
+    """Uses a weight, and has no gradient for it."""
+
+    @staticmethod
+    def forward(ctx, weight, x):
+        return x * weight.detach().sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, grad
+
+
+@pytest.mark.parametrize("run", [1, layout.RUN])
+@pytest.mark.parametrize("materialize", ["model", "layer"])
+def test_a_weight_whose_gradient_is_none_can_be_differentiated_twice(materialize, run, monkeypatch):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return _Detached.apply(self.first.weight, x)
+
+    monkeypatch.setattr(layout, "RUN", run)
+    model, x = Block(), torch.ones(3, requires_grad=True)
+    lincon.constrain(model, "ring", dof=4, materialize=materialize)
+    of_x, of_free = torch.autograd.grad(
+        model(x).sum(), [x, model.free], create_graph=True, allow_unused=True
+    )
+    assert torch.equal(of_x, torch.ones(3))
+    assert of_free is None or not of_free.any()

@@ -35,9 +35,12 @@ class _Memory:
 
 
 def array_of(tensor: Tensor) -> np.ndarray:
-    """An array over the memory of a tensor on a CPU, or of a copy if it is not contiguous.
+    """An array over the memory of a tensor on a CPU, or of a copy if that holds other numbers.
+
+    It does if the tensor is not contiguous, or is a view that negates, as torch makes of the
+    imaginary part of a conjugate.
 
     >>> array_of(torch.tensor([1.0, 2.0]))
     array([1., 2.], dtype=float32)
     """
-    return np.asarray(_Memory(tensor if tensor.is_contiguous() else tensor.contiguous()))
+    return np.asarray(_Memory(tensor.resolve_neg().contiguous()))

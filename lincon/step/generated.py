@@ -124,14 +124,14 @@ def generated_in(module: nn.Module) -> dict[str, Generated]:
 
 def install(module: nn.Module, attribute: str, generated: Generated) -> None:
     """Put ``generated`` in place of ``module.<attribute>``."""
-    if _ORDER not in vars(module):
-        vars(module)[_ORDER] = tuple(module._parameters)
+    own = _edited(module)
+    if own is None:  # first, because the class may refuse
+        _dress(module, {**generated_in(module), attribute: generated})
+    vars(module).setdefault(_ORDER, tuple(module._parameters))
     del module._parameters[attribute]
-    if (own := _edited(module)) is not None:
+    if own is not None:
         own[attribute] = generated
         _edit(module, own)
-    else:
-        _dress(module, {**generated_in(module), attribute: generated})
     if isinstance(module, nn.RNNBase):
         vars(module).pop("_flat_weights", None)
 
@@ -187,8 +187,9 @@ def _dress(module: nn.Module, generated: Mapping[str, Generated]) -> None:
     """Give a module these generated weights, and the class that reads them."""
     original = type(module).__bases__[0] if _PLACE in vars(module) else type(module)
     if generated:
+        dressed = _dressed(original, tuple(generated))
         vars(module)[_PLACE] = dict(generated)
-        module.__class__ = _dressed(original, tuple(generated))
+        module.__class__ = dressed
     else:
         del vars(module)[_PLACE]
         module.__class__ = original
@@ -200,7 +201,17 @@ def _dressed(original: type[nn.Module], attributes: tuple[str, ...]) -> type[nn.
     if dressed is None:
         members = {"parametrizations": property(_as_torch_has_it), **_further(original)}
         members |= {attribute: _property(attribute) for attribute in attributes}
-        dressed = type(original.__name__, (original,), members)
+        # type(layer)(...) makes an ordinary module, as it did before.
+        members["__new__"] = lambda cls, *args, **kwargs: original(*args, **kwargs)
+        try:
+            dressed = type(original.__name__, (original,), members)
+        except (
+            Exception
+        ) as error:  # of the class's own __init_subclass__, which can fail in any way
+            raise TargetError(
+                f"{original.__name__} allows no subclass, which generated weights need "
+                f"({one_line(error)}): leave its tensors out with where=..."
+            ) from error
         dressed.__module__, dressed.__qualname__ = original.__module__, original.__qualname__
         _shared[original, attributes] = dressed
     return dressed
@@ -259,16 +270,13 @@ def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
 
 
 def _restore(cls: type[nn.Module], attributes: tuple[str, ...], is_edited: bool) -> nn.Module:
+    module = cls.__new__(cls)
     if not is_edited:
-        return _new(_dressed(cls, attributes))
-    module = _new(cls)
+        module.__class__ = _dressed(cls, attributes)
+        return module
     _inject(module, attributes)
     _extend(module)
     return module
-
-
-def _new(cls: type[nn.Module]) -> nn.Module:
-    return cls.__new__(cls)
 
 
 # The class of a module that torch's tools look at.

@@ -16,6 +16,7 @@ from torch import Tensor
 from lincon.attaching.free_vector import FreeVector
 from lincon.step.layout import Layout
 from lincon.step.model_tape import ModelTape, is_watched
+from lincon.step.tape import version_of
 
 
 class HeldTape(ModelTape):
@@ -36,6 +37,7 @@ class HeldTape(ModelTape):
         return (
             list(vectors) == self.vectors  # they are equal only if they are the same
             and [vector.dtype for vector in vectors] == self.dtypes
+            and [version_of(free) for free in self.free] == self.versions  # `read` asks for it
             and all(map(self._is_same, range(len(vectors))))
             and all(counter._version == writes for counter, writes in self.watched)
         )

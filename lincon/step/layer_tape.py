@@ -4,8 +4,10 @@ While the owner's forward runs, torch's hooks for saved tensors replace each wei
 operation saves by a `SavedWeight`, which names the entry. So no weight outlives its use.
 """
 
+import sys
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -53,7 +55,8 @@ class LayerTape(Tape):
         self.prepared: dict[tuple[int, torch.dtype], Tensor] = {}
         # torch calls the hooks that were put on last alone; these hand on to those beneath.
         self.beneath: Hooks | None = torch._C._autograd._top_saved_tensors_default_hooks(False)
-        self.hooks = saved_tensors_hooks(self._pack, self._unpack)
+        pack = partial(_uncompiled(LayerTape._pack), self)
+        self.hooks = saved_tensors_hooks(pack, self._unpack)
         self.hooks.__enter__()
 
     def close(self) -> None:
@@ -187,3 +190,15 @@ class LayerTape(Tape):
             )
         weight = self.generate(saved.key, saved.dtype)
         return weight.as_strided(saved.size, saved.stride, saved.offset)
+
+
+def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, of which torch.compile makes no graphs.
+
+    A block that is compiled runs the hooks, and each step would compile them anew.
+    """
+    is_loaded = "torch._dynamo" in sys.modules  # nothing compiles without it, and it loads long
+    return _disabled(function) if is_loaded else function
+
+
+_disabled = cache(torch.compiler.disable)

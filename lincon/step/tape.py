@@ -193,7 +193,8 @@ class _Weights(torch.autograd.Function):
         del grads, pairs  # so that each gradient is freed once it is added
         # A buffer would not be differentiable (create_graph=True), and has room for one gradient
         # only, not for a batch of them (is_grads_batched=True).
-        if torch.is_grad_enabled() or any(_is_batched(grad) for _, grad in present):
+        derived = torch.is_grad_enabled() or any(_is_batched(grad) for _, grad in present)
+        if present and derived:
             adjoint = _differentiable(tape.map(number), present, ctx.device)
             return adjoint.to(ctx.dtype), None, None, None, None
         with tape.lock:
