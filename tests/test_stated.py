@@ -491,7 +491,7 @@ def test_the_names_of_a_wrapper_are_refused_and_the_prefix_is_named(front, stric
 def test_a_g_that_no_seed_can_rebuild_is_refused_with_a_remedy_that_works(change, tmp_path):
     model, other = built(0), built(1)
     change(model, **({"keep": 0.5} if change is lincon.prune else {}))
-    with pytest.raises(lincon.FileError, match=r"lincon\.load the file into a fresh"):
+    with pytest.raises(lincon.LinconError, match=r"lincon\.load the file into a fresh"):
         other.load_state_dict(model.state_dict(), strict=False)
     fresh = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
     lincon.save(model, tmp_path / "model")

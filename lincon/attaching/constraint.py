@@ -359,8 +359,8 @@ class Constraint:
         for constraint, place in placed:
             constraint.share_entries(state_dict, place)
         for constraint, place in placed:
-            constraint.stated(state_dict, place)
             constraint.check_values(state_dict, place)
+            constraint.stated(state_dict, place)
         known = {place + name for constraint, place in placed for name in constraint._entries}
         for name, tensor in state_dict.items():
             if name.startswith(prefix) and name not in known and is_entry(name, tensor):
@@ -537,7 +537,8 @@ class Constraint:
                 wanted = "integers" if quantised else "numbers"
                 raise TargetError(
                     f"{group.free!r} takes {wanted}, but the state_dict has {stored.dtype}: "
-                    "see lincon.quantize."
+                    "lincon.quantize both models or neither, or lincon.save the other and "
+                    "lincon.load the file into a fresh one."
                 )
 
     # Copies.
