@@ -478,3 +478,9 @@ def test_a_method_that_writes_by_name_gets_the_generated_weights():
     assert all(torch.equal(written[name], w) for name, w in constraint.weights().items())
     lincon.merge(copied)
     assert "save_pretrained" not in vars(copied) and "save_pretrained" in vars(model)
+
+
+@MODES
+def test_a_constrained_model_is_not_exported_with_what_lives_in_this_process(materialize):
+    with pytest.raises(lincon.LinconError, match=r"lincon\.merge it first"):
+        torch.export.export(constrained(materialize), (X,))

@@ -102,12 +102,17 @@ def _(grad: Tensor, generator: str, start: int, stop: int, dtype: torch.dtype) -
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
-def _apply(vector: Tensor, transposed: bool, *where: Any) -> Tensor:
+def check_not_exported() -> None:
+    """Raise LinconError inside of `torch.export`."""
     if _is_exporting():
         raise LinconError(
             "A constrained model cannot be exported, because its G lives in this process: "
             "lincon.merge it first."
         )
+
+
+def _apply(vector: Tensor, transposed: bool, *where: Any) -> Tensor:
+    check_not_exported()
     # Compilers refuse to trace a function that has a forward-mode derivative.
     function = _apply_plainly if torch.compiler.is_compiling() else _apply_with_forward_mode
     return function(vector, transposed, *where)

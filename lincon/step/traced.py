@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lincon.attaching.free_vector import FreeVector
 from lincon.generator import Generator
+from lincon.maps.operators import check_not_exported
 from lincon.shapes import Float, Int
 
 _live: "WeakValueDictionary[int, Generator]" = WeakValueDictionary()
@@ -44,6 +45,7 @@ class Spot:
 
     def weight(self) -> Tensor:
         """The tensor, differentiable, by operations that a compiler can trace."""
+        check_not_exported()
         vector = self.vector
         free = vector.effective(vector.parameter)
         rows: Tensor = torch.ops.lincon.rows(
