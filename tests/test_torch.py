@@ -262,3 +262,19 @@ def test_tied_weights_get_both_gradients():
     for m in (model, reference):
         m(torch.tensor([[1, 2, 3]])).square().sum().backward()
     torch.testing.assert_close(model.free.grad, reference.embed.weight.grad.reshape(-1))
+
+
+@pytest.mark.parametrize("materialize", ["model", "layer"])
+def test_gradients_of_no_samples_are_none(materialize):
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    lincon.constrain(model, "ring", dof=9, materialize=materialize)
+    parameters = {name: tensor.detach() for name, tensor in model.named_parameters()}
+
+    def loss(parameters, x):
+        return torch.func.functional_call(model, parameters, (x,)).square().sum()
+
+    gradient = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))
+    found = gradient(parameters, torch.zeros(0, 4))
+    assert {name: tuple(g.shape) for name, g in found.items()} == {
+        name: (0, *tensor.shape) for name, tensor in parameters.items()
+    }

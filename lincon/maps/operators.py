@@ -145,6 +145,10 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], batch: Tensor, *args: Any) -> tuple[Tensor, int]:
         vectors = batch.movedim(in_dims[0], 0)
+        if not len(vectors):
+            transposed, handle, start, stop, dtype = args
+            size = _live[handle].dof if transposed else stop - start
+            return batch.new_empty((0, size), dtype=dtype), 0
         return torch.stack([_apply(vector, *args) for vector in vectors]), 0
 
 
