@@ -86,16 +86,22 @@ def _at(builder: Any, address: Any, vector: Any) -> Any:
     return builder.inttoptr(address, vector.as_pointer())
 
 
+def _scaled(builder: Any, source: Any, signs: Any, scale: Any) -> tuple[Any, int]:
+    """± scale · source[:16], by its address, and the bytes of an entry."""
+    factor = _multipliers(builder, scale, signs)
+    size = 4 if scale.type == ir.FloatType() else 8
+    entries = builder.load(_at(builder, source, factor.type), align=size)
+    return builder.fmul(entries, factor), size
+
+
 @intrinsic
 def _move(typing: Any, target: Any, source: Any, signs: Any, scale: Any) -> Any:
     """target[:16] = ± scale · source[:16], by their addresses."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, source, signs, scale = arguments
-        factor = _multipliers(builder, scale, signs)
-        size = 4 if scale.type == ir.FloatType() else 8
-        moved = builder.fmul(builder.load(_at(builder, source, factor.type), align=size), factor)
-        builder.store(moved, _at(builder, target, factor.type), align=size)
+        target, *what = arguments
+        moved, size = _scaled(builder, *what)
+        builder.store(moved, _at(builder, target, moved.type), align=size)
         return context.get_dummy_value()
 
     return types.void(types.uint64, types.uint64, types.uint32, scale), generate
@@ -106,11 +112,9 @@ def _add(typing: Any, target: Any, source: Any, signs: Any, scale: Any) -> Any:
     """target[:16] += ± scale · source[:16], by their addresses."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, source, signs, scale = arguments
-        factor = _multipliers(builder, scale, signs)
-        size = 4 if scale.type == ir.FloatType() else 8
-        moved = builder.fmul(builder.load(_at(builder, source, factor.type), align=size), factor)
-        there = _at(builder, target, factor.type)
+        target, *what = arguments
+        moved, size = _scaled(builder, *what)
+        there = _at(builder, target, moved.type)
         total = builder.fadd(builder.load(there, align=size), moved)
         builder.store(total, there, align=size)
         return context.get_dummy_value()

@@ -205,9 +205,7 @@ def _dressed(original: type[nn.Module], attributes: tuple[str, ...]) -> type[nn.
         members["__new__"] = lambda cls, *args, **kwargs: original(*args, **kwargs)
         try:
             dressed = type(original.__name__, (original,), members)
-        except (
-            Exception
-        ) as error:  # of the class's own __init_subclass__, which can fail in any way
+        except Exception as error:  # its own __init_subclass__ can fail in any way
             raise TargetError(
                 f"{original.__name__} allows no subclass, which generated weights need "
                 f"({one_line(error)}): leave its tensors out with where=..."
