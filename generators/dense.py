@@ -59,6 +59,9 @@ class Dense(Projection):
     def options(self) -> dict[str, Any]:
         return {"entries": self.entries}
 
+    def work(self, rows: int) -> float:
+        return rows * self.dof
+
     def _draw(self, start: int, stop: int, device: torch.device) -> Tensor:
         """ε of rows [start, stop): (stop - start, dof) float32."""
         per_word = 64 if self.entries == "rademacher" else 4

@@ -68,6 +68,10 @@ class Fastfood(Projection):
         self.grain = min(rows, self.size)
         self.scale = (rows * self.size) ** -0.5
 
+    def work(self, rows: int) -> float:
+        blocks = -(-rows // self.size)
+        return blocks * self.size * 2 * (self.size.bit_length() - 1 or 1)
+
     def _block(self, device: torch.device, number: int) -> _Block:
         if self.rows * BYTES_PER_ROW <= CACHE_BYTES:
             return self._kept_block(device, number)

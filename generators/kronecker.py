@@ -63,6 +63,11 @@ class Kronecker(Projection):
     def options(self) -> dict[str, Any]:
         return {"orthonormal": self.orthonormal}
 
+    def work(self, rows: int) -> float:
+        square = self.height * self.width * (self.height + self.width)
+        corner = (self.rows - self.height**2) * (self.dof - self.width**2)
+        return self.rows + square + corner
+
     @cached_property
     def _factors(self) -> Factors:
         """R₁, R₂ and R₃, float64 on the CPU."""

@@ -152,6 +152,9 @@ class OneNonzero(Generator):
             values = grad[low:high].to(out.dtype)
             add_at(out, index, values if sign is None else values * sign)
 
+    def work(self, rows: int) -> float:
+        return rows
+
     def energy(self, start: int, stop: int) -> float:
         return 1.0
 

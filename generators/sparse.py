@@ -49,6 +49,10 @@ class Sparse(Projection):
         super().__init__(rows, dof, seed)
         self.strata = isqrt(rows - 1) + 1
 
+    def work(self, rows: int) -> float:
+        low, high = self._touched(0, rows)
+        return (high - low) * self.dof
+
     def _draw(self, low: int, high: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows and signs of the nonzeros in strata [low, high): two tensors (high - low, dof)."""
         stratum = rearrange(torch.arange(low, high, device=device), "stratum -> stratum 1")

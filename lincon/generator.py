@@ -198,6 +198,14 @@ class Generator(ABC):
         """What makes weights on a device, for people."""
         return "torch operations"
 
+    def work(self, rows: int) -> float | None:
+        """About how many multiplications a range of so many rows takes; None if it is not counted.
+
+        `constrain` warns of a generator that does far more than the model does with its weights.
+        One that does not count its work is timed on a few rows.
+        """
+        return None
+
     def offset(self) -> Tensor | None:
         """W₀, (rows,) float64, of an affine constraint Ŵ = W₀ + G W; None if it is linear."""
         return None
