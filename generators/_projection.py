@@ -1,9 +1,9 @@
 """Random projections: columns have unit norm, exactly or in expectation, and rows are alike."""
 
-from lincon.generator import Generator
+from lincon.generators.one_nonzero import Compiled
 
 
-class Projection(Generator):
+class Projection(Compiled):
     """Base of `dense`, `sparse`, `fastfood` and `kronecker`.
 
     The squared norms of dof columns add up to dof, so a row has dof / rows of it in expectation.

@@ -19,10 +19,11 @@ from torch import Tensor
 from lincon.counter import below, bits, key, signs
 from lincon.generator import CHUNK, chunks
 from lincon.generators._projection import Projection
+from lincon.kernels import Loop, as_bits
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 from lincon.maps.scatter import add_at
-from lincon.shapes import Float
+from lincon.shapes import Float, Int
 
 _STREAM = 4
 CACHE_BYTES = 64 << 20
@@ -52,6 +53,24 @@ class Sparse(Projection):
     def work(self, rows: int) -> float:
         low, high = self._touched(0, rows)
         return (high - low) * self.dof
+
+    @per_device
+    def _loop_on(self, device: torch.device) -> Loop:
+        more = as_bits(self.strata**-0.5), self.strata, self.rows
+        work = max(1, self.strata * self.dof // self.rows)
+        table, stream = self._packed(device), key(self.seed, _STREAM)
+        return Loop("strata", self.dof, key=stream, more=more, work=work, index=table)
+
+    def _packed(self, device: torch.device) -> Int[Tensor, " nonzeros"]:
+        """Twice the place of each nonzero in its stratum, and one more for -1; empty if too large."""
+        if self.strata * self.dof * 4 > CACHE_BYTES:
+            return torch.empty(0, dtype=torch.int32, device=device)
+        packed = []
+        for low, high in self._blocks(0, self.strata):
+            rows, sign = self._draw(low, high, device)
+            first = torch.arange(low, high, device=device) * self.rows // self.strata
+            packed.append(((rows - first[:, None]) * 2 + (sign < 0)).int())
+        return torch.cat(packed).view(-1)
 
     def _draw(self, low: int, high: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows and signs of the nonzeros in strata [low, high): two tensors (high - low, dof)."""

@@ -1,10 +1,11 @@
-"""Compiled kernels for maps with one nonzero a row, one module a target.
+"""Compiled kernels for maps, one module a target.
 
 A generator says what its map is by a `Loop`, and `kernel_for` finds what runs it on a device, if
 anything does. A kernel makes the bits of the generator's `entries`. What no kernel does is done by
 torch's operations, more slowly.
 """
 
+import struct
 import warnings
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -26,15 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """A map with one nonzero a row, as kernels read it.
+    """A map, as kernels read it: one with one nonzero a row, or some that have many.
 
     Attributes:
-        name: "laps", "folds", "buckets", "decks" or "tabled", a function of every target.
+        name: "laps", "folds", "buckets", "decks" or "tabled", a function of every target; and
+            "rademacher" and "strata", of some.
         sign_key: the key of `lincon.counter.row_signs`, or None where all signs are +1.
         dof: the width of the map.
         key: the key of the entries.
         more: further numbers, whose meaning is the loop's.
-        index: of "tabled", (rows,) integers. An index of dof is a row of zeros.
+        work: about how many nonzeros a row has.
+        index: of "tabled", (rows,) integers. An index of dof is a row of zeros. Of "strata", int32
+            (strata * dof,), what is drawn, or (0,).
         sign: of "tabled", (rows,) int8, or None where all signs are +1.
     """
 
@@ -43,21 +47,33 @@ class Loop:
     sign_key: int | None = None
     key: int = 0
     more: tuple[int, ...] = ()
+    work: int = 1
     index: Integer[Tensor, " rows"] | None = None
     sign: Integer[Tensor, " rows"] | None = None
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """What the compiled loops read: the table, or all numbers as uint64."""
-        if self.index is not None:
+        """What the compiled loops read: the table, all numbers as uint64, or both."""
+        if self.index is not None and not self.more:
             sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
             return array_of(self.index), sign
         signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
-        return (np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64),)
+        numbers = np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64)
+        return (numbers,) if self.index is None else (numbers, array_of(self.index))
 
     def unsigned(self) -> "Loop":
         """The same entries, with +1 for every sign."""
         return replace(self, sign_key=None, sign=None)
+
+
+def as_bits(number: float) -> int:
+    """The 64 bits of a float64, for `Loop.more`.
+
+    >>> hex(as_bits(1.0))
+    '0x3ff0000000000000'
+    """
+    bits: int = struct.unpack("Q", struct.pack("d", number))[0]
+    return bits
 
 
 class Kernel(Protocol):
@@ -88,6 +104,7 @@ class Kernel(Protocol):
         """
 
 
+@cache
 def kernel_for(device: torch.device) -> Kernel | None:
     """The kernel for tensors of a device, or None if there is none."""
     return _cpu() if device.type == "cpu" else None

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from lincon.kernels import Loop, loops
-from lincon.kernels.memory import array_of
 from lincon.maps.segments import Segments
 from lincon.shapes import Float
 
 NARROW = 1 << 18
 """Rows of another dtype than the loops' that are converted at a time."""
-DTYPES = {torch.float32, torch.float64}
-"""Those that the loops have; others are converted, `NARROW` rows at a time."""
+LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+"""The types that the loops have; others are converted, `NARROW` rows at a time."""
 SHARE = 1 << 17
 """The fewest rows for which a further thread is worth waking."""
 
@@ -36,7 +35,7 @@ def write(
 ) -> None:
     """See `lincon.kernels.Kernel`."""
     absolute = segments.starting_at(start)
-    if out.dtype in DTYPES:
+    if out.dtype in LIKE:
         _walk(loop, out, free, start, absolute)
         return
     ring = free.float()
@@ -69,22 +68,30 @@ def _walk(
 ) -> None:
     """Write all of ``rows``, the first of which is ``start``, or add them to ``ring``."""
     function: Callable[..., None] = getattr(loops, loop.name)
-    arrays = array_of(rows), array_of(ring), segments, *loop.arrays
+    rows, ring = _plain(rows), _plain(ring)
+    given = rows.data_ptr(), ring.data_ptr(), LIKE[rows.dtype], segments, *loop.arrays
     size, dof = rows.shape[0], loop.dof
-    if size < 2 * SHARE:
-        function(*arrays, (start, start, start + size, 0, dof, int(adds)))
+    work = size * loop.work
+    if work < 2 * SHARE:
+        function(*given, (start, start, start + size, 0, dof, int(adds), dof))
         return
 
     def write_part(low: int, high: int) -> None:
-        function(*arrays, (start, start + low, start + high, 0, dof, 0))
+        function(*given, (start, start + low, start + high, 0, dof, 0, dof))
 
     def add_to_part(low: int, high: int) -> None:
-        function(*arrays, (start, start, start + size, low, high, 1))
+        function(*given, (start, start, start + size, low, high, 1, dof))
 
     if adds:
-        _in_threads(add_to_part, dof, size)
+        _in_threads(add_to_part, dof, work)
     else:
-        _in_threads(write_part, size, size)
+        _in_threads(write_part, size, work)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where its memory does not hold its numbers one after another."""
+    plain = tensor.is_contiguous() and not tensor.is_neg()
+    return tensor if plain else tensor.resolve_neg().contiguous()
 
 
 def _in_threads(task: Callable[[int, int], None], size: int, work: int) -> None:
