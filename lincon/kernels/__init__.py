@@ -52,14 +52,16 @@ class Loop:
     sign: Integer[Tensor, " rows"] | None = None
 
     @cached_property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """What the compiled loops read: the table, all numbers as uint64, or both."""
-        if self.index is not None and not self.more:
-            sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
-            return array_of(self.index), sign
+    def arrays(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """What the compiled loops read: all numbers as uint64, the table, or both."""
         signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
         numbers = np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64)
-        return (numbers,) if self.index is None else (numbers, array_of(self.index))
+        if self.index is None:
+            return numbers
+        if self.more:
+            return numbers, array_of(self.index)
+        sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
+        return array_of(self.index), sign
 
     def unsigned(self) -> "Loop":
         """The same entries, with +1 for every sign."""

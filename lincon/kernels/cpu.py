@@ -69,7 +69,7 @@ def _walk(
     """Write all of ``rows``, the first of which is ``start``, or add them to ``ring``."""
     function: Callable[..., None] = getattr(loops, loop.name)
     rows, ring = _plain(rows), _plain(ring)
-    given = rows.data_ptr(), ring.data_ptr(), LIKE[rows.dtype], segments, *loop.arrays
+    given = rows.data_ptr(), ring.data_ptr(), LIKE[rows.dtype], segments, loop.arrays
     size, dof = rows.shape[0], loop.dof
     work = size * loop.work
     if work < 2 * SHARE:

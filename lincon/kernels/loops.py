@@ -10,7 +10,7 @@ Each loop takes
     rows, ring   addresses of contiguous numbers of one type: an array costs a microsecond to wrap
     like         a number of that type (float32 or float64)
     segments     (n, 3) float64: the first row, the one after the last, and the multiplier
-    numbers      uint64, what the map is (the constants below say where)
+    numbers      uint64, what the map is (the constants below say where), or tables
     job          integers: the row of ``rows[0]``, the first row and the one after the last to walk
                  over, the first entry and the one after the last to add to, whether to add, and dof
 """
@@ -565,12 +565,13 @@ def _points(rows, ring, index, words, where, job):
 
 
 @_compiled
-def tabled(rows, ring, like, segments, index, sign, job):
+def tabled(rows, ring, like, segments, table, job):
     """Maps whose entries lie in a table; ``sign`` is int8, or empty where all are +1.
 
     An index at the end of the ring or beyond is a row of zeros.
     """
     rows, ring = _arrays(rows, ring, like, job)
+    index, sign = table
     low, high, end = job[LOW], job[HIGH], job[END]
     for number in range(len(segments)):
         row, stop = _part(segments, number, job)
@@ -657,12 +658,13 @@ def _add_rademacher(rows, ring, where, numbers, job):
 
 
 @_compiled
-def strata(rows, ring, like, segments, numbers, table, job):
+def strata(rows, ring, like, segments, tables, job):
     """Every column has one nonzero ±1 in each stratum of rows.
 
-    The table, which may be empty, holds what `_drawn` makes of all strata.
+    Beside the numbers there is a table, empty or of what `_drawn` makes of all strata.
     """
     rows, ring = _arrays(rows, ring, like, job)
+    numbers, drawn = tables
     factor, height = numbers.view(np.float64)[FACTOR], np.int64(numbers[ROWS])
     count, base = np.int64(numbers[STRATA]), job[BASE]
     for number in range(len(segments)):
@@ -675,7 +677,7 @@ def strata(rows, ring, like, segments, numbers, table, job):
         low, high = first * count // height, -(-stop * count // height)
         for stratum in range(max(0, low - 1), min(count, high + 1)):
             where = stratum, first, stop, scale
-            _stratum(rows, ring, where, (numbers, table.view(np.uint32)), job)
+            _stratum(rows, ring, where, (numbers, drawn.view(np.uint32)), job)
         if not job[ADDS]:
             rows[first - base : stop - base] *= scale
 
