@@ -110,7 +110,9 @@ class Dense(Projection):
         wide = torch.promote_types(out.dtype, torch.float32)
         if self._is_kept:
             rows = self._kept(out.device, wide)[start : start + len(out)]
-            out.copy_(rows @ prepared.to(wide))
+            product = torch.mv(rows, prepared.to(wide), out=out if out.dtype == wide else None)
+            if out.dtype != wide:
+                out.copy_(product)
             return
         scaled = prepared.to(wide) / self._norms.to(out.device, wide)
         for low, high in self._blocks(start, start + len(out)):
@@ -120,7 +122,7 @@ class Dense(Projection):
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         if self._is_kept:
             rows = self._kept(out.device, out.dtype)[start : start + len(grad)]
-            out += grad.to(out.dtype) @ rows
+            out.addmv_(rows.T, grad.to(out.dtype))
             return
         total = torch.zeros_like(out)
         for low, high in self._blocks(start, start + len(grad)):

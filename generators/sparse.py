@@ -9,6 +9,8 @@ Cost: O(dof √rows) per unpack or adjoint, in either direction a gather or an a
 order.
 """
 
+from dataclasses import replace
+from functools import cached_property
 from math import ceil, isqrt
 from typing import final
 
@@ -53,17 +55,22 @@ class Sparse(Projection):
         low, high = self._touched(0, rows)
         return (high - low) * self.dof
 
-    @per_device
     def _loop_on(self, device: torch.device) -> Loop:
+        return self._drawing if self.strata * self.dof * 4 > CACHE_BYTES else self._tabled(device)
+
+    @cached_property
+    def _drawing(self) -> Loop:
         more = as_bits(self.strata**-0.5), self.strata, self.rows
         work = max(1, self.strata * self.dof // self.rows)
-        table, stream = self._packed(device), key(self.seed, _STREAM)
-        return Loop("strata", self.dof, key=stream, more=more, work=work, index=table)
+        stream, empty = key(self.seed, _STREAM), torch.empty(0, dtype=torch.int32)
+        return Loop("strata", self.dof, key=stream, more=more, work=work, index=empty)
+
+    @per_device
+    def _tabled(self, device: torch.device) -> Loop:
+        return replace(self._drawing, index=self._packed(device))
 
     def _packed(self, device: torch.device) -> Int[Tensor, " nonzeros"]:
-        """Twice the place of each nonzero in its stratum, and one more for -1; empty if too large."""
-        if self.strata * self.dof * 4 > CACHE_BYTES:
-            return torch.empty(0, dtype=torch.int32, device=device)
+        """Twice the place of each nonzero in its stratum, and one more for -1."""
         packed = []
         for low, high in self._blocks(0, self.strata):
             rows, sign = self._draw(low, high, device)

@@ -143,10 +143,24 @@ def test_a_sparse_map_that_is_too_large_to_be_kept_is_drawn_to_the_same_bits(mon
     assert torch.equal(drawn.adjoint(grad), expected[1])
 
 
-@pytest.mark.parametrize("name", ["ring", "hash", "fold", "deck", "codebook", "dense", "sparse"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ring",
+        "ring, small and many laps",
+        "hash",
+        "fold",
+        "fold, chunk",
+        "deck",
+        "codebook",
+        "dense",
+        "sparse",
+    ],
+)
 def test_the_same_bits_with_any_number_of_threads(name, monkeypatch):
     generator, _ = (MAPS | PROJECTIONS)[name]
     monkeypatch.setattr("lincon.kernels.cpu.SHARE", 1000)
+    monkeypatch.setattr("lincon.kernels.cpu.FAR", 100)
     free, grad = torch.randn(generator.dof), torch.randn(generator.rows)
     results = []
     try:

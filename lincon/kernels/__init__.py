@@ -37,6 +37,7 @@ class Loop:
         key: the key of the entries.
         more: further numbers, whose meaning is the loop's.
         work: about how many nonzeros a row has.
+        lap: rows, counted from 0, that read no entry twice; 0 if there is no such number.
         index: of "tabled", (rows,) integers. An index of dof is a row of zeros. Of "strata", int32
             (strata * dof,), what is drawn, or (0,).
         sign: of "tabled", (rows,) int8, or None where all signs are +1.
@@ -48,6 +49,7 @@ class Loop:
     key: int = 0
     more: tuple[int, ...] = ()
     work: int = 1
+    lap: int = 0
     index: Integer[Tensor, " rows"] | None = None
     sign: Integer[Tensor, " rows"] | None = None
 

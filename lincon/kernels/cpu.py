@@ -24,6 +24,10 @@ LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 """The types that the loops have; others are converted, `NARROW` rows at a time."""
 SHARE = 1 << 17
 """The fewest rows for which a further thread is worth waking."""
+SKIPPING = {"folds", "rademacher", "strata"}
+"""Loops that add to some entries in a part of the time that all take."""
+FAR = 1 << 20
+"""Entries that a cache does not hold: each thread draws all rows, but reads and adds its own alone."""
 
 
 def write(
@@ -76,16 +80,22 @@ def _walk(
         function(*given, (start, start, start + size, 0, dof, int(adds), dof))
         return
 
-    def write_part(low: int, high: int) -> None:
-        function(*given, (start, start + low, start + high, 0, dof, 0, dof))
+    def walk_over(low: int, high: int) -> None:
+        function(*given, (start, low, high, 0, dof, int(adds), dof))
 
-    def add_to_part(low: int, high: int) -> None:
+    def add_to(low: int, high: int) -> None:
         function(*given, (start, start, start + size, low, high, 1, dof))
 
-    if adds:
-        _in_threads(add_to_part, dof, work)
+    if not adds:
+        _in_threads(walk_over, (start, start + size), work)
+    elif loop.lap >= 2 * SHARE:
+        for lap in range(start // loop.lap, -(-(start + size) // loop.lap)):
+            low, high = max(start, lap * loop.lap), min(start + size, (lap + 1) * loop.lap)
+            _in_threads(walk_over, (low, high), high - low)
+    elif loop.name in SKIPPING or dof >= FAR:
+        _in_threads(add_to, (0, dof), work)
     else:
-        _in_threads(write_part, size, work)
+        walk_over(start, start + size)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -94,10 +104,11 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor if plain else tensor.resolve_neg().contiguous()
 
 
-def _in_threads(task: Callable[[int, int], None], size: int, work: int) -> None:
-    """Call ``task`` on parts of [0, size), as many as there are threads and shares of work."""
+def _in_threads(task: Callable[[int, int], None], of: tuple[int, int], work: int) -> None:
+    """Call ``task`` on parts of a range, as many as there are threads and shares of work."""
     parts = max(1, min(torch.get_num_threads(), work // SHARE))
-    cuts = [size * part // parts // 64 * 64 for part in range(parts)] + [size]
+    low, high = of
+    cuts = [low + (high - low) * part // parts // 64 * 64 for part in range(parts)] + [high]
     mine, *others = pairwise(cuts)
     running = [_pool(os.getpid(), parts - 1).submit(task, *part) for part in others]
     task(*mine)

@@ -553,15 +553,30 @@ def _points(rows, ring, index, words, where, job):
     row, length, scale = where
     first, skipped = row - job[BASE], row & 63
     low, high = _u64(job[LOW]), _u64(job[HIGH])
+    if not job[ADDS] or high - low == _u64(job[END]):
+        for place in range(length):
+            _point(rows, ring, index, words, (first, skipped, place, scale), job)
+        return
+    # A thread's own entries come in no order that a processor could guess: they are chosen first.
+    chosen, count = np.empty(BLOCK, np.uint32), 0
     for place in range(length):
-        here, there = _u64(first + place), _u64(index[_u64(place)])
-        bit = _u64(skipped + place)
-        negative = (words[bit >> _u64(6)] >> (bit & _u64(63))) & _u64(1)
-        sign = -scale if negative else scale
-        if not job[ADDS]:
-            rows[here] = ring[there] * sign
-        elif low <= there and there < high:
-            ring[there] += rows[here] * sign
+        chosen[_u64(count)], there = place, _u64(index[_u64(place)])
+        count += np.int64(low <= there) & np.int64(there < high)
+    for number in range(count):
+        place = np.int64(chosen[_u64(number)])
+        _point(rows, ring, index, words, (first, skipped, place, scale), job)
+
+
+@_compiled(inline=True)
+def _point(rows, ring, index, words, where, job):
+    first, skipped, place, scale = where
+    here, there, bit = _u64(first + place), _u64(index[_u64(place)]), _u64(skipped + place)
+    negative = (words[bit >> _u64(6)] >> (bit & _u64(63))) & _u64(1)
+    sign = -scale if negative else scale
+    if job[ADDS]:
+        ring[there] += rows[here] * sign
+    else:
+        rows[here] = ring[there] * sign
 
 
 @_compiled
