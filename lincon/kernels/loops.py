@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import njit, types
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
     raise ImportError("NUMBA_DISABLE_JIT is set")
