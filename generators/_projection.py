@@ -1,9 +1,9 @@
 """Random projections: columns have unit norm, exactly or in expectation, and rows are alike."""
 
-from lincon.generators.one_nonzero import Compiled
+from lincon.generator import Generator
 
 
-class Projection(Compiled):
+class Projection(Generator):
     """Base of `dense`, `sparse`, `fastfood` and `kronecker`.
 
     The squared norms of dof columns add up to dof, so a row has dof / rows of it in expectation.

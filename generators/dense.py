@@ -19,6 +19,7 @@ from lincon.counter import bits, key, normals
 from lincon.errors import LinconError
 from lincon.generator import chunks
 from lincon.generators._projection import Projection
+from lincon.generators.one_nonzero import Compiled
 from lincon.kernels import Loop, as_bits
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
@@ -35,7 +36,7 @@ STORED_BYTES = 1 << 22
 
 @register
 @final
-class Dense(Projection):
+class Dense(Compiled, Projection):
     """Dense random projection: G[i, j] = ε(i, j) / ‖column j‖ (Li et al., ICLR 2018).
 
     Cost: O(rows dof).
@@ -79,7 +80,8 @@ class Dense(Projection):
 
     def _loop_on(self, device: torch.device) -> Loop | None:
         is_small = self.rows * self.dof * 4 <= min(STORED_BYTES, CACHE_BYTES)
-        return None if is_small or self.entries != "rademacher" else self._loop
+        drawn = device.type == "cpu" and self.entries == "rademacher" and not is_small
+        return self._loop if drawn else None
 
     @cached_property
     def _loop(self) -> Loop:

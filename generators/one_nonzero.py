@@ -51,8 +51,7 @@ class Compiled(Generator):
         return None
 
     def made_by(self, device: torch.device) -> str:
-        could_be_compiled = kernel_for(device) is None or self._loop_on(device) is not None
-        return description(device) if could_be_compiled else super().made_by(device)
+        return super().made_by(device) if self._loop_on(device) is None else description(device)
 
     def _compiled(self, out: Tensor) -> tuple[Kernel, Loop] | None:
         """What writes to ``out``, or adds to it, in one pass; None if torch's operations do."""
@@ -166,6 +165,9 @@ class OneNonzero(Compiled):
         index, sign = self._table(device)
         ones = torch.ones(self.rows, dtype=dtype, device=device)
         return index.long(), ones if sign is None else sign.to(dtype)
+
+    def made_by(self, device: torch.device) -> str:
+        return description(device) if kernel_for(device) is None else super().made_by(device)
 
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         for low, high in chunks(0, len(out)):

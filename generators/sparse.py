@@ -20,7 +20,8 @@ from torch import Tensor
 from lincon.counter import below, bits, key, signs
 from lincon.generator import CHUNK, chunks
 from lincon.generators._projection import Projection
-from lincon.kernels import Loop, as_bits
+from lincon.generators.one_nonzero import Compiled
+from lincon.kernels import Loop, as_bits, kernel_for
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 from lincon.maps.scatter import add_at
@@ -33,7 +34,7 @@ CACHE_BYTES = 64 << 20
 
 @register
 @final
-class Sparse(Projection):
+class Sparse(Compiled, Projection):
     """Very sparse random projection with unit-norm columns (Li, Hastie and Church, KDD 2006).
 
     G[i, j] = ±1/√c for one row i of each of c = ⌈√rows⌉ strata of rows, else 0. Cost: O(dof √rows).
@@ -55,8 +56,11 @@ class Sparse(Projection):
         low, high = self._touched(0, rows)
         return (high - low) * self.dof
 
-    def _loop_on(self, device: torch.device) -> Loop:
-        return self._drawing if self.strata * self.dof * 4 > CACHE_BYTES else self._tabled(device)
+    def _loop_on(self, device: torch.device) -> Loop | None:
+        if device.type != "cpu":
+            return None
+        fits = self.strata * self.dof * 4 <= CACHE_BYTES and kernel_for(device) is not None
+        return self._tabled(device) if fits else self._drawing
 
     @cached_property
     def _drawing(self) -> Loop:

@@ -31,7 +31,7 @@ class Loop:
 
     Attributes:
         name: "laps", "folds", "buckets", "decks" or "tabled", a function of every target; and
-            "rademacher" and "strata", of some.
+            "rademacher" and "strata", of the CPU's.
         sign_key: the key of `lincon.counter.row_signs`, or None where all signs are +1.
         dof: the width of the map.
         key: the key of the entries.
