@@ -1,10 +1,11 @@
-"""Compiled kernels for maps with one nonzero a row, one module a target.
+"""Compiled kernels for maps, one module a target.
 
 A generator says what its map is by a `Loop`, and `kernel_for` finds what runs it on a device, if
 anything does. A kernel makes the bits of the generator's `entries`. What no kernel does is done by
 torch's operations, more slowly.
 """
 
+import struct
 import warnings
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -26,15 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """A map with one nonzero a row, as kernels read it.
+    """A map, as kernels read it: one with one nonzero a row, or some that have many.
 
     Attributes:
-        name: "laps", "folds", "buckets", "decks" or "tabled", a function of every target.
+        name: "laps", "folds", "buckets", "decks" or "tabled", a function of every target; and
+            "rademacher" and "strata", of the CPU's.
         sign_key: the key of `lincon.counter.row_signs`, or None where all signs are +1.
         dof: the width of the map.
         key: the key of the entries.
         more: further numbers, whose meaning is the loop's.
-        index: of "tabled", (rows,) integers. An index of dof is a row of zeros.
+        work: about how many nonzeros a row has.
+        lap: rows, counted from 0, that read no entry twice; 0 if there is no such number.
+        index: of "tabled", (rows,) integers. An index of dof is a row of zeros. Of "strata", int32
+            (strata * dof,), what is drawn, or (0,).
         sign: of "tabled", (rows,) int8, or None where all signs are +1.
     """
 
@@ -43,21 +48,36 @@ class Loop:
     sign_key: int | None = None
     key: int = 0
     more: tuple[int, ...] = ()
+    work: int = 1
+    lap: int = 0
     index: Integer[Tensor, " rows"] | None = None
     sign: Integer[Tensor, " rows"] | None = None
 
     @cached_property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """What the compiled loops read: the table, or all numbers as uint64."""
-        if self.index is not None:
-            sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
-            return array_of(self.index), sign
+    def arrays(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """What the compiled loops read: all numbers as uint64, the table, or both."""
         signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
-        return (np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64),)
+        numbers = np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64)
+        if self.index is None:
+            return numbers
+        if self.more:
+            return numbers, array_of(self.index)
+        sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
+        return array_of(self.index), sign
 
     def unsigned(self) -> "Loop":
         """The same entries, with +1 for every sign."""
         return replace(self, sign_key=None, sign=None)
+
+
+def as_bits(number: float) -> int:
+    """The 64 bits of a float64, for `Loop.more`.
+
+    >>> hex(as_bits(1.0))
+    '0x3ff0000000000000'
+    """
+    bits: int = struct.unpack("Q", struct.pack("d", number))[0]
+    return bits
 
 
 class Kernel(Protocol):
@@ -88,6 +108,7 @@ class Kernel(Protocol):
         """
 
 
+@cache
 def kernel_for(device: torch.device) -> Kernel | None:
     """The kernel for tensors of a device, or None if there is none."""
     return _cpu() if device.type == "cpu" else None
