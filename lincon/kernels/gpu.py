@@ -141,8 +141,8 @@ def write(
     if loop.index is not None:
         index, sign = _table(loop, out.device, start, start + len(out))
         form = replace(form, SIGNED=sign is not None, WIDE=BLOCK)
-        arrays += index, index if sign is None else sign
-        _launch(gpu_loops.write_table, _parts(len(out), BLOCK), *arrays, numbers, form)
+        table = index, index if sign is None else sign
+        _launch(gpu_loops.write_table, _parts(len(out), BLOCK), *arrays, *table, numbers, form)
     elif _has_laps(form):
         _walk(arrays, numbers, (start, start, start + len(out)), form, loop)
     else:
