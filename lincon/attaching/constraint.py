@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from lincon import kernels
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
@@ -255,6 +256,8 @@ class Constraint:
         Ŵ in memory for the next one, with a copy of the free vectors; with ``materialize="layer"``
         or an offset it leaves nothing. The next forward that trains lets go of them too.
 
+        On a GPU it also lets go of what `lincon.kernels.release` does, for all models.
+
         >>> import lincon
         >>> model = nn.Sequential(nn.Linear(8, 4))
         >>> constraint = lincon.constrain(model, "ring", dof=16)
@@ -263,6 +266,7 @@ class Constraint:
         >>> constraint.release()
         """
         self._held = None
+        kernels.release()
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""

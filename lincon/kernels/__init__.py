@@ -6,6 +6,7 @@ torch's operations, more slowly.
 """
 
 import struct
+import sys
 import warnings
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -111,16 +112,28 @@ class Kernel(Protocol):
 @cache
 def kernel_for(device: torch.device) -> Kernel | None:
     """The kernel for tensors of a device, or None if there is none."""
-    return _cpu() if device.type == "cpu" else None
+    if device.type == "cpu":
+        return _cpu()
+    return _gpu(device) if device.type == "cuda" else None
 
 
 def description(device: torch.device) -> str:
     """What makes weights on a device, for people."""
     if kernel_for(device) is not None:
-        return "compiled (numba)"
+        return "compiled (numba)" if device.type == "cpu" else "compiled (Triton)"
     if device.type == "cpu":
         return "torch operations; pip install 'lincon-torch[fast]' compiles kernels"
     return "torch operations"
+
+
+def release() -> None:
+    """Let go of what kernels keep on GPUs for the maps of all models.
+
+    Maps whose rows are drawn one by one (hash, random, tables) keep their rows in the order of
+    entries, 4 bytes a row, for adjoints without atomics. They are sorted again at the next one.
+    """
+    if gpu := sys.modules.get("lincon.kernels.gpu"):
+        gpu.release()
 
 
 @cache
@@ -139,3 +152,25 @@ def _cpu() -> Kernel | None:
         )
         return None
     return cpu
+
+
+@cache
+def _gpu(device: torch.device) -> Kernel | None:
+    """The module for CUDA devices; None without Triton, or if its loops do not work on a device."""
+    if find_spec("triton") is None:
+        return None
+    try:
+        from lincon.kernels import gpu
+
+        gpu.check(device)
+    except (
+        Exception
+    ) as error:  # of Triton, C compilers, drivers and LLVM, each with its own classes
+        warnings.warn(
+            f"Triton's kernels do not work here ({type(error).__name__}: {error}): weights on GPUs "
+            "are made by torch operations, which are slower.",
+            LinconWarning,
+            stacklevel=2,
+        )
+        return None
+    return gpu
