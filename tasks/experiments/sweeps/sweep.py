@@ -31,7 +31,7 @@ SEVERAL_PROCESSES = "strategy", "devices", "num_nodes"
 """Flags of the Trainer with which one training has several processes."""
 
 
-Settings = Mapping[str, float]
+Settings = Mapping[str, Any]
 """Fields of a recipe, and their values."""
 
 
