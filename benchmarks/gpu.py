@@ -8,6 +8,10 @@ CPU, and that its adjoint is the same in every run. `--device cpu` with small si
 (under TRITON_INTERPRET=1 with Triton's loops). With `--resume file.json` every measurement is
 written to that file as it is taken, and a run that was cut off goes on from there.
 `--compile 80 90` compiles the loops for cards of these capabilities instead, and needs none.
+
+    python benchmarks/gpu.py --accuracy --out FOLDER --root FASHION-MNIST
+
+trains the paper's networks instead, see `gpu_accuracy.py`; each call adds to the folder.
 """
 
 import argparse
@@ -197,10 +201,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--resume", type=Path, help="where measurements are kept as they are taken")
     parser.add_argument("--compile", type=int, nargs="+", help="capabilities, such as 80 or 90")
+    parser.add_argument("--accuracy", action="store_true")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--minutes", type=float, default=LIMIT / 60)
+    parser.add_argument("--toy", action="store_true", help="small networks, to try the script")
     options = parser.parse_args()
     if options.compile:
         for capability in options.compile:
             compile_loops(capability)
+        return
+    if options.accuracy:
+        accuracy(options)
         return
     device, start = torch.device(options.device), time.monotonic()
     checks = {**check_loops(device), **check(device)}
@@ -220,6 +233,30 @@ def main() -> None:
     machine = {"processor": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
     result = {"machine": machine, "commit": {"id": commit()}, "checks": checks, "rows": rows}
     keep_speed(options.out, "gpu", result)
+
+
+def accuracy(options: argparse.Namespace) -> None:
+    """Train the networks of `gpu_accuracy`, or small ones, on Fashion-MNIST."""
+    from benchmarks.gpu_accuracy import ROWS, accuracies
+    from lincon.tasks.experiments.training.recipe import Recipe
+
+    if options.out == RESULTS:
+        raise SystemExit("--accuracy adds to a folder: give --out.")
+    rows = tuple(("resnet-small", name, dof and 1_154) for _, name, dof in ROWS)
+    recipe = Recipe(
+        data="fashion-mnist",
+        epochs=options.epochs,
+        batch=min(options.batch, 256),
+        images=options.images,
+    )
+    accuracies(
+        options.out,
+        recipe,
+        options.root,
+        torch.device(options.device),
+        options.minutes,
+        rows[:6] if options.toy else ROWS,
+    )
 
 
 def _synchronize(device: torch.device) -> None:

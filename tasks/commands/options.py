@@ -50,6 +50,13 @@ class Options:
     weight_decay: Annotated[
         float | None, typer.Option(help="On every parameter, the free vector included.")
     ] = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            help="Training items that stand in for the test set, and are not trained on: for "
+            "choices, which must not see it. With --tune, those that trials are measured on."
+        ),
+    ] = None
     threads: Annotated[
         int, typer.Option(min=1, help="Of torch, on the CPU; more pay for large images.")
     ] = 1
