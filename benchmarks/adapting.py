@@ -168,12 +168,12 @@ def of_peft(method: str, model: nn.Module, places: Places, budget: int, seed: in
 
 
 def _configurations(method: str, places: Places, budget: int, seed: int) -> Iterator[Any]:
-    """Ranks in all places, in the first half of them, and in the last one alone."""
+    """Ranks in all places, in the first half of them, and in one alone."""
     import peft
 
     linear = list(places.linear)
-    ranks = (1, 2, 4, 8, 16, 32, 64)
-    parts = (linear, linear[: len(linear) // 2], linear[-1:])
+    ranks = (4, 16, 64, 256, 1024, 4096, 12288) if method == "VeRA" else (1, 2, 4, 8, 16, 32, 64)
+    parts = (linear, linear[: len(linear) // 2], linear[-1:], linear[-3:-2])
     if method == "UniLora":
         yield peft.UniLoraConfig(
             r=FACTOR_RANK, theta_d_length=budget, proj_seed=seed, target_modules=linear
@@ -184,7 +184,7 @@ def _configurations(method: str, places: Places, budget: int, seed: int) -> Iter
             yield peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=part)
         elif method == "VeRA":
             yield peft.VeraConfig(
-                r=4 * rank, projection_prng_key=seed, save_projection=False, target_modules=part
+                r=rank, projection_prng_key=seed, save_projection=False, target_modules=part
             )
         else:
             yield peft.RandLoraConfig(
