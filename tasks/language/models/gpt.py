@@ -51,7 +51,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "n length dim"]) -> Float[Tensor, "n length dim"]:
         tokens = tokens + self.attention(self.attention_norm(tokens))
-        return tokens + self.out(gelu(self.hidden(self.hidden_norm(tokens))))
+        added: Tensor = self.out(gelu(self.hidden(self.hidden_norm(tokens))))
+        return tokens + added
 
 
 class GPT(nn.Module):
