@@ -95,22 +95,25 @@ def _seeds(text: str, hours: float | None, matters: float | None) -> tuple[int, 
 
 def scaling(
     options: SweepOptions,
+    task: Task = CLASSIFICATION,
     scheme: Scheme = "rpg",
-    model: Models = "resnet-small,resnet-medium",
+    model: Models = "",
     dof: Dofs = "0.01,0.02,0.05,0.1,0.2,0.5",
     predict: Annotated[
-        int | None, typer.Option(help="A DoF at which accuracy is predicted.")
+        int | None, typer.Option(help="A DoF at which the score is predicted.")
     ] = None,
     seeds: Seeds = 3,
     out: Results = None,
 ) -> None:
-    """Fit laws of accuracy against DoF to a sweep of classification; call again to continue."""
+    """Fit laws of the score against DoF to a sweep; call again to continue."""
     from lincon.tasks.classification.studies import scaling
 
     def run(sweep: Any) -> Any:
         return scaling.scaling(sweep, predict)
 
-    cells = _cells(CLASSIFICATION, scheme, model, dof, seeds)
+    if task == CLASSIFICATION:
+        model = model or "resnet-small,resnet-medium"
+    cells = _cells(task, scheme, model, dof, seeds)
     _run("scaling", run, options, cells, out)
 
 

@@ -1,4 +1,8 @@
-"""Scaling: laws of accuracy against DoF, fitted to several models, and their predictions."""
+"""Scaling: laws of the score against DoF, fitted to several models, and their predictions.
+
+The score is a task's first measure, as a share of the best: the accuracy, or the part of eight bits
+that a language model saves. The laws call it accuracy, and what it lacks error.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ from lincon.tasks.classification.studies.laws import (
 )
 from lincon.tasks.experiments.sweeps.report import Result, lines, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.models import dof_of
 from lincon.tasks.experiments.training.run import Run
 
@@ -31,21 +36,24 @@ Points = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def scaling(sweep: Sweep, predict: float | None = None) -> Result:
     """Train every cell, fit the laws to each model's runs, and write table, numbers and picture.
 
-    ``predict`` is a DoF at which to predict each model's accuracy, within the fitted range.
+    ``predict`` is a DoF at which to predict each model's score, within the fitted range.
 
     Raises:
-        LinconError: fewer DoF than a law needs, or a prediction outside the fitted range.
+        LinconError: fewer DoF than a law needs, a prediction outside the fitted range, or a task
+            whose score is no share of anything.
     """
-    _check(sweep, predict)  # before hours of training, not after
+    measures = find_task(sweep.recipe.task).measures
+    _check(sweep, measures[0], predict)  # before hours of training, not after
     runs = sweep.run()
     schemes = ", ".join(dict.fromkeys(cell.scheme for cell in sweep.cells))
     title = f"{schemes}: {sweep.title}"
-    result = summarise(runs, title, len(sweep.data.test_set), predict)
+    result = summarise(runs, title, len(sweep.data.test_set), predict, measures)
     result.write(sweep, runs)
     return result
 
 
-def _check(sweep: Sweep, predict: float | None) -> None:
+def _check(sweep: Sweep, measure: Measure, predict: float | None) -> None:
+    measure.of_share(1)  # refuses a measure that has no worst value
     dofs: dict[str, set[int]] = {}
     for cell in sweep.cells:
         dofs.setdefault(cell.model, set()).add(dof_of(cell, sweep.data.shape))
@@ -62,31 +70,44 @@ def _check(sweep: Sweep, predict: float | None) -> None:
             )
 
 
-def summarise(runs: Sequence[Run], title: str, images: int, predict: float | None = None) -> Result:
+def summarise(
+    runs: Sequence[Run],
+    title: str,
+    images: int,
+    predict: float | None = None,
+    measures: Sequence[Measure] = MEASURES,
+) -> Result:
     """The result of some runs.
 
-    ``images``: number of test images. Smaller errors than theirs cannot be told from none.
+    Args:
+        runs: of the models.
+        title: of the table and the picture.
+        images: number of test items. Smaller errors than theirs cannot be told from none.
+        predict: a DoF, see `scaling`.
+        measures: of the task; the first is the score.
     """
+    score = measures[0]
     studies = {
-        name: study(by_model(runs, response), response)
-        for name, response in responses(runs, images).items()
+        name: study(by_model(runs, response.of), response)
+        for name, response in responses(runs, images, score).items()
     }
-    shown = [measure for measure in MEASURES if measure.name in studies]
+    shown = [measure for measure in measures if measure.name in studies]
     rows = []
     for line in lines(runs, shown):
         texts = [with_spread(*line.measures[each.name], each.digits) for each in shown]
         rows.append((line.model, f"{line.dof:,}", f"{line.total:,}", *texts))
     notes = [note for each in studies.values() for note in each.notes(predict)]
     header = ("model", "dof", "total parameters", *(measure.label for measure in shown))
-    of_accuracy = studies["accuracy"]
-    others = {name: each.numbers() for name, each in studies.items() if each is not of_accuracy}
-    figure = picture(of_accuracy.points, of_accuracy.powers, title)
-    return Result(title, header, rows, {**of_accuracy.numbers(), **others}, figure, notes)
+    first, *_ = studies.values()
+    others = {name: each.numbers() for name, each in studies.items() if each is not first}
+    error = "test error (%)" if score.higher_is_better else f"test {score.label}"
+    figure = picture(first.points, first.powers, title, error, score.span)
+    return Result(title, header, rows, {**first.numbers(), **others}, figure, notes)
 
 
 @dataclass(frozen=True)
 class Response:
-    """What laws are fitted to: 1 at the best, such as the accuracy or 1 minus a loss.
+    """What laws are fitted to: 1 at the best, such as the share of a score, or 1 minus a loss.
 
     Args:
         label: of the measure, in notes.
@@ -108,19 +129,22 @@ class Response:
         return f"{self.measure(response):.{self.digits}f}"
 
 
-def responses(runs: Sequence[Run], images: int) -> dict[str, Response]:
-    """By name, the measures that all runs have of accuracy and cross-entropy."""
+def responses(runs: Sequence[Run], images: int, score: Measure) -> dict[str, Response]:
+    """By name, the score and, beside a score that counts items, the cross-entropy if all have it."""
     found = {
-        "accuracy": Response("accuracy %", lambda run: run.score, lambda y: 100 * y, images, 2),
-        "cross_entropy": Response(
+        score.name: Response(
+            score.label, lambda run: score.share(run.score), score.of_share, images, score.digits
+        )
+    }
+    if score.counts_items and all("cross_entropy" in run.test for run in runs):
+        found["cross_entropy"] = Response(
             "cross-entropy",
             lambda run: 1 - run.test["cross_entropy"][-1],
             lambda y: 1 - y,
             images=None,
             digits=4,
-        ),
-    }
-    return {name: each for name, each in found.items() if all(name in run.test for run in runs)}
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -197,7 +221,7 @@ def study(points: Points, response: Response) -> Study:
     return Study(response, points, fits, unseen)
 
 
-def by_model(runs: Sequence[Run], response: Response) -> Points:
+def by_model(runs: Sequence[Run], response: Callable[[Run], float]) -> Points:
     """The (dof, response) of all runs of each model."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -205,7 +229,7 @@ def by_model(runs: Sequence[Run], response: Response) -> Points:
     return {
         model: (
             np.array([run.dof for run in group], float),
-            np.array([response.of(run) for run in group]),
+            np.array([response(run) for run in group]),
         )
         for model, group in groups.items()
     }
