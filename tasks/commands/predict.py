@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lincon.errors import LinconError
-from lincon.tasks.commands.checking import check_folder
+from lincon.tasks.experiments.files import check_folder
 
 Pictures = Annotated[list[Path], typer.Argument(help="Files of pictures.")]
 Run = Annotated[Path, typer.Option(help="Folder of a training, as lincon train leaves it.")]

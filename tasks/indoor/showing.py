@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from einops import rearrange
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from lincon.figure import Figure
 from lincon.shapes import Float, UInt8
-from lincon.tasks.experiments.sweeps.figures import png
 from lincon.tasks.indoor.data.batch import Batch
 from lincon.tasks.indoor.data.scenes import Scenes
 from lincon.tasks.indoor.data.writing import colours
@@ -66,4 +65,4 @@ def _grid(rows: Mapping[str, list[np.ndarray]], title: str) -> bytes:
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
     figure.suptitle(title, fontsize=10)
-    return png(figure)
+    return figure.png()

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from lincon.figure import Figure
 from lincon.shapes import Float, UInt8
-from lincon.tasks.experiments.sweeps.figures import png
 from lincon.tasks.pose.data.people import People
 from lincon.tasks.pose.drawing import skeleton_on
 from lincon.tasks.pose.learner import find
@@ -35,7 +34,7 @@ def show(models: Mapping[str, Any], data: People) -> bytes:
         for axes, image, joints in zip(line, batch.images, points, strict=True):
             axes.imshow(_drawn(image, joints, data.size))
             axes.set(xticks=[], yticks=[])
-    return png(figure)
+    return figure.png()
 
 
 def _drawn(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lincon import LinconError
+from lincon.figure import Figure
 from lincon.tasks.experiments.sweeps.curves import group_by_label
 from lincon.tasks.experiments.sweeps.figures import band, figure_of, legend, panels, shares
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread

@@ -1,6 +1,7 @@
 """Scaling: laws of accuracy against DoF, fitted to several models, and their predictions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -72,8 +73,8 @@ def summarise(runs: Sequence[Run], title: str, images: int, predict: float | Non
         fits[model] = {law: fit(law, dof, accuracy, images) for law in LAWS}
         unseen[model] = held_out("power", dof, accuracy, images)
     powers = {model: laws["power"] for model, laws in fits.items()}
-    rows = []
-    for line in lines(runs, MEASURES):
+    rows, table = [], lines(runs, MEASURES)
+    for line in table:
         accuracy_text = with_spread(*line.measures["accuracy"])
         rows.append((line.model, f"{line.dof:,}", f"{line.total:,}", accuracy_text))
     notes = [_laws(model, laws) for model, laws in fits.items()]
@@ -83,7 +84,8 @@ def summarise(runs: Sequence[Run], title: str, images: int, predict: float | Non
         notes += [_prediction(model, power, predict) for model, power in powers.items()]
     header = ("model", "dof", "total parameters", "accuracy %")
     picture_of_laws = picture(points, powers, title)
-    return Result(title, header, rows, _numbers(fits, unseen), picture_of_laws, notes)
+    numbers = {"table": [asdict(line) for line in table], **_numbers(fits, unseen)}
+    return Result(title, header, rows, numbers, picture_of_laws, notes)
 
 
 def _numbers(

@@ -87,7 +87,7 @@ def summarise(
     return Result(
         title=title,
         header=header(measures, reference),
-        rows=rows,
+        texts=rows,
         numbers={"table": [asdict(entry) for entry in table]},
         figure=picture(runs, title, measures[0]),
         notes=paired.note(groups, found),

@@ -1,0 +1,235 @@
+"""Experiments as functions: many trainings, their table and their picture, without files.
+
+Each takes the model and the data by name or as objects, the schemes, DoF and seeds that are
+combined, and `Settings` by keyword.
+
+**The model** is a name ("resnet-small", "vit-tiny:patch=2", "package.module:function") or a
+function, which gets those of `channels`, `classes` and `size` that it has arguments for, and returns
+a `torch.nn.Module` that makes logits. What may be constrained is its submodule `body`, or all layers
+but the first and the last. A list of models is compared.
+
+**The data** are a name ("digits", "my.npz", "package.module:function"); arrays or tensors (x_train,
+y_train, x_test, y_test), (x, y), or a dictionary of these names; a pair of `torch.utils.data.Dataset`
+of (image, label); a LightningDataModule; or a function that returns one of these.
+
+Without ``out`` nothing is left on the disk. With it, table, numbers, picture and trained models are
+written there, and another call with the same arguments continues or reads them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lincon import LinconError
+from lincon.tasks.experiments.sweeps import compare as comparing
+from lincon.tasks.experiments.sweeps import gap
+from lincon.tasks.experiments.sweeps.plan import preview
+from lincon.tasks.experiments.sweeps.report import Result
+from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.task import find_task
+from lincon.tasks.experiments.training.recipe import Cell, cells
+from lincon.tasks.interface.defaults import (
+    CONTRASTED,
+    CONTRASTED_DOF,
+    SCALED,
+    SCALED_DOF,
+    SEEDS,
+)
+from lincon.tasks.interface.given import name_of_data, name_of_model
+from lincon.tasks.interface.settings import Settings
+
+__all__ = ["Result", "Settings", "compare", "convergence", "generalization", "scaling"]
+
+Dof = int | float
+Work = Callable[[Sweep], Result]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What an experiment trains: every combination of these; None and nothing for the task's own."""
+
+    models: Any
+    data: Any
+    schemes: str | Sequence[str]
+    dof: Dof | Sequence[Dof]
+    seeds: int | Sequence[int]
+
+
+def compare(
+    model: Any = None,
+    data: Any = None,
+    *,
+    schemes: str | Sequence[str] = (),
+    dof: Dof | Sequence[Dof] = (),
+    seeds: int | Sequence[int] = SEEDS,
+    **settings: Any,
+) -> Result:
+    """Train schemes of sharing on equal terms: same model, data, schedule, seeds and DoF.
+
+    Args:
+        model: a name, a function, or a list of them; by default the task's own.
+        data: a name, arrays, data sets or a function; by default the task's embedded ones.
+        schemes: names, also of generators and with options ("ring:tile=1").
+        dof: free numbers in the body: counts (4096) or fractions (0.1).
+        seeds: how many runs of each, with the seeds 0, 1, ...; or the seeds.
+        settings: of `Settings`, such as epochs, learning_rate, out.
+
+    Returns:
+        A result, which shows itself as a table: ``.rows`` for pandas, ``.plot()``, ``.notes``.
+
+    Raises:
+        LinconError: an unknown name, a dof that a scheme refuses, data that cannot be read; see
+            `Sweep.run`.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> def net(channels, classes):
+    ...     flat = nn.Sequential(nn.Flatten(), nn.Linear(16 * channels, 8), nn.ReLU())
+    ...     return nn.Sequential(flat, nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, classes))
+    >>> x, y = torch.rand(40, 1, 4, 4), torch.arange(40) % 2
+    >>> result = compare(net, (x, y), schemes=["vanilla", "ring"], dof=0.5, seeds=1, epochs=1, quiet=True)
+    >>> [(row["scheme"], row["dof"]) for row in result.rows]
+    [('vanilla', 64), ('ring', 32)]
+    """
+    return _run("compare", comparing.compare, Grid(model, data, schemes, dof, seeds), settings)
+
+
+def scaling(
+    model: Any = SCALED,
+    data: Any = None,
+    *,
+    scheme: str = "rpg",
+    dof: Sequence[Dof] = SCALED_DOF,
+    predict: int | None = None,
+    seeds: int | Sequence[int] = SEEDS,
+    **settings: Any,
+) -> Result:
+    """Fit laws of accuracy against DoF to a sweep of classification.
+
+    Args:
+        model, data, seeds, settings: as those of `compare`.
+        scheme: one scheme.
+        dof: at least four.
+        predict: a DoF, among them, at which the accuracy is predicted.
+
+    Raises:
+        LinconError: what `compare` refuses; too few DoF, or a prediction outside of them.
+    """
+    from lincon.tasks.classification.studies import scaling
+
+    def work(sweep: Sweep) -> Result:
+        return scaling.scaling(sweep, predict)
+
+    return _run("scaling", work, Grid(model, data, scheme, dof, seeds), settings)
+
+
+def convergence(
+    model: Any = None,
+    data: Any = None,
+    *,
+    schemes: str | Sequence[str] = CONTRASTED,
+    dof: Dof | Sequence[Dof] = CONTRASTED_DOF,
+    seeds: int | Sequence[int] = SEEDS,
+    **settings: Any,
+) -> Result:
+    """Compare with vanilla how many steps of classification schemes take to an accuracy.
+
+    The arguments are those of `compare`; vanilla must be among the schemes.
+    """
+    from lincon.tasks.classification.studies import convergence
+
+    grid = Grid(model, data, schemes, dof, seeds)
+    return _run("convergence", convergence.convergence, grid, settings)
+
+
+def generalization(
+    model: Any = None,
+    data: Any = None,
+    *,
+    schemes: str | Sequence[str] = (),
+    dof: Dof | Sequence[Dof] = (),
+    seeds: int | Sequence[int] = SEEDS,
+    objectnet: str | Path | None = None,
+    **settings: Any,
+) -> Result:
+    """Measure the gap between training and test; of classification, also on shifted images.
+
+    Args:
+        model, data, schemes, dof, seeds, settings: as those of `compare`.
+        objectnet: folder of ObjectNet, for models of ImageNet, instead of shifted images.
+
+    Raises:
+        LinconError: what `compare` refuses; images of which nothing says what is black and white;
+            ObjectNet with another task or data set.
+    """
+    task = Settings.of(settings).task
+    if task != "classification":
+        if objectnet is not None:
+            raise LinconError(f"--objectnet is of classification, not of {task}; leave it out.")
+        return _run("generalization", gap.gap, Grid(model, data, schemes, dof, seeds), settings)
+    from lincon.tasks.classification.studies import generalization
+
+    def work(sweep: Sweep) -> Result:
+        return generalization.generalization(sweep, None if objectnet is None else Path(objectnet))
+
+    grid = Grid(model, data, schemes or CONTRASTED, _listed(dof) or CONTRASTED_DOF, seeds)
+    return _run("generalization", work, grid, settings)
+
+
+def _run(command: str, work: Work, grid: Grid, settings: dict[str, Any]) -> Result:
+    """Do the work of an experiment on the sweep of its combinations."""
+    chosen = Settings.of(settings)
+    with ExitStack() as names, _folder(chosen) as out:
+        every = _cells(grid, chosen.task, names)
+        recipe = chosen.recipe(name_of_data(grid.data, names))
+        return run(command, work, recipe, every, replace(chosen, out=out))
+
+
+def run(command: str, work: Work, recipe: Any, every: Sequence[Cell], settings: Settings) -> Result:
+    """Do the work on the trainings ``every``, or say what it would be; ``settings.out`` is a folder."""
+    out = settings.folder()
+    assert out is not None
+    sweep = Sweep(recipe, every, out, settings.setup(), settings.parallel, command)
+    if settings.dry_run:
+        return preview(sweep)
+    return replace(work(sweep), runs=sweep.finished())
+
+
+@contextmanager
+def _folder(settings: Settings) -> Iterator[Path]:
+    """The folder of the results, or a temporary one."""
+    if (folder := settings.folder()) is not None:
+        yield folder
+        return
+    with TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def _cells(grid: Grid, task: str, names: ExitStack) -> list[Cell]:
+    """Every combination; what is not given is the task's own choice."""
+    known = find_task(task)
+    every_scheme = ",".join(known.schemes)
+    models = [grid.models] if isinstance(grid.models, str) or callable(grid.models) else grid.models
+    schemes = [grid.schemes] if isinstance(grid.schemes, str) else list(grid.schemes)
+    dofs = _listed(grid.dof) or [_number(text) for text in known.defaults["dof"].split(",")]
+    return cells(
+        models=[
+            name_of_model(each, task, names)
+            for each in (models if models is not None else [known.defaults["model"]])
+        ],
+        schemes=schemes or known.defaults.get("schemes", every_scheme).split(","),
+        dofs=dofs,
+        seeds=range(grid.seeds) if isinstance(grid.seeds, int) else grid.seeds,
+        task=task,
+    )
+
+
+def _listed(dof: Dof | Iterable[Dof]) -> list[Dof]:
+    return [dof] if isinstance(dof, int | float) else list(dof)
+
+
+def _number(text: str) -> Dof:
+    return float(text) if "." in text else int(text)
