@@ -210,7 +210,7 @@ def _draw_generator(axes: "Axes", groups: Sequence[Any]) -> None:
         return
     most = float(matrix.abs().max())
     shown = axes.imshow(
-        matrix, aspect="auto", interpolation="nearest", cmap="PuOr", vmin=-most, vmax=most
+        matrix.numpy(), aspect="auto", interpolation="nearest", cmap="PuOr", vmin=-most, vmax=most
     )
     axes.set_yticks([middle - 0.5 for middle in middles], [e.name for e in entries], fontsize=8)
     for end in ends[1:-1]:

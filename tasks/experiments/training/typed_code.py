@@ -1,7 +1,7 @@
 """Fingerprints of code that no file holds, such as the functions of a notebook's cells."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from inspect import getclosurevars
 from types import CodeType, FunctionType
@@ -26,29 +26,46 @@ def code_typed(*functions: Callable[..., Any]) -> str | None:
 
 
 def _used(functions: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The code of each function that is reached, with its name, its defaults and plain values."""
+    """What tells each function that is reached from others, see `_described`."""
     waiting, seen = list(functions), set()
     while waiting:
         thing = waiting.pop()
         if id(thing) in seen:
             continue
         seen.add(id(thing))
-        if isinstance(thing, partial):
-            waiting += [thing.func, *thing.args, *thing.keywords.values()]
-        elif isinstance(thing, staticmethod | classmethod):
-            waiting.append(thing.__func__)
-        elif isinstance(thing, property):
-            waiting.append(thing.fget)
-        elif isinstance(thing, type) and _is_typed(thing):
-            waiting += [*thing.__bases__, *vars(thing).values()]
-        elif isinstance(thing, FunctionType) and _is_typed(thing):
-            names = list(_names(thing.__code__))
-            values = {n: thing.__globals__[n] for n in names if n in thing.__globals__}
-            cells = list(getclosurevars(thing).nonlocals.values())
-            waiting += [*values.values(), *cells]
-            plain = [(n, v) for n, v in sorted(values.items()) if isinstance(v, PLAIN)]
-            plain += [("", v) for v in cells if isinstance(v, PLAIN)]
-            yield thing.__qualname__, repr(thing.__defaults__), *_code(thing.__code__), *plain
+        if isinstance(thing, FunctionType):
+            if _is_typed(thing):
+                values = _values(thing)
+                waiting += values.values()
+                yield _described(thing, values)
+        else:
+            waiting += _parts(thing)
+
+
+def _parts(thing: Any) -> list[Any]:
+    """The functions and classes of which something is made."""
+    if isinstance(thing, partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, staticmethod | classmethod):
+        return [thing.__func__]
+    if isinstance(thing, property):
+        return [thing.fget]
+    if isinstance(thing, type) and _is_typed(thing):
+        return [*thing.__bases__, *vars(thing).values()]
+    return []
+
+
+def _values(function: FunctionType) -> dict[str, Any]:
+    """What the names of a function stand for that are not its own."""
+    known = function.__globals__
+    found = {name: known[name] for name in _names(function.__code__) if name in known}
+    return found | dict(getclosurevars(function).nonlocals)
+
+
+def _described(function: FunctionType, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The name, code and defaults of a function, and the plain values among those it uses."""
+    plain = sorted((name, repr(each)) for name, each in values.items() if isinstance(each, PLAIN))
+    return function.__qualname__, repr(function.__defaults__), *_code(function.__code__), *plain
 
 
 def _is_typed(thing: Any) -> bool:
