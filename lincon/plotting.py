@@ -108,7 +108,8 @@ def _axes(groups: Sequence[Any]) -> tuple["Figure", "Axes", "Axes | None"]:
 def _fits(groups: Sequence[Any], rows: int, dof: int) -> bool:
     """Whether the G of all groups together is no larger than this."""
     generators = [group.generator for group in groups]
-    return sum(g.rows for g in generators) <= rows and sum(g.dof for g in generators) <= dof
+    sizes = sum(g.rows for g in generators), sum(g.dof for g in generators)
+    return bool(sizes[0] <= rows and sizes[1] <= dof)
 
 
 def _has_cells(groups: Sequence[Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lincon.tasks.experiments.data.sets import digest
 
-PLAIN = bool | int | float | str | bytes | tuple | None
+PLAIN = bool | int | float | str | bytes | tuple | None  # type: ignore[type-arg]
 
 
 def code_typed(*functions: Callable[..., Any]) -> str | None:
