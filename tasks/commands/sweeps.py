@@ -133,9 +133,9 @@ def reproduce(
 def _grid(schemes: str, model: str, dof: str, seeds: int) -> dict[str, Any]:
     """What an experiment combines, as its arguments; an empty text leaves it to the experiment."""
     return {
-        "schemes": split_names(schemes),
-        "model": split_names(model) or None,
-        "dof": [parse_dof(text) for text in split_names(dof)],
+        "schemes": split_names(schemes) if schemes else None,
+        "model": split_names(model) if model else None,
+        "dof": [parse_dof(text) for text in split_names(dof)] if dof else None,
         "seeds": seeds,
     }
 
@@ -150,7 +150,7 @@ def _call(
     **more: Any,
 ) -> None:
     """Call the function of `lincon.experiments`, and print its table."""
-    check_names(task, grid["schemes"], grid["model"] or [])
+    check_names(task, grid["schemes"] or [], grid["model"] or [])
     from lincon import experiments
 
     if "scheme" in grid:

@@ -49,12 +49,12 @@ Work = Callable[[Sweep], Result]
 
 @dataclass(frozen=True)
 class Grid:
-    """What an experiment trains: every combination of these; None and nothing for the task's own."""
+    """What an experiment trains: every combination of these; None stands for the task's own."""
 
     models: Any
     data: Any
-    schemes: str | Sequence[str]
-    dof: Dof | Sequence[Dof]
+    schemes: str | Sequence[str] | None
+    dof: Dof | Sequence[Dof] | None
     seeds: int | Sequence[int]
 
 
@@ -62,8 +62,8 @@ def compare(
     model: Any = None,
     data: Any = None,
     *,
-    schemes: str | Sequence[str] = (),
-    dof: Dof | Sequence[Dof] = (),
+    schemes: str | Sequence[str] | None = None,
+    dof: Dof | Sequence[Dof] | None = None,
     seeds: int | Sequence[int] = SEEDS,
     **settings: Any,
 ) -> Result:
@@ -149,8 +149,8 @@ def generalization(
     model: Any = None,
     data: Any = None,
     *,
-    schemes: str | Sequence[str] = (),
-    dof: Dof | Sequence[Dof] = (),
+    schemes: str | Sequence[str] | None = None,
+    dof: Dof | Sequence[Dof] | None = None,
     seeds: int | Sequence[int] = SEEDS,
     objectnet: str | Path | None = None,
     **settings: Any,
@@ -175,7 +175,8 @@ def generalization(
     def work(sweep: Sweep) -> Result:
         return generalization.generalization(sweep, None if objectnet is None else Path(objectnet))
 
-    grid = Grid(model, data, schemes or CONTRASTED, _listed(dof) or CONTRASTED_DOF, seeds)
+    schemes = CONTRASTED if schemes is None else schemes
+    grid = Grid(model, data, schemes, CONTRASTED_DOF if dof is None else dof, seeds)
     return _run("generalization", work, grid, settings)
 
 
@@ -210,25 +211,24 @@ def _folder(settings: Settings) -> Iterator[Path]:
 
 def _cells(grid: Grid, task: str, names: ExitStack) -> list[Cell]:
     """Every combination; what is not given is the task's own choice."""
-    known = find_task(task)
-    every_scheme = ",".join(known.schemes)
-    models = [grid.models] if isinstance(grid.models, str) or callable(grid.models) else grid.models
-    schemes = [grid.schemes] if isinstance(grid.schemes, str) else list(grid.schemes)
-    dofs = _listed(grid.dof) or [_number(text) for text in known.defaults["dof"].split(",")]
+    defaults = find_task(task).defaults
+    every_scheme = ",".join(find_task(task).schemes)
+    models = _listed(grid.models, [defaults["model"]])
+    seeds = range(grid.seeds) if isinstance(grid.seeds, int) else grid.seeds
     return cells(
-        models=[
-            name_of_model(each, task, names)
-            for each in (models if models is not None else [known.defaults["model"]])
-        ],
-        schemes=schemes or known.defaults.get("schemes", every_scheme).split(","),
-        dofs=dofs,
-        seeds=range(grid.seeds) if isinstance(grid.seeds, int) else grid.seeds,
+        models=[name_of_model(each, task, names) for each in models],
+        schemes=_listed(grid.schemes, defaults.get("schemes", every_scheme).split(",")),
+        dofs=_listed(grid.dof, [_number(text) for text in defaults["dof"].split(",")]),
+        seeds=seeds,
         task=task,
     )
 
 
-def _listed(dof: Dof | Iterable[Dof]) -> list[Dof]:
-    return [dof] if isinstance(dof, int | float) else list(dof)
+def _listed(given: Any, default: list[Any]) -> list[Any]:
+    """One thing or several, as a list; ``default`` for None."""
+    if given is None:
+        return default
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
 
 
 def _number(text: str) -> Dof:

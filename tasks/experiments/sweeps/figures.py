@@ -57,7 +57,7 @@ def shares(names: Sequence[T]) -> Iterator[list[T]]:
 
 def panels(count: int, title: str, columns: int = COLUMNS) -> list[Axes]:
     """Panels of one figure under its title, in rows of at most ``columns``."""
-    columns = min(count, columns)
+    columns = 2 if count == 4 else min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(4.8 * columns, 3.6 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flat
