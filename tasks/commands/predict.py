@@ -69,7 +69,7 @@ def indoor(
         "runs/predict"
     ),
 ) -> None:
-    """Write depth (16-bit PNG and a coloured view) and surface normals (PNG) of pictures."""
+    """Write depth (16-bit PNG) and surface normals (PNG) of pictures, and a view of both with a key."""
     check_folder(out)
     from lincon.tasks.indoor.predict import predict
 
