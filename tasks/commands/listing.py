@@ -25,7 +25,8 @@ def schemes(task: Task = CLASSIFICATION) -> None:
         ]
     )
     typer.echo(
-        "Generators take options: ring:tile=1,order=deck; also scope=tensor, scale=none, offset=seed."
+        "Generators take options: ring:tile=1,order=deck; also scope=tensor, scale=none and "
+        "offset=seed."
     )
 
 
