@@ -35,6 +35,9 @@ MANY_ARGUMENTS = {
 COMMANDS = "tasks/commands/"
 """In this folder an argument of a command is an option of the command line; commands have as many as they offer."""
 
+DOORS = "lincon/cli.py", "lincon/experiments.py"
+"""The files of the core that hand on to the tasks; nothing of the core imports them at its top."""
+
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 """Public methods of every named tuple, whose names begin with a line so that no field can have them."""
 
@@ -198,7 +201,7 @@ def arrows(trees: dict[str, ast.Module]) -> Iterator[str]:
     graph = {module_of(path): imports(tree, modules) for path, tree in trees.items()}
     yield from circles(graph)
     for path in trees:
-        core = path.startswith(("lincon/", "generators/")) and path != "lincon/cli.py"
+        core = path.startswith(("lincon/", "generators/")) and path not in DOORS
         for imported in sorted(graph[module_of(path)]):
             if core and imported.startswith("lincon.tasks"):
                 yield f"{path}: the core imports a task: {imported}"

@@ -39,6 +39,7 @@ def pytest_benchmark_update_json(config: Any, benchmarks: Any, output_json: dict
             "name": measured["name"],
             "median": measured["stats"]["median"],
             "rounds": measured["stats"]["rounds"],
+            "quartiles": [measured["stats"]["q1"], measured["stats"]["q3"]],
             **measured["extra_info"],
         }
         for measured in output_json["benchmarks"]

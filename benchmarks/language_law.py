@@ -20,8 +20,8 @@ from lincon.recycling import keep_pages
 from lincon.tasks.classification.studies.law_picture import picture
 from lincon.tasks.classification.studies.laws import Fit, as_json, fit
 from lincon.tasks.classification.studies.scaling import by_model
-from lincon.tasks.commands.printing import print_plan
 from lincon.tasks.experiments.sweeps.compare import summarise
+from lincon.tasks.experiments.sweeps.plan import preview
 from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.recipe import Recipe, Setup, cells
@@ -106,7 +106,7 @@ def main() -> None:
     keep_pages()
     sweep = sweep_of(options)
     if options.plan:
-        print_plan(sweep)
+        print(preview(sweep))
         return
     runs = sweep.finished() if options.render else sweep.run()
     result = result_of(sweep, runs)

@@ -13,12 +13,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.sweeps.report import markdown
 
 RESULTS = Path(__file__).parent / "results"
-EXPLAINED = ("group", "name", "median", "rounds", "reference")
+EXPLAINED = ("group", "name", "median", "rounds", "quartiles", "reference")
 """Entries of a row that the table shows in columns, or uses; it shows all others as notes."""
+
+COLOURS = {"copying": "#999999", "lincon": "#0072B2", "other code": "#D55E00"}
+"""Of what is measured; colour-blind readers tell them apart."""
+OTHERS = {
+    "copy into a buffer": "copy Ŵ once, into a buffer",
+    "clone": "copy Ŵ once, into new memory",
+    "authors: table and mask": "the paper's code: a table of indices and a mask of signs",
+    "authors: table and mask, with its backward": "the paper's code, with the gradient",
+    "UniLora: table and scale": "peft's UniLora: a table of indices and a scale",
+    "UniLora: table and scale, with its backward": "peft's UniLora, with the gradient",
+}
+"""What rows measure that are not of lincon, in words."""
 
 Row = dict[str, Any]
 Ratios = dict[str, dict[str, float]]
@@ -57,7 +73,7 @@ def write_speed(folder: Path) -> None:
     result = json.loads((folder / "results.json").read_text())
     table = speed_table(result)
     (folder / "table.md").write_text(table)
-    draw_unpacking(result, folder / "picture.png")
+    draw_unpacking(result, folder)
     print(f"\n{table}\nwritten to {folder}")
 
 
@@ -95,35 +111,72 @@ def _speed_line(row: Row, multiple: float) -> str:
     return f"| {row['name']} | {1e3 * row['median']:.2f} | {multiple:.2f} | {note} |"
 
 
-def draw_unpacking(result: dict[str, Any], path: Path) -> None:
-    """Draw the multiples of all groups that unpack; no picture where there is none."""
-    import matplotlib
+def draw_unpacking(result: dict[str, Any], folder: Path) -> None:
+    """Draw the multiples of all groups that unpack, as PNG and SVG; nothing where there is none.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    A bar is the median. Where the JSON has quartiles, a line joins them.
+    """
+    from lincon.figure import Figure
 
-    groups = {
-        group: relative
-        for group, relative in ratios(result["rows"]).items()
-        if group.startswith("unpack")
-    }
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in result["rows"]:
+        if row["group"].startswith("unpack"):
+            groups[row["group"]].append(row)
     if not groups:
         return
-    size = (9, 3.2 * len(groups))
-    figure, axes = plt.subplots(len(groups), 1, figsize=size, squeeze=False, layout="constrained")
-    for axis, (group, relative) in zip(axes[:, 0], groups.items(), strict=True):
-        names, values = list(relative)[::-1], list(relative.values())[::-1]
-        colours = ["#c44" if name.startswith("authors") else "#48a" for name in names]
-        axis.barh(names, values, color=colours)
-        axis.set_xscale("log")
-        axis.set_xlim(0.7, 3 * max(values))
-        axis.set_title(group, fontsize=10, loc="left")
-        axis.set_xlabel("multiple of copying the weights once")
-        axis.axvline(1, color="black", linewidth=0.8)
-        for index, value in enumerate(values):
-            axis.text(value * 1.05, index, f"{value:.1f}", va="center", fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    relative = ratios(result["rows"])
+    rows = max(map(len, groups.values()))
+    figure = Figure(figsize=(9, (0.24 * rows + 1) * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for axes, (group, measured) in zip(panels, groups.items(), strict=True):
+        _draw_group(axes, measured, relative[group])
+        axes.set_title(_in_words(group), fontsize=10, loc="left")
+    handles = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    (folder / "picture.png").write_bytes(figure.png())
+    (folder / "picture.svg").write_bytes(figure.svg())
+
+
+def _draw_group(axes: Axes, rows: Sequence[Row], relative: dict[str, float]) -> None:
+    for place, row in enumerate(reversed(rows)):
+        multiple = relative[row["name"]]
+        axes.barh(place, multiple, color=_colour(row["name"]), height=0.7)
+        ends = [multiple * each / row["median"] for each in row.get("quartiles", [])]
+        if ends:
+            axes.plot(ends, [place, place], color="black", linewidth=1.2, marker="|", markersize=5)
+        end = max([multiple, *ends])
+        axes.text(1.06 * end, place, f"{multiple:.1f}", va="center", fontsize=8)
+    names: list[str] = [OTHERS.get(row["name"]) or row["name"] for row in reversed(rows)]
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(0.7, 3 * max(relative[row["name"]] for row in rows))
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    spread = ", with the quartiles of all rounds" if "quartiles" in rows[0] else ""
+    axes.set_xlabel(f"time as a multiple of copying Ŵ once: median{spread}", fontsize=9)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _colour(name: str) -> str:
+    if OTHERS.get(name, "").startswith("copy"):
+        return COLOURS["copying"]
+    return COLOURS["other code" if name in OTHERS else "lincon"]
+
+
+def _in_words(group: str) -> str:
+    """The title of a group.
+
+    >>> _in_words("unpack, rows 11,157,504, dof 46,080, float32")
+    'Ŵ of 11,157,504 weights from 46,080 free numbers, float32'
+    """
+    _, *words = group.split(", ")
+    return (
+        ", ".join(words)
+        .replace("rows ", "Ŵ of ")
+        .replace(", dof ", " weights from ")
+        .replace(", float", " free numbers, float")
+    )
 
 
 if __name__ == "__main__":

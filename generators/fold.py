@@ -62,6 +62,10 @@ class Fold(OneNonzero):
         index = (start + rows % run_length) % self.dof
         return index, row_signs(key(self.seed, _SIGN), rows)
 
+    def unused(self) -> int:
+        """Every lap reads each entry once; runs that are shorter are counted."""
+        return super().unused() if self.chunk else max(0, self.dof - self.rows)
+
     def loop(self) -> Loop | None:
         sign_key, start_key = key(self.seed, _SIGN), key(self.seed, _START)
         lap = 0 if self.chunk else self.dof

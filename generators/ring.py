@@ -124,6 +124,10 @@ class Ring(OneNonzero):
         turn = mix(self._word(lap, WORDS - 1), slot) >> 30
         return torch.stack([first, turn])
 
+    def unused(self) -> int:
+        """Every lap reads each entry once, and the first of several laps is whole."""
+        return max(0, self.dof - self.rows)
+
     def _word(self, lap: Tensor, number: int) -> Tensor:
         """One of the 8 words of 64 bits that each lap draws."""
         return bits(key(self.seed, _LAP), lap * WORDS + number)

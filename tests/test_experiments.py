@@ -114,7 +114,7 @@ def test_shifted_accuracies_are_those_of_the_saved_model(generalized):
 def test_evaluations_are_kept(generalized, monkeypatch):
     result, sweep = generalized
     monkeypatch.setattr(generalization, "on_shifts", None)
-    assert generalization.generalization(sweep).rows == result.rows
+    assert generalization.generalization(sweep).texts == result.texts
 
 
 # Scaling.
@@ -206,8 +206,8 @@ def test_a_table_has_the_papers_figures_beside_ours(table, tmp_path):
     models = ["resnet-small", "resnet-small"]
     sweep = Sweep(Recipe(epochs=1), reproduce.cells(TABLES[table], models, range(1)), tmp_path)
     result = reproduce.reproduce(TABLES[table], models, sweep)
-    assert "digits" in result.title and len(result.rows) == len(TABLES[table].rows)
-    for row, paper in zip(result.rows, TABLES[table].rows, strict=True):
+    assert "digits" in result.title and len(result.texts) == len(TABLES[table].rows)
+    for row, paper in zip(result.texts, TABLES[table].rows, strict=True):
         assert row[0] == paper.label
         assert row[-len(paper.paper) :] == tuple("–" if x is None else str(x) for x in paper.paper)
     text = (tmp_path / "table.md").read_text()
@@ -239,7 +239,7 @@ def scored(scheme, seed, asked, score):
 def test_a_table_claims_what_its_pairs_decide():
     result = compare.summarise(paired_runs(0.01), "title", MEASURES, {"accuracy": 0.01})
     assert result.header.count("minus rpg's") == 2
-    by_scheme = {row[:1]: row for row in result.rows}
+    by_scheme = {row[:1]: row for row in result.texts}
     random, vanilla = by_scheme[("random",)], by_scheme[("vanilla",)]
     assert -1.1 < float(random[4].split()[0]) < -0.9 and random[4].endswith("*")
     assert 0.009 < float(random[6].split()[0]) < 0.011 and random[6].endswith("*")
@@ -251,7 +251,7 @@ def test_a_table_claims_what_its_pairs_decide():
 
 def test_a_table_claims_nothing_that_its_pairs_leave_open():
     result = compare.summarise(paired_runs(0.0), "title", MEASURES, {"accuracy": 0.01})
-    assert not any(cell.endswith("*") for row in result.rows for cell in row)
+    assert not any(cell.endswith("*") for row in result.texts for cell in row)
 
 
 def test_one_seed_has_no_differences():

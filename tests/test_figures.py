@@ -6,7 +6,7 @@ import pytest
 
 from lincon.tasks.experiments.sweeps.against import against
 from lincon.tasks.experiments.sweeps.curves import picture
-from lincon.tasks.experiments.sweeps.figures import COLOURS, COLUMNS, CURVES, png, style, svg
+from lincon.tasks.experiments.sweeps.figures import COLOURS, COLUMNS, CURVES, style
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.run import Run
 
@@ -67,7 +67,7 @@ def test_no_two_curves_look_alike():
 
 def test_files_of_a_figure_are_the_same_each_time():
     first, again = (picture(runs(3, [0.1, 0.2]), "a title", ACCURACY) for _ in range(2))
-    assert svg(first) == svg(again) and png(first) == png(again)
+    assert first.svg() == again.svg() and first.png() == again.png()
 
 
 def test_scores_against_a_number_have_a_point_and_a_bar_for_each():

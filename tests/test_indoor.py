@@ -279,9 +279,11 @@ def test_predict_writes_depth_and_normals_of_the_pictures_size(trained, tmp_path
             and (values > 0).all()
             and (values < 65535).all()
         )
-    for kind in ("depth_view", "normals"):
+    with Image.open(tmp_path / f"out/{stem}_normals.png") as picture:
+        assert picture.size == size and picture.mode == "RGB"
+    for kind in ("depth_view", "normals_view"):  # with the key beside
         with Image.open(tmp_path / f"out/{stem}_{kind}.png") as picture:
-            assert picture.size == size and picture.mode == "RGB"
+            assert 500 < max(picture.size) < 1500
 
 
 def test_predicted_files_hold_what_the_model_found(trained, tmp_path, monkeypatch):

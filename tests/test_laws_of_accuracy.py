@@ -10,7 +10,6 @@ import pytest
 from lincon import LinconError
 from lincon.tasks.classification.studies import laws
 from lincon.tasks.classification.studies.law_picture import picture
-from lincon.tasks.experiments.sweeps.figures import png
 
 IMAGES = 10_000
 TRUTH = {
@@ -244,7 +243,7 @@ def test_json_comes_back_as_it_was(law):
 
 
 def drawn(figure):
-    return matplotlib.image.imread(BytesIO(png(figure)), format="png")
+    return matplotlib.image.imread(BytesIO(figure.png()), format="png")
 
 
 def test_the_picture_shows_points_and_laws():

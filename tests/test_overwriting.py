@@ -140,7 +140,7 @@ def test_pictures_of_one_name_do_not_share_their_outputs(task, tmp_path, request
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("kind", ["depth", "depth_view", "normals"])
+@pytest.mark.parametrize("kind", ["depth", "depth_view", "normals", "normals_view"])
 def test_a_measured_depth_map_is_not_replaced(indoor, tmp_path, kind):
     photo = photograph(tmp_path / "p.png")
     measured = photograph(tmp_path / f"p_{kind}.png", seed=2)

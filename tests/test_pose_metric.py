@@ -369,14 +369,30 @@ def test_missing_pelvis_and_thorax_are_put_between_hips_and_shoulders():
     assert skeleton_on(GREY, points).tobytes() == skeleton_on(GREY, completed).tobytes()
 
 
-def test_an_uncertain_joint_is_faint():
-    faint = torch.ones(16)
-    faint[15] = 0.5
-    expected = [(128 + channel) / 2 for channel in COLOURS["left"]]
-    assert pixel(skeleton_on(GREY, SKELETON, faint), 15) == pytest.approx(expected, abs=2)
+def test_an_uncertain_joint_is_hollow_and_its_bone_dashed():
+    scores = torch.ones(16)
+    scores[15] = 0.2
+    drawn = skeleton_on(GREY, SKELETON, scores)
+    assert pixel(drawn, 15) == (128, 128, 128) and pixel(drawn, 14) == COLOURS["left"]
+    steps = [SKELETON[14] + (SKELETON[15] - SKELETON[14]) * n / 100 for n in range(15, 85)]
+    along = [drawn.getpixel(tuple(step.round().int().tolist())) for step in steps]
+    assert COLOURS["left"] in along and (128, 128, 128) in along
     assert (
         skeleton_on(GREY, SKELETON, torch.full((16,), torch.nan)).getextrema() == ((128, 128),) * 3
     )
+
+
+@pytest.mark.parametrize("ground", ["white", "black", COLOURS["left"], COLOURS["middle"]])
+def test_a_thin_skeleton_stands_out_from_any_ground(ground):
+    blank = Image.new("RGB", (256, 256), ground)
+    drawn = skeleton_on(blank, SKELETON)
+    for start, end in [(14, 15), (6, 7), (0, 1)]:
+        place = ((SKELETON[start] + SKELETON[end]) / 2).round().int().tolist()
+        near = [drawn.getpixel((place[0] + n, place[1])) for n in range(-4, 5)]
+        grounds = torch.tensor(blank.getpixel((0, 0))).float()
+        far = max(float((torch.tensor(each).float() - grounds).norm()) for each in near)
+        assert far > 120
+    assert float((np.asarray(drawn) != np.asarray(blank)).any(2).mean()) < 0.06
 
 
 def test_joints_outside_of_the_picture_and_tiny_pictures_are_no_trouble():

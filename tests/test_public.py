@@ -7,7 +7,8 @@ import pytest
 PUBLIC = {
     "lincon": "Constraint DofError Entry FileError Generator Ledger LinconError LinconWarning TargetError "
     "UnknownGeneratorError check_ranks constrain constrain_like constraints fully_shard generators inspect load merge "
-    "prune quantize save spec summary zeros",
+    "plot prune quantize save spec summary zeros",
+    "lincon.experiments": "Result Settings compare convergence generalization scaling",
     "lincon.cli": "main",
     "lincon.counter": "below bits key normals signs",
     "lincon.exporting": "export merged_copy save_program",

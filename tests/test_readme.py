@@ -27,6 +27,17 @@ def test_the_readme_code_runs(tmp_path, monkeypatch, capsys):
     assert "generated rows" in capsys.readouterr().out and (tmp_path / "model.safetensors").exists()
 
 
+def test_the_experiment_on_its_page_runs_and_leaves_nothing(tmp_path, monkeypatch):
+    page = ROOT / "docs" / "experiments.md"
+    first, second = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(first, "experiments.md", "exec"), names)
+    exec(compile(second, "experiments.md", "exec"), names)
+    assert [row["scheme"] for row in names["result"].rows] == ["vanilla", "ring"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_generator_on_its_page_obeys_the_laws_and_is_used(tmp_path):
     page = ROOT / "docs" / "generators.md"
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)

@@ -9,7 +9,6 @@ the same without colour.
 
 import math
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -17,51 +16,15 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, Rectangle, Wedge
+from matplotlib.patches import FancyArrowPatch, Wedge
 
 from lincon.generators import Ring
+from lincon.plotting import CELL, COLOURS, FAINT, INK, Weight, cell, draw_matrix, text, weights_of
 
 DOF, SEED = 8, 0
 LAYERS = {"conv1": (3, 3), "conv2": (2, 4), "head": (3, 2)}
 ROWS = sum(height * width for height, width in LAYERS.values())
 USES = ROWS // DOF, -(-ROWS // DOF)
-
-COLOURS = ["#77AADD", "#EE8866", "#EEDD88", "#FFAABB", "#99DDFF", "#44BB99", "#BBCC33", "#AAAA00"]
-"""Paul Tol's "light" scheme: distinct to colour-blind readers, under black text too."""
-INK, FAINT = "#222222", "#8A8A8A"
-CELL = 1.6
-
-Weight = tuple[int, int]
-"""Which free number a weight is, and its sign."""
-
-
-def weights_of(ring: Ring) -> list[Weight]:
-    """The one nonzero of each row of G."""
-    matrix = ring.dense()
-    columns = matrix.abs().argmax(1)
-    signs = matrix.gather(1, columns[:, None])[:, 0]
-    return list(zip(columns.tolist(), signs.int().tolist(), strict=True))
-
-
-def text(axes: Axes, x: float, y: float, words: str, size: float = 10, **style: Any) -> None:
-    centred = {"ha": "center", "va": "center", "color": INK}
-    axes.text(x, y, words, fontsize=size, **centred | style)
-
-
-def cell(
-    axes: Axes, x: float, y: float, weight: Weight, side: float = CELL, label: str = ""
-) -> None:
-    """A weight as a square, whose upper left corner is at (x, y)."""
-    column, sign = weight
-    colour = COLOURS[column]
-    axes.add_patch(Rectangle((x, y), side, side, facecolor=colour, edgecolor="white", lw=0))
-    if sign < 0:
-        stripes = Rectangle((x, y), side, side, fill=False, hatch="////", edgecolor="white", lw=0)
-        axes.add_patch(stripes)
-    axes.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=INK, lw=0.6))
-    size = 6 if label else 9 * math.sqrt(side / CELL)
-    label = label or f"{'−' if sign < 0 else ''}{column + 1}"
-    text(axes, x + side / 2, y + side / 2, label, size, weight="bold")
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -111,32 +74,8 @@ def draw_layers(axes: Axes, x: float, y: float, weights: list[Weight]) -> None:
         x += width * CELL + 1.5
 
 
-def draw_matrix(axes: Axes, x: float, y: float, weights: list[Weight]) -> None:
-    """Ŵ = G W, written out."""
-    for row, weight in enumerate(weights):
-        cell(axes, x, y + row, weight, 1)
-        for column in range(DOF):
-            corner = (x + 3 + column, y + row)
-            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#DDDDDD", lw=0.5))
-        column, sign = weight
-        cell(axes, x + 3 + column, y + row, weight, 1, "+1" if sign > 0 else "−1")
-    for lap in range(1, -(-ROWS // DOF)):
-        height = y + lap * DOF
-        axes.plot([x + 2.6, x + 3 + DOF + 0.4], [height, height], color=INK, lw=1.2, ls=(0, (3, 2)))
-    frame = Rectangle((x + 3, y), DOF, ROWS, fill=False, edgecolor=INK, lw=1.2)
-    axes.add_patch(frame)
-    middle = y + ROWS / 2
-    for number in range(DOF):
-        cell(axes, x + 13, middle - DOF / 2 + number, (number, 1), 1)
-    text(axes, x + 2, middle, "=", 15)
-    text(axes, x + 12, middle, "·", 20)
-    text(axes, x + 0.5, y - 0.8, "$Ŵ$", 14)
-    text(axes, x + 3 + DOF / 2, y - 0.8, "$G$", 14)
-    text(axes, x + 13.5, middle - DOF / 2 - 0.8, "$W$", 14)
-
-
 def main() -> None:
-    weights = weights_of(Ring(ROWS, DOF, seed=SEED))
+    weights = weights_of(Ring(ROWS, DOF, seed=SEED).dense())
     plt.rcParams.update({"svg.hashsalt": "lincon", "hatch.linewidth": 1.1})
     figure = plt.figure(figsize=(12, 6.6), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -158,7 +97,7 @@ def main() -> None:
     text(axes, 4.8, 20.2, f"end to end, the laps\nare the {ROWS} weights $Ŵ$\nof three layers", 11)
     draw_layers(axes, 12.2, 17.8, weights)
     text(axes, 40.9, 1, f"as a matrix: one nonzero a row,\n{USES[0]} or {USES[1]} in a column", 11)
-    draw_matrix(axes, 33.9, 3.4, weights)
+    draw_matrix(axes, 33.9, 3.4, weights, DOF)
 
     path = Path(__file__).parent / "ring.svg"
     figure.savefig(path, metadata={"Date": None})

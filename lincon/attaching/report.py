@@ -1,6 +1,6 @@
 """A summary of a constrained model: `summary`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from lincon.attaching.constraint import Constraint, owned
 from lincon.attaching.cost import USES, Cost, cost_of
 from lincon.attaching.free_vector import FreeVector
+from lincon.files.saving import file_bytes
 from lincon.generator import Generator
+from lincon.tables import Table
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Line:
     free: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
-    """A table; counts are numbers, sizes are bytes.
+    """A table, which shows itself in a terminal and in a notebook; sizes are in bytes.
 
     Attributes:
         lines: one line for each generated tensor.
@@ -34,8 +36,8 @@ class Summary:
         unused: the number of free entries that no row reads.
         resident: bytes of parameters, buffers and tables that stay in memory.
         dense: bytes of parameters and buffers of the merged model.
-        file: bytes of tensors in the file that `lincon.save` writes, without its header, before
-            masks and integers are coded.
+        file: bytes of the file that `lincon.save` writes; None if the model cannot be saved as it
+            is, or is sharded.
         residual: the relative residual of the last projection, or None.
         made_by: what makes the weights: compiled kernels, torch operations, or both.
         cost: the multiplications by which a forward makes the weights (see
@@ -49,7 +51,7 @@ class Summary:
     unused: int
     resident: int
     dense: int
-    file: int
+    file: int | None
     residual: float | None
     made_by: tuple[str, ...] = ()
     cost: Cost | None = None
@@ -66,23 +68,37 @@ class Summary:
             shape = " x ".join(map(str, line.shape))
             source = f"{line.free} <- {line.generator}"
             table.append(f"{line.name:<{width}}  {shape:>20}  {line.scale:>9.4g}  {source}")
-        per_parameter = self.rows / max(1, self.dof)
         totals = [
-            f"dof            {self.dof:>14,}  ({self.unused:,} unused)",
-            f"generated rows {self.rows:>14,}  ({per_parameter:.2f} per free parameter)",
-            f"unconstrained  {self.unconstrained:>14,}",
-            f"total          {self.total:>14,}",
-            f"resident bytes {self.resident:>14,}  (merged: {self.dense:,})",
-            f"file bytes     {self.file:>14,}  (at most; without the header)",
+            f"{name:<14} {number:>14}  {about}".rstrip() for name, number, about in self._totals()
         ]
-        if self.residual is not None:
-            totals.append(
-                f"residual       {self.residual:>14.4g}  (of the last projection, relative)"
-            )
-        if self.cost is not None:
-            totals.append(f"made in        {self.cost} at a batch of {USES}")
         totals += [f"made by        {each}" for each in self.made_by]
         return "\n".join([*table, "", *totals])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        lines = [
+            (line.name, " × ".join(map(str, line.shape)), f"{line.scale:.4g}", line.generator)
+            for line in self.lines
+        ]
+        tensors = Table("", ("tensor", "shape", "scale", "generator"), lines)
+        counts = Table("", ("", "", ""), list(self._totals()), self.made_by)
+        return tensors.html() + counts.html()
+
+    def _totals(self) -> Iterator[tuple[str, str, str]]:
+        """What is counted, the number, and what it means."""
+        per_parameter = self.rows / max(1, self.dof)
+        yield "dof", f"{self.dof:,}", f"({self.unused:,} unused)"
+        yield "generated rows", f"{self.rows:,}", f"({per_parameter:.2f} per free parameter)"
+        yield "unconstrained", f"{self.unconstrained:,}", ""
+        yield "total", f"{self.total:,}", ""
+        yield "resident bytes", f"{self.resident:,}", f"(merged: {self.dense:,})"
+        if self.file is not None:
+            yield "file bytes", f"{self.file:,}", ""
+        if self.residual is not None:
+            yield "residual", f"{self.residual:.4g}", "(of the last projection, relative)"
+        if self.cost is not None:
+            yield "made in", str(self.cost), f"at a batch of {USES}"
 
 
 def summary(model: nn.Module) -> Summary:
@@ -111,7 +127,7 @@ def summary(model: nn.Module) -> Summary:
         unused=_unused(generators),
         resident=own + tables + _drawn_bytes(vectors),
         dense=own - replaced + _generated_bytes(vectors),
-        file=stored_bytes(model) - _bytes(origins.values()) + tables,
+        file=file_bytes(model),
         residual=_first([constraint.residual for _, constraint in placed]),
         made_by=_made_by(vectors),
         cost=_cost(placed),

@@ -26,6 +26,7 @@ from lincon.files.coding import BUDGET, drawn, encode
 from lincon.files.description import GroupRecord, tables_prefix
 from lincon.files.entry import head_of, without_entries
 from lincon.files.header import FORMAT, pack, seal
+from lincon.files.size import size_of
 from lincon.files.trained import trained_names
 from lincon.generator import Generator
 from lincon.maps.registry import registered
@@ -86,10 +87,35 @@ def save(
     return int(on_first_rank(lambda: _write(model, complete, Path(path), only, code)))
 
 
+def file_bytes(model: nn.Module) -> int | None:
+    """The size of the file that `save` would write; nothing is written.
+
+    None for a model that cannot be saved as it is, or whose tensors are sharded: to gather them
+    takes all ranks.
+    """
+    state = model.state_dict(keep_vars=True)
+    if any(is_shard(tensor) for tensor in state.values()):
+        return None
+    try:
+        return size_of(*_composed(model, state, None, code=True))
+    except LinconError:
+        return None
+
+
 def _write(
     model: nn.Module, state: dict[str, Any], path: Path, only: str | None, code: bool
 ) -> int:
     """Write the file of a model whose state_dict is ``state``, and return its size in bytes."""
+    stored, metadata = _composed(model, state, only, code)
+    with atomic_write(path) as temporary:
+        save_file(stored, temporary, metadata)
+    return path.stat().st_size
+
+
+def _composed(
+    model: nn.Module, state: dict[str, Any], only: str | None, code: bool
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of the file of a model whose state_dict is ``state``."""
     placed = owned(model)
     derived = _derived(model, placed)
     # The tensors of an adapter mean nothing without its base, which only `lincon.load` compares.
@@ -112,9 +138,7 @@ def _write(
     if only is not None:
         header["base"] = described(_separate({k: v for k, v in whole.items() if k not in kept}))
     header["format"] = _format(header, placed)
-    with atomic_write(path) as temporary:
-        save_file(stored, temporary, {"lincon": pack(seal(header, stored))})
-    return path.stat().st_size
+    return stored, {"lincon": pack(seal(header, stored))}
 
 
 def _format(header: dict[str, Any], placed: list[tuple[str, Constraint]]) -> int:

@@ -13,7 +13,10 @@ CLASSIFICATION = "classification"
 Task = Annotated[str, typer.Argument(help="classification, pose, indoor or language.")]
 Scheme = Annotated[
     str,
-    typer.Option(help="Scheme of sharing, or any generator, also with options (ring:tile=1)."),
+    typer.Option(
+        help="Scheme of sharing, or any generator, also with options: ring:tile=1, or "
+        "rpg:offset=seed for Ŵ = W₀ + G W with a W₀ of the seed."
+    ),
 ]
 Schemes = Annotated[
     str,

@@ -26,14 +26,6 @@ def check_names(task: str, schemes: Iterable[str], models: Iterable[str]) -> Non
         architecture(model)
 
 
-def check_folder(out: Path) -> Path:
-    """``out``, unless a file is in its place, or in that of a folder around it."""
-    for place in (out, *out.parents):
-        if place.exists() and not place.is_dir():
-            raise LinconError(f"--out is {out}, but {place} is a file: give a folder.")
-    return out
-
-
 def check_there(path: Path, what: str) -> Path:
     """``path``, if there is anything at it; else LinconError says that ``what`` is needed."""
     if not path.exists():

@@ -24,7 +24,10 @@ def schemes(task: Task = CLASSIFICATION) -> None:
             *((name, _first_line(get(name))) for name in alone),
         ]
     )
-    typer.echo("Generators take options: ring:tile=1,order=deck; also scope=tensor, scale=none.")
+    typer.echo(
+        "Generators take options: ring:tile=1,order=deck; also scope=tensor, scale=none and "
+        "offset=seed."
+    )
 
 
 def models(task: Task = CLASSIFICATION) -> None:

@@ -1,4 +1,4 @@
-"""The options that all training commands share, and what they make: a recipe, a setup, a sweep."""
+"""The options that all training commands share, and what they say of an experiment."""
 
 import inspect
 import json
@@ -12,8 +12,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from lincon.tasks.commands.arguments import split_names
-from lincon.tasks.commands.checking import check_folder
 from lincon.tasks.commands.config import read_config
+from lincon.tasks.experiments.files import check_folder
+
+NOT_OF_EXPERIMENTS = "data", "threads", "config"
+"""Options that are no `Settings`: an argument of experiments, torch's own, and the command line's."""
 
 
 @dataclass(frozen=True)
@@ -91,29 +94,15 @@ class Options:
         ),
     ] = None
 
-    def recipe(self, task: str) -> Any:
-        """The preset of the task, as a `Recipe`, changed by the options that were given."""
-        from lincon.tasks.experiments.names import choose
-        from lincon.tasks.experiments.task import find_task
-        from lincon.tasks.experiments.training.recipe import Recipe
-
-        preset = choose("preset", self.preset, find_task(task).presets)
-        names = [field.name for field in fields(Recipe) if field.name != "task"]
-        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return Recipe(task, **{**preset, **changes})
-
-    def setup(self) -> Any:
-        """The `Setup` of the trainings."""
-        from lincon.tasks.experiments.names import choose
-        from lincon.tasks.experiments.training.recipe import Setup
-        from lincon.tasks.experiments.training.trainer import LOGS, trainer_options
-
+    def settings(self) -> dict[str, Any]:
+        """What they say of `lincon.experiments.Settings`, by name."""
         flags = [pair.partition("=") for pair in self.trainer or []]
-        options = trainer_options({flag: _parse_value(text) for flag, _, text in flags})
-        logs = split_names(self.log)
-        for log in logs:
-            choose("log", log, LOGS)
-        return Setup(self.root, options, logs, self.quiet)
+        names = [each.name for each in fields(self) if each.name not in NOT_OF_EXPERIMENTS]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "trainer": {flag: _parse_value(text) for flag, _, text in flags},
+            "log": split_names(self.log),
+        }
 
 
 @dataclass(frozen=True)
@@ -123,13 +112,6 @@ class SweepOptions(Options):
     parallel: Annotated[
         int, typer.Option(min=1, help="Trainings at a time, by Ray; the results are the same.")
     ] = 1
-
-    def sweep(self, command: str, cells: Any, out: Path) -> Any:
-        """The `Sweep` of a command, which trains ``cells``, all of one task, into ``out``."""
-        from lincon.tasks.experiments.sweeps.sweep import Sweep
-
-        setup = self.setup()
-        return Sweep(self.recipe(cells[0].task), cells, out, setup, self.parallel, command)
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lincon.errors import LinconError
-from lincon.tasks.commands.checking import check_folder
+from lincon.tasks.experiments.files import check_folder
 
 Pictures = Annotated[list[Path], typer.Argument(help="Files of pictures.")]
 Run = Annotated[Path, typer.Option(help="Folder of a training, as lincon train leaves it.")]
@@ -71,7 +71,7 @@ def indoor(
         "runs/predict"
     ),
 ) -> None:
-    """Write depth (16-bit PNG and a coloured view) and surface normals (PNG) of pictures."""
+    """Write depth (16-bit PNG) and surface normals (PNG) of pictures, and a view of both with a key."""
     check_folder(out)
     from lincon.tasks.indoor.predict import predict
 

@@ -27,7 +27,8 @@ def print_result(result: Any, out: Path) -> None:
     print_table(result.console())
     for note in result.notes:
         typer.echo(note)
-    typer.echo(f"written to {out}: {', '.join(FILES)}")
+    if result.figure is not None:
+        typer.echo(f"written to {out}: {', '.join(FILES)}")
 
 
 def print_table(table: Any) -> None:
@@ -46,21 +47,6 @@ def print_table(table: Any) -> None:
         columns -= column.width - width
     Console(width=max(borders + sum(c.width for c in table.columns), len(table.title or ""))).print(
         table
-    )
-
-
-def print_plan(sweep: Any) -> None:
-    """Print what a sweep would train, and how long that may take."""
-    from lincon.tasks.experiments.sweeps.plan import HEADER, plan, time_left
-    from lincon.tasks.experiments.sweeps.report import console_table
-
-    planned = plan(sweep)
-    rows = [each.row() for each in planned]
-    print_table(console_table(HEADER, rows, f"To be trained: {sweep.title}"))
-    left = sum(each.left for each in planned)
-    typer.echo(
-        f"{left} of {len(sweep.cells)} trainings left, about {time_left(planned, sweep.parallel)} "
-        f"(from one timed step of each; {sweep.parallel} at a time); nothing was trained or written"
     )
 
 

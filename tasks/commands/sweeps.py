@@ -1,6 +1,6 @@
 """Commands that train many models and tabulate them."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,17 @@ from lincon.tasks.commands.arguments import (
 )
 from lincon.tasks.commands.checking import check_names
 from lincon.tasks.commands.options import SweepOptions
-from lincon.tasks.commands.printing import print_plan, print_result
+from lincon.tasks.commands.printing import print_result
+from lincon.tasks.interface.defaults import (
+    CONTRASTED,
+    CONTRASTED_DOF,
+    SCALED_DOF,
+    SEEDS,
+)
+
+_CONTRASTED, _CONTRASTED_DOF, _SCALED_DOF = (
+    ",".join(map(str, values)) for values in (CONTRASTED, CONTRASTED_DOF, SCALED_DOF)
+)
 
 
 def compare(
@@ -57,40 +67,28 @@ def compare(
     out: Results = None,
 ) -> None:
     """Train schemes of sharing on equal terms and tabulate them; call again to continue."""
-    from dataclasses import replace
-
-    from lincon.tasks.experiments.sweeps import compare
-    from lincon.tasks.experiments.sweeps.grid import Grid, parse, trials
-
-    number, auto = _seeds(seeds, hours, matters)
-    cells = _cells(task, schemes, model, dof, number)
-    folder = out or Path("runs") / "compare"
-    sweep, grid = options.sweep("compare", cells, folder), None
-    if tune:
-        grid = Grid(parse(tune), sweep.recipe.held_out, tune_seeds)
-        sweep = replace(sweep, recipe=replace(sweep.recipe, held_out=0), choices=grid.described)
-    if options.dry_run:
-        for _, trial in trials(sweep, grid) if grid else ():
-            print_plan(trial)
-        print_plan(sweep)
+    grid = _grid(schemes, model, dof, _seeds(seeds, hours, matters))
+    if not tune:
+        _call("compare", options, out, grid, task=task)
         return
-    print_result(compare.compare(sweep, grid, auto), folder)
+    from lincon.tasks.experiments.sweeps.grid import Grid, parse
+
+    tuning = Grid(parse(tune), options.held_out or 0, tune_seeds)
+    _call("compare", replace(options, held_out=None), out, grid, task=task, tune=tuning)
 
 
-def _seeds(text: str, hours: float | None, matters: float | None) -> tuple[int, Any]:
-    """How many seeds there may be, and the `Auto` that chooses among them, if any does."""
-    from math import inf
-
-    from lincon.tasks.experiments.sweeps.auto import Auto
-    from lincon.tasks.experiments.sweeps.statistics import LOOKS
-
+def _seeds(text: str, hours: float | None, matters: float | None) -> Any:
+    """The number of seeds, or the `Auto` that chooses it."""
     if text == "auto":
-        return LOOKS[-1], Auto(0.2 if matters is None else matters, inf if hours is None else hours)
+        from lincon.tasks.experiments.sweeps.auto import Auto
+
+        limits = {"hours": hours, "matters": matters}
+        return Auto(**{name: value for name, value in limits.items() if value is not None})
     if hours is not None or matters is not None:
         raise LinconError("--hours and --matters are of --seeds auto; leave them out.")
     if not text.isdecimal() or int(text) < 1:
         raise LinconError(f"--seeds is {text!r}; give 1 or more, or auto.")
-    return int(text), None
+    return int(text)
 
 
 def scaling(
@@ -98,38 +96,28 @@ def scaling(
     task: Task = CLASSIFICATION,
     scheme: Scheme = "rpg",
     model: Models = "",
-    dof: Dofs = "0.01,0.02,0.05,0.1,0.2,0.5",
+    dof: Dofs = _SCALED_DOF,
     predict: Annotated[
         int | None, typer.Option(help="A DoF at which the score is predicted.")
     ] = None,
-    seeds: Seeds = 3,
+    seeds: Seeds = SEEDS,
     out: Results = None,
 ) -> None:
     """Fit laws of the score against DoF to a sweep; call again to continue."""
-    from lincon.tasks.classification.studies import scaling
-
-    def run(sweep: Any) -> Any:
-        return scaling.scaling(sweep, predict)
-
-    if task == CLASSIFICATION:
-        model = model or "resnet-small,resnet-medium"
-    cells = _cells(task, scheme, model, dof, seeds)
-    _run("scaling", run, options, cells, out)
+    grid = _grid(scheme, model, dof, seeds)
+    _call("scaling", options, out, grid | {"scheme": scheme}, task=task, predict=predict)
 
 
 def convergence(
     options: SweepOptions,
-    schemes: Schemes = "vanilla,rpg",
+    schemes: Schemes = _CONTRASTED,
     model: Models = "",
-    dof: Dofs = "0.5,0.1",
-    seeds: Seeds = 3,
+    dof: Dofs = _CONTRASTED_DOF,
+    seeds: Seeds = SEEDS,
     out: Results = None,
 ) -> None:
     """Compare with vanilla how many steps of classification schemes take to an accuracy."""
-    from lincon.tasks.classification.studies import convergence
-
-    cells = _cells(CLASSIFICATION, schemes, model, dof, seeds)
-    _run("convergence", convergence.convergence, options, cells, out)
+    _call("convergence", options, out, _grid(schemes, model, dof, seeds))
 
 
 def generalization(
@@ -138,26 +126,13 @@ def generalization(
     schemes: Schemes = "",
     model: Models = "",
     dof: Dofs = "",
-    seeds: Seeds = 3,
+    seeds: Seeds = SEEDS,
     objectnet: ObjectNet = None,
     out: Results = None,
 ) -> None:
     """Measure the gap between training and test; of classification, also on shifted images."""
-    from lincon.tasks.experiments.sweeps import gap
-
-    def with_shifts(sweep: Any) -> Any:
-        from lincon.tasks.classification.studies import generalization
-
-        return generalization.generalization(sweep, objectnet)
-
-    experiment = gap.gap
-    if task == CLASSIFICATION:
-        experiment = with_shifts
-        schemes, dof = schemes or "vanilla,rpg", dof or "0.5,0.1"
-    elif objectnet is not None:
-        raise LinconError(f"--objectnet is of classification, not of {task}; leave it out.")
-    cells = _cells(task, schemes, model, dof, seeds)
-    _run("generalization", experiment, options, cells, out)
+    grid = _grid(schemes, model, dof, seeds)
+    _call("generalization", options, out, grid, task=task, objectnet=objectnet)
 
 
 def reproduce(
@@ -172,12 +147,14 @@ def reproduce(
     model: Annotated[
         str, typer.Option(help="The models that its rows speak of, separated by commas.")
     ] = "",
-    seeds: Seeds = 3,
+    seeds: Seeds = SEEDS,
     objectnet: ObjectNet = None,
     out: Results = None,
 ) -> None:
     """Train the cells of a table of the paper, and write its figures beside ours."""
     from lincon.tasks.experiments.sweeps import reproduce
+    from lincon.tasks.interface import experiments
+    from lincon.tasks.interface.settings import Settings
 
     paper = reproduce.find_table(table)
     models = split_names(model) or list(paper.models)
@@ -187,37 +164,41 @@ def reproduce(
             f"--model is {model!r}; {table} takes {len(paper.models)}, as in {example}."
         )
 
-    def run(sweep: Any) -> Any:
+    def work(sweep: Any) -> Any:
         return reproduce.reproduce(paper, models, sweep, objectnet)
 
+    folder = out or Path("runs") / table
+    settings = Settings(paper.task, folder, **options.settings())
     cells = reproduce.cells(paper, models, range(seeds))
-    _run(f"reproduce {table}", run, options, cells, out or Path("runs") / table)
+    recipe = settings.recipe(options.data or "")
+    print_result(experiments.run(f"reproduce {table}", work, recipe, cells, settings), folder)
 
 
-def _cells(task: str, schemes: str, model: str, dof: str, seeds: int) -> Any:
-    """Every combination of what the options name; the task's defaults stand for an empty text."""
-    check_names(task, split_names(schemes), split_names(model))
-    from lincon.tasks.experiments.task import find_task
-    from lincon.tasks.experiments.training.recipe import cells
-
-    defaults = find_task(task).defaults
-    every_scheme = ",".join(find_task(task).schemes)
-    return cells(
-        models=split_names(model or defaults["model"]),
-        schemes=split_names(schemes or defaults.get("schemes", every_scheme)),
-        dofs=[parse_dof(text) for text in split_names(dof or defaults["dof"])],
-        seeds=range(seeds),
-        task=task,
-    )
+def _grid(schemes: str, model: str, dof: str, seeds: Any) -> dict[str, Any]:
+    """What an experiment combines, as its arguments; an empty text leaves it to the experiment."""
+    return {
+        "schemes": split_names(schemes) if schemes else None,
+        "model": split_names(model) if model else None,
+        "dof": [parse_dof(text) for text in split_names(dof)] if dof else None,
+        "seeds": seeds,
+    }
 
 
-def _run(
-    command: str, experiment: Callable[[Any], Any], options: SweepOptions, cells: Any, out: Results
+def _call(
+    name: str,
+    options: SweepOptions,
+    out: Results,
+    grid: dict[str, Any],
+    *,
+    task: str = CLASSIFICATION,
+    **more: Any,
 ) -> None:
-    """Run the experiment of a command on a sweep of ``cells``, and print its table."""
-    folder = out or Path("runs") / command
-    sweep = options.sweep(command, cells, folder)
-    if options.dry_run:
-        print_plan(sweep)
-        return
-    print_result(experiment(sweep), folder)
+    """Call the function of `lincon.experiments`, and print its table."""
+    check_names(task, grid["schemes"] or [], grid["model"] or [])
+    from lincon import experiments
+
+    if "scheme" in grid:
+        del grid["schemes"]
+    folder = out or Path("runs") / name
+    arguments = {**grid, **options.settings(), **more, "task": task, "out": folder}
+    print_result(getattr(experiments, name)(data=options.data, **arguments), folder)

@@ -10,7 +10,7 @@ from lincon.errors import LinconError
 from lincon.tasks.commands.arguments import CLASSIFICATION, FUNCTION, Scheme, Task, parse_dof
 from lincon.tasks.commands.checking import check_names
 from lincon.tasks.commands.options import Options
-from lincon.tasks.commands.printing import print_measures, print_plan
+from lincon.tasks.commands.printing import print_measures, print_result
 
 
 def train(
@@ -36,6 +36,7 @@ def train(
     """Train one scheme and save the model."""
     check_names(task, [scheme], [model] if model else [])
     from lincon.tasks.experiments.files import RESULTS
+    from lincon.tasks.experiments.sweeps.plan import preview
     from lincon.tasks.experiments.sweeps.sweep import Sweep
     from lincon.tasks.experiments.task import find_task
     from lincon.tasks.experiments.training import training
@@ -43,14 +44,15 @@ def train(
     from lincon.tasks.experiments.training.ranks import exit_unless_first
     from lincon.tasks.experiments.training.recipe import Cell
     from lincon.tasks.experiments.training.record import SAVED
+    from lincon.tasks.interface.settings import Settings
 
     defaults = find_task(task).defaults
-    recipe = options.recipe(task)
+    settings = Settings(task, **options.settings())
+    recipe, setup = settings.recipe(options.data or ""), settings.setup()
     free = parse_dof(dof or defaults["dof"])
     cell = Cell(model or defaults["model"], scheme, free, seed, task)
-    setup = options.setup()
     if options.dry_run:
-        print_plan(Sweep(recipe, [cell], out, setup))
+        print_result(preview(Sweep(recipe, [cell], out, setup)), out)
         return
     if (out / RESULTS).exists():
         raise LinconError(f"{out} holds an experiment (it has {RESULTS}): give another --out.")

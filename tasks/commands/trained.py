@@ -9,8 +9,9 @@ import typer
 import lincon
 from lincon.recycling import keep_pages
 from lincon.tasks.commands.arguments import Root, Trained, parse_dof
-from lincon.tasks.commands.checking import check_folder, check_there
+from lincon.tasks.commands.checking import check_there
 from lincon.tasks.commands.printing import print_measures
+from lincon.tasks.experiments.files import check_folder
 
 Changed = Annotated[
     Path, typer.Option(help="Folder of the changed model, for lincon evaluate, predict and so on.")

@@ -3,8 +3,11 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +15,55 @@ from torch import nn
 
 from lincon import LinconError
 from lincon.errors import one_line
+
+GIVEN = "given"
+"""Stands for the module in the names of functions that no module has under a name."""
+
+_given: dict[str, Callable[..., Any]] = {}
+
+
+@contextmanager
+def give(function: Callable[..., Any], name: str) -> Iterator[str]:
+    """A name under which `find_function` finds a function of this process, as long as this lasts.
+
+    >>> with give(len, "length") as name:
+    ...     name, find_function("number", *name.split(":"), ())
+    ('given:length', <built-in function len>)
+    """
+    free = (f"{name}{number}" for number in count(2))
+    own = name if name not in _given else next(each for each in free if each not in _given)
+    _given[own] = function
+    try:
+        yield f"{GIVEN}:{own}"
+    finally:
+        del _given[own]
+
+
+@dataclass(frozen=True)
+class WithGiven:
+    """A function for another process, which takes along what this one was given."""
+
+    function: Callable[[Any], Any]
+    given: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: dict(_given))
+
+    def __call__(self, argument: Any) -> Any:
+        _given.update(self.given)
+        return self.function(argument)
+
+
+def importable_name(function: Callable[..., Any]) -> str | None:
+    """The "package.module:function" that any process finds; None for a function of a notebook.
+
+    >>> import random
+    >>> importable_name(random.Random), importable_name(lambda: 0)
+    ('random:Random', None)
+    """
+    module = getattr(function, "__module__", None) or "__main__"
+    name = getattr(function, "__qualname__", "")
+    home = sys.modules.get(module)
+    if module == "__main__" or getattr(home, name, None) is not function:
+        return None
+    return f"{module}:{name}"
 
 
 def find_function(kind: str, module: str, name: str, known: Iterable[str]) -> Callable[..., Any]:
@@ -26,6 +78,13 @@ def find_function(kind: str, module: str, name: str, known: Iterable[str]) -> Ca
     Raises:
         LinconError: the module cannot be imported, or has no such function.
     """
+    if module == GIVEN:
+        if name in _given:
+            return _given[name]
+        raise LinconError(
+            f"{module}:{name} is a {kind} that a program gave, as an object that no module has: "
+            "give it again from Python, or load the trained model by lincon.load."
+        )
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # at the end: no file there is taken for a library
     try:

@@ -17,24 +17,24 @@ from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.trained.predicting import check_outputs, load_trained, mark
 from lincon.tasks.indoor.data.writing import png, steps
 from lincon.tasks.indoor.models.cascade import Cascade
-from lincon.tasks.indoor.showing import coloured, painted
+from lincon.tasks.indoor.showing import depth_view, normals_view, painted
 
-KINDS = "depth", "depth_view", "normals"
+KINDS = "depth", "depth_view", "normals", "normals_view"
 """What is written for a picture; the file's name ends so."""
 
 
 def predict(images: Sequence[Path], folder: Path, out: Path) -> list[list[Path]]:
     """Predict depth and normals of each picture; return the paths of the files written for each.
 
-    The files have the picture's own height and width. A model sees the picture reduced so that its
-    shorter side is as long as in training.
+    Depth and normals have the picture's own height and width; views are for people. A model sees
+    the picture reduced so that its shorter side is as long as in training.
 
     Args:
         images: files that PIL reads.
         folder: of a training, with its model.
         out: folder for `<name>_depth.png` (16 bits, 1/512 m, as in 2D-3D-S),
-            `<name>_depth_view.png` (near is light) and `<name>_normals.png` (8 bits, value / 127.5
-            - 1).
+            `<name>_depth_view.png` (with metres at a bar of colours), `<name>_normals.png` (8 bits,
+            value / 127.5 - 1) and `<name>_normals_view.png` (with a key of directions).
 
     Raises:
         LinconError: a picture that cannot be read, two of one name, a folder without a trained
@@ -69,6 +69,11 @@ def seen(
 
 def _write(files: Sequence[Path], own_mark: str, depth: Tensor, normals: Tensor) -> None:
     """Write the files of one picture, in the order of `KINDS`."""
-    view = coloured(depth, float(depth.min()), float(depth.max()))
-    for file, pixels in zip(files, (steps(depth.numpy()), view, painted(normals)), strict=True):
-        write_output(file, png(pixels), own_mark)
+    contents = (
+        png(steps(depth.numpy())),
+        depth_view(depth),
+        png(painted(normals)),
+        normals_view(normals),
+    )
+    for file, content in zip(files, contents, strict=True):
+        write_output(file, content, own_mark)

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
 
-from lincon.tasks.experiments.sweeps.figures import png
+from lincon.figure import Figure
 from lincon.tasks.language.data.text import Text
 
 SHOWN = 72
@@ -37,4 +36,4 @@ def _picture(bits: np.ndarray, names: list[str], letters: str) -> bytes:
     axes.set_xticks(range(len(letters)), [each if each.isprintable() else "·" for each in letters])
     axes.tick_params(length=0)
     axes.set_title("bits that each byte takes: white 0, dark 8 or more", fontsize=10)
-    return png(figure)
+    return figure.png()

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lincon import LinconError
+from lincon.figure import Figure
 from lincon.tasks.experiments.sweeps.curves import group_by_label
 from lincon.tasks.experiments.sweeps.figures import band, figure_of, legend, panels, shares
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.run import Run
 
+_plain = FuncFormatter(lambda value, _: f"{value:g}")
 SHARES = 0.9, 0.95, 0.99
 NOTE = (
     "Steps (median over the seeds, counted in whole epochs) until the test accuracy first reaches "
@@ -120,6 +121,8 @@ def picture(groups: dict[str, list[Run]], title: str) -> Figure:
             band(accuracies, epochs, scores, number, label)
         _label(losses, "training loss (nats)")
         losses.set_yscale("log")
+        losses.yaxis.set_major_formatter(_plain)
+        losses.yaxis.set_minor_formatter(_plain)
         _label(accuracies, "test accuracy (%)")
     legend(grid)
     return figure_of(grid[0])

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.counter import key
+from lincon.figure import Figure
 from lincon.tasks.classification.data import Images
 from lincon.tasks.classification.data.images import floats
 from lincon.tasks.classification.data.objectnet import ObjectNet, protocol

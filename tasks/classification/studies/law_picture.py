@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
+from lincon.figure import Figure
 from lincon.tasks.classification.studies.laws import Fit
 from lincon.tasks.experiments.sweeps.figures import COLOURS, marker
 

@@ -5,7 +5,7 @@ that a language model saves. The laws call it accuracy, and what it lacks error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from statistics import mean
 from typing import Any
@@ -92,17 +92,22 @@ def summarise(
         for name, response in responses(runs, images, score).items()
     }
     shown = [measure for measure in measures if measure.name in studies]
-    rows = []
-    for line in lines(runs, shown):
+    rows, table = [], lines(runs, shown)
+    for line in table:
         texts = [with_spread(*line.measures[each.name], each.digits) for each in shown]
         rows.append((line.model, f"{line.dof:,}", f"{line.total:,}", *texts))
     notes = [note for each in studies.values() for note in each.notes(predict)]
     header = ("model", "dof", "total parameters", *(measure.label for measure in shown))
     first, *_ = studies.values()
     others = {name: each.numbers() for name, each in studies.items() if each is not first}
-    error = "test error (%)" if score.higher_is_better else f"test {score.label}"
-    figure = picture(first.points, first.powers, title, error, score.span)
-    return Result(title, header, rows, {**first.numbers(), **others}, figure, notes)
+    figure = picture(first.points, first.powers, title, _error(score), score.span)
+    numbers = {"table": [asdict(line) for line in table], **first.numbers(), **others}
+    return Result(title, header, rows, numbers, figure, notes)
+
+
+def _error(score: Measure) -> str:
+    """What an axis says of the distance from the best score."""
+    return "test error (%)" if score.higher_is_better else f"test {score.label}"
 
 
 @dataclass(frozen=True)

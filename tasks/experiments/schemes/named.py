@@ -14,8 +14,12 @@ from lincon import LinconError
 from lincon.generators import available, get
 from lincon.tasks.experiments.schemes.scheme import Scheme, constrained
 
-_OF_CONSTRAIN = {"scope": ("model", "tensor"), "scale": ("match", "isometric", "none")}
-"""Options of `lincon.constrain` that every scheme of one generator takes, and their values."""
+_OF_CONSTRAIN: dict[str, dict[str, str | None]] = {
+    "scope": {"model": "model", "tensor": "tensor"},
+    "scale": {"match": "match", "isometric": "isometric", "none": None},
+    "offset": {"seed": "seed"},  # of W₀ that is the model's own, a file would hold nothing
+}
+"""Options of `lincon.constrain` that every scheme of one generator takes: their values in words."""
 
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
@@ -102,7 +106,7 @@ def _parse(text: str, generator: str) -> dict[str, Any]:
 def _chosen(key: str, value: str) -> str | None:
     if value not in _OF_CONSTRAIN[key]:
         raise LinconError(f"{key} is {value!r}; give {' or '.join(_OF_CONSTRAIN[key])}.")
-    return None if value == "none" else value
+    return _OF_CONSTRAIN[key][value]
 
 
 def _value(key: str, text: str, default: Any) -> Any:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from lincon.figure import Figure
 from lincon.tasks.experiments.sweeps.figures import (
     figure_of,
     legend,

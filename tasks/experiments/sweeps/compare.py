@@ -62,7 +62,7 @@ def _of_seeds(
         notes.append(reason)
     elif left := len(_seeds(sweep.cells)) - len(_seeds(cells)):
         notes.append(f"So far: {left} more seed{'' if left == 1 else 's'} may be trained.")
-    result = replace(result, notes=notes)
+    result = replace(result, notes=notes, runs=runs)
     return (_with_picked(result, sweep, runs, trials) if trials else result), reason
 
 
@@ -160,7 +160,7 @@ def summarise(
     return Result(
         title=title,
         header=header(measures, reference),
-        rows=rows,
+        texts=rows,
         numbers={"table": [asdict(entry) for entry in table]},
         figure=picture(runs, title, measures[0]),
         notes=paired.note(groups, found, looks),

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lincon.figure import Figure
 from lincon.shapes import Float
 from lincon.tasks.experiments.sweeps.figures import band, figure_of, legend, panels, shares
 from lincon.tasks.experiments.task import Measure

@@ -1,14 +1,12 @@
-"""What the figures of all experiments share: styles of curves, panels, legends, and their files."""
+"""What the figures of all experiments share: styles of curves, panels, legends."""
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from typing import Any, TypeVar
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from lincon.figure import Figure
 from lincon.shapes import Float
 
 # Okabe and Ito's palette without its yellow, which is too light for lines: colour-blind readers
@@ -59,7 +57,7 @@ def shares(names: Sequence[T]) -> Iterator[list[T]]:
 
 def panels(count: int, title: str, columns: int = COLUMNS) -> list[Axes]:
     """Panels of one figure under its title, in rows of at most ``columns``."""
-    columns = min(count, columns)
+    columns = 2 if count == 4 else min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(4.8 * columns, 3.6 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flat
@@ -72,7 +70,7 @@ def panels(count: int, title: str, columns: int = COLUMNS) -> list[Axes]:
 def figure_of(axes: Axes) -> Figure:
     """The figure of a panel."""
     figure = axes.get_figure(root=True)
-    assert figure is not None
+    assert isinstance(figure, Figure)
     return figure
 
 
@@ -108,20 +106,3 @@ def legend(axes: Sequence[Axes]) -> None:
             frameon=False,
             fontsize=8,
         )
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG."""
-    return _saved(figure, format="png", dpi=150)
-
-
-def svg(figure: Figure) -> bytes:
-    """A figure as the bytes of an SVG, the same for the same figure."""
-    with rc_context({"svg.hashsalt": "lincon", "svg.fonttype": "none"}):
-        return _saved(figure, format="svg", metadata={"Date": None})
-
-
-def _saved(figure: Figure, **options: Any) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, **options)
-    return buffer.getvalue()

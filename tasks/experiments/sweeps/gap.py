@@ -19,7 +19,7 @@ def gap(sweep: Sweep) -> Result:
     result = Result(
         title=sweep.title,
         header=header,
-        rows=rows,
+        texts=rows,
         numbers={"table": table},
         figure=picture(runs, sweep.title, measure),
         notes=[NOTE, *notes_of(runs)],

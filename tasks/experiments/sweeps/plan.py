@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -14,6 +14,7 @@ from torch import nn
 
 import lincon
 from lincon.tasks.experiments.schemes.body import count_parameters
+from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training.models import build, dof_of, scheme_of
@@ -56,6 +57,11 @@ class Planned:
     left: int
     seconds: float
 
+    def numbers(self) -> dict[str, Any]:
+        """The line as plain JSON."""
+        names = {"model": self.cell.model, "scheme": self.cell.scheme, "asked": self.cell.dof}
+        return names | {name: value for name, value in asdict(self).items() if name != "cell"}
+
     def row(self) -> tuple[str, ...]:
         """The line of a table, in the order of `HEADER`."""
         return (
@@ -84,6 +90,28 @@ def plan(sweep: Sweep) -> list[Planned]:
     for cell in sweep.cells:
         groups.setdefault((cell.model, cell.scheme, str(cell.dof)), []).append(cell)
     return [_planned(sweep, cells, missing) for cells in groups.values()]
+
+
+def preview(*sweeps: Sweep) -> Result:
+    """The plan of sweeps as a table; its notes say how long all of it may take.
+
+    The last sweep is what the others prepare; they have its settings.
+    """
+    planned = [each for sweep in sweeps for each in plan(sweep)]
+    left, cells = sum(each.left for each in planned), sum(len(sweep.cells) for sweep in sweeps)
+    sweep = sweeps[-1]
+    note = (
+        f"{left} of {cells} trainings left, about {time_left(planned, sweep.parallel)} "
+        f"(from one timed step of each; {sweep.parallel} at a time); nothing was trained or written"
+    )
+    return Result(
+        title=f"To be trained: {sweep.title}",
+        header=HEADER,
+        texts=[each.row() for each in planned],
+        numbers={"table": [each.numbers() for each in planned]},
+        figure=None,
+        notes=[note],
+    )
 
 
 def time_left(planned: Sequence[Planned], parallel: int) -> str:

@@ -10,11 +10,12 @@ from math import isfinite
 from statistics import mean, median, stdev
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.table import Table
 
+from lincon import LinconError
+from lincon.figure import Figure
+from lincon.tables import Table as ShownTable
 from lincon.tasks.experiments.output import write_output
-from lincon.tasks.experiments.sweeps.figures import png, svg
 from lincon.tasks.experiments.sweeps.provenance import provenance
 from lincon.tasks.experiments.sweeps.statistics import Difference
 from lincon.tasks.experiments.sweeps.sweep import FILES, Sweep
@@ -152,25 +153,51 @@ def markdown(header: Sequence[str], rows: Rows, title: str) -> str:
     return "\n".join([title, "", *table]) + "\n"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """The result of an experiment.
+    """The result of an experiment, which shows itself as a table in a terminal and in a notebook.
 
     Args:
         title: says what was trained.
         header: headers of the table.
-        rows: rows of the table.
-        numbers: plain JSON.
-        figure: is written as PNG and SVG.
+        texts: rows of the table, as text.
+        numbers: plain JSON; its "table" has an entry for each row.
+        figure: is written as PNG and SVG; None if nothing was trained.
         notes: what a reader of the table must know.
+        runs: the trainings, one a seed, with their curves.
     """
 
     title: str
     header: Sequence[str]
-    rows: Rows
+    texts: Rows
     numbers: dict[str, Any]
-    figure: Figure
+    figure: Figure | None
     notes: Sequence[str] = ()
+    runs: Sequence[Run] = ()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as numbers, a dictionary a row, which `pandas.DataFrame` takes.
+
+        Measures are in the units of the table; "_std" is the standard deviation over the seeds.
+        """
+        return [flat(entry) for entry in self.numbers["table"]]
+
+    def table(self) -> ShownTable:
+        """The table as text, with the notes below."""
+        return ShownTable(self.title, self.header, self.texts, self.notes)
+
+    def plot(self) -> Figure:
+        """The picture, a figure of matplotlib. Raises LinconError if nothing was trained."""
+        if self.figure is None:
+            raise LinconError("nothing was trained, so there is no picture: leave dry_run out.")
+        return self.figure
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
 
     def write(self, sweep: Sweep, runs: Sequence[Run]) -> None:
         """Write `FILES` into the folder of the sweep, each whole or not at all."""
@@ -185,8 +212,8 @@ class Result:
         contents: tuple[str | bytes, ...] = (
             self.markdown(),
             numbers,
-            png(self.figure),
-            svg(self.figure),
+            self.plot().png(),
+            self.plot().svg(),
         )
         for name, content in zip(FILES, contents, strict=True):
             write_output(sweep.out / name, content, sweep.mark)
@@ -194,17 +221,35 @@ class Result:
     def markdown(self) -> str:
         """Title, table and notes."""
         notes = "".join(f"\n{note}\n" for note in self.notes)
-        return markdown(self.header, self.rows, self.title) + notes
+        return markdown(self.header, self.texts, self.title) + notes
 
     def console(self) -> Table:
         """The table for a terminal."""
-        return console_table(self.header, self.rows, self.title)
+        return console_table(self.header, self.texts, self.title)
+
+
+def flat(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A row without nesting: names are joined, and of a pair the second is the deviation.
+
+    >>> flat({"scheme": "rpg", "measures": {"accuracy": (98.1, 0.2)}, "own": {0.9: 40}})
+    {'scheme': 'rpg', 'accuracy': 98.1, 'accuracy_std': 0.2, 'own_0.9': 40}
+    """
+    row: dict[str, Any] = {}
+    for key, value in entry.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            row |= flat(value, "" if key == "measures" else f"{name}_")
+        elif isinstance(value, tuple):
+            row[name], row[f"{name}_std"] = value
+        else:
+            row[name] = value
+    return row
 
 
 def with_column(result: Result, name: str, texts: Sequence[str]) -> Result:
     """The result with another column, the last of its table."""
-    rows = [(*row, text) for row, text in zip(result.rows, texts, strict=True)]
-    return replace(result, header=(*result.header, name), rows=rows)
+    rows = [(*row, text) for row, text in zip(result.texts, texts, strict=True)]
+    return replace(result, header=(*result.header, name), texts=rows)
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:

@@ -51,7 +51,7 @@ def reproduce(
         result,
         title=f"{paper.source}: ours on {sweep.title}",
         header=header,
-        rows=rows,
+        texts=rows,
         numbers={**result.numbers, "table": table},
         notes=[*paper.notes, *result.notes],
     )

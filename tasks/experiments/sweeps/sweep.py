@@ -14,6 +14,7 @@ from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.files import FILES as FILES
 from lincon.tasks.experiments.files import PREDICTIONS as PREDICTIONS
 from lincon.tasks.experiments.files import RESULTS
+from lincon.tasks.experiments.importing import WithGiven
 from lincon.tasks.experiments.output import check_replaceable, mark_of
 from lincon.tasks.experiments.sweeps.earlier import check_same
 from lincon.tasks.experiments.sweeps.store import Store
@@ -172,7 +173,8 @@ class Sweep:
 
         bar.describe(f"{self.parallel} at a time")
         bar.start()
-        for cell, run in side_by_side(replace(self, parallel=1).train, missing, self.parallel):
+        work = WithGiven(replace(self, parallel=1).train)
+        for cell, run in side_by_side(work, missing, self.parallel):
             bar.advance(self.recipe.epochs)
             yield cell, run
 

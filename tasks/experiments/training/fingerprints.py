@@ -19,9 +19,13 @@ from lincon.tasks.experiments.data.sets import Data, digest
 from lincon.tasks.experiments.schemes.body import Architecture, blueprint
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training.recipe import Cell, Recipe
+from lincon.tasks.experiments.training.typed_code import code_typed
 
 CODE = "code of "
 """How the names of fingerprints of code begin."""
+
+TYPED = "a notebook"
+"""Stands for the modules of functions that no file holds."""
 
 TEST_ITEMS = "test items"
 
@@ -57,7 +61,8 @@ def code_of(*functions: Callable[..., Any]) -> dict[str, str]:
     """The source of the modules that the functions come from, and of what those import.
 
     Neither lincon counts nor, among what is imported, installed packages. What is read at run time
-    by other ways than `import` is not seen.
+    by other ways than `import` is not seen. Functions of a notebook, whose modules have no source,
+    count by their code.
     """
     homes = {module for each in functions for module in _homes(each)}
     waiting = sorted(homes)
@@ -72,6 +77,8 @@ def code_of(*functions: Callable[..., Any]) -> dict[str, str]:
             found[f"{CODE}{name}"] = digest(source.read_bytes())
         if is_own:
             waiting += _imports(sys.modules[name])
+    if (typed := code_typed(*functions)) is not None:
+        found[f"{CODE}{TYPED}"] = typed
     return dict(sorted(found.items()))
 
 

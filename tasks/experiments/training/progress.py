@@ -1,16 +1,19 @@
 """One progress bar, in epochs, over any number of trainings."""
 
-from typing import Self
+import sys
+from typing import Any, Self
 
 from lightning import Callback, LightningModule, Trainer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from lincon.tasks.experiments.training.ranks import is_first
 
+_FORMAT = "{desc:<15} {bar} {n_fmt}/{total_fmt} epochs, {remaining}"
+
 
 class EpochBar(Callback):
-    """A callback that shows the bar on the error stream and moves it; a context that ends it.
+    """A callback that shows the bar, in a terminal or a notebook, and moves it; a context that ends it.
+
+    In a terminal the bar is on the error stream; where that is a file, there is none.
 
     Args:
         epochs: of all trainings together.
@@ -19,38 +22,47 @@ class EpochBar(Callback):
     """
 
     def __init__(self, epochs: int, done: int = 0, *, quiet: bool = False) -> None:
-        self._progress = Progress(
-            "{task.description:<15}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            "epochs,",
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(stderr=True),
-            disable=quiet or not is_first(),
-        )
-        self._task = self._progress.add_task("", total=epochs, completed=done)
+        self._epochs, self._done, self._text = epochs, done, ""
+        self._hidden = quiet or not is_first() or not (sys.stderr.isatty() or _in_notebook())
+        self._bar: Any = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._progress.live.is_started:
-            self._progress.stop()
+        if self._bar is not None:
+            self._bar.close()
 
     def describe(self, text: str) -> None:
         """Set the text that says what is being trained."""
-        self._progress.update(self._task, description=text)
+        self._text = text
+        if self._bar is not None:
+            self._bar.set_description_str(text)
 
     def start(self) -> None:
         """Show the bar."""
-        self._progress.start()
+        if self._bar is None:
+            from tqdm.auto import tqdm  # a bar of widgets in notebooks that have them
+
+            self._bar = tqdm(
+                desc=self._text,
+                total=self._epochs,
+                initial=self._done,
+                disable=self._hidden,
+                dynamic_ncols=True,
+                bar_format=_FORMAT,
+            )
 
     def advance(self, epochs: int = 1) -> None:
         """Move the bar."""
-        self._progress.advance(self._task, epochs)
+        self._bar.update(epochs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.advance()
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules

@@ -1,7 +1,7 @@
 """What the trainings of an experiment have in common, and what tells them apart."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from math import inf
@@ -204,7 +204,7 @@ def cells(
     models: Sequence[str],
     schemes: Sequence[str],
     dofs: Sequence[int | float],
-    seeds: range,
+    seeds: Iterable[int],
     task: str = "classification",
 ) -> list[Cell]:
     """Every combination once.
