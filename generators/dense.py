@@ -6,6 +6,9 @@ equally likely quantiles of N(0, 1), rounded to multiples of 2^-12). The random 
 is theirs.
 
 Cost: O(rows dof) time; memory of one block, or of G itself where that is at most `CACHE_BYTES`.
+
+When to use: for small questions about random subspaces, as the reference that all others
+approximate. Its cost grows with rows times dof.
 """
 
 from functools import cache, cached_property
