@@ -36,7 +36,7 @@ myst_heading_anchors = 4
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300  # seconds a cell: a slow machine is no error
 nb_execution_in_temp = True
 nb_merge_streams = True
 

@@ -1,6 +1,6 @@
 """Fine-tune with 50 numbers: an adapter of a kilobyte that loads on the right base alone.
 
-    python examples/adapter.py
+python examples/adapter.py
 """
 
 import copy

@@ -1,6 +1,6 @@
 """Train a constrained classifier of handwritten digits; save it, load it, merge it.
 
-    python examples/classifier.py
+python examples/classifier.py
 """
 
 import tempfile
@@ -39,7 +39,9 @@ def main() -> None:
     with torch.no_grad():
         outputs = model(x[1297:])
     accuracy = (outputs.argmax(1) == y[1297:]).float().mean().item()
-    print(f"{constraint.dof:,} numbers for {constraint.rows:,} weights: {accuracy:.1%} of 500 images")
+    print(
+        f"{constraint.dof:,} numbers for {constraint.rows:,} weights: {accuracy:.1%} of 500 images"
+    )
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.safetensors"

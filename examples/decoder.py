@@ -99,7 +99,7 @@ def from_huffman(coded, count, width):
 
 
 def from_gaps(coded, count, width):
-    places, length, first = struct.unpack("<QQQ", coded[:24])
+    places, _, first = struct.unpack("<QQQ", coded[:24])
     common, stream = coded[24], np.frombuffer(zlib.decompress(coded[25 : 25 + first], -15), "u1")
     rest = coded[25 + first :]
     others = from_huffman(rest, places, width) if rest else [1 - common] * places
@@ -266,7 +266,9 @@ def drawn(description, sizes):
     levels = [round(normal.inv_cdf((level + 0.5) / 4096) * 4096) for level in range(4096)]
     random_bits = bits(key(description["seed"], 203), np.arange(sum(sizes)))
     quantiles = np.array(levels)[(random_bits & U(4095)).astype(np.int64)] / 4096
-    mean, deviation = (np.repeat(column, sizes) for column in zip(*description["tensors"]))
+    mean, deviation = (
+        np.repeat(column, sizes) for column in zip(*description["tensors"], strict=True)
+    )
     return quantiles * deviation + mean
 
 

@@ -1,6 +1,6 @@
 """A generator of your own: written, checked against the laws, used, saved.
 
-    python examples/generator.py
+python examples/generator.py
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """From training to a file of 4 bits a number, and to ONNX (with the extra `export`).
 
-    python examples/small_file.py
+python examples/small_file.py
 """
 
 import tempfile

@@ -12,13 +12,23 @@ from collections.abc import Callable, Iterator
 import torch
 
 from lincon import Generator
-from lincon.generators import Codebook, Identity, Lego, Mask, Matrix, Nullspace, Part, Ring
-from lincon.generators import available, get
+from lincon.generators import (
+    Codebook,
+    Identity,
+    Lego,
+    Mask,
+    Matrix,
+    Nullspace,
+    Part,
+    Ring,
+    available,
+    get,
+)
 from lincon.generators.nullspace import tied
+from site_pages.choosing import accuracies
 from site_pages.drawing import svg
 from site_pages.markdown import table, with_spread
 from site_pages.runs import Run, newest
-from site_pages.choosing import accuracies
 
 ROWS, DOF = 64, 16
 SCHEMES = {"rpg": "ring", "vanilla": "identity"}

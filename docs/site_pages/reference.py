@@ -29,24 +29,27 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def _package() -> str:
-    names = [name for name in dir(lincon) if not name.startswith("_")]
-    public = {name: getattr(lincon, name) for name in names}
+    public = {name: getattr(lincon, name) for name in dir(lincon) if not name.startswith("_")}
     functions = [name for name, value in public.items() if inspect.isfunction(value)]
     classes = [name for name, value in public.items() if inspect.isclass(value)]
     errors = [name for name in classes if issubclass(public[name], Exception)]
-    plain = [name for name in classes if name not in errors and name != "Generator"]
+    others = [name for name in classes if name not in ("Generator", *errors)]
     return "\n\n".join(
         [
             "# lincon",
             "Every public name. Its modules have pages of their own.",
             "## Functions",
-            *(_directive("autofunction", f"lincon.{name}") for name in functions),
+            *_directives("autofunction", functions),
             "## Classes",
-            *(_directive("autoclass", f"lincon.{name}", ":members:") for name in plain),
+            *_directives("autoclass", others, ":members:"),
             "## Errors",
-            *(_directive("autoclass", f"lincon.{name}", ":show-inheritance:") for name in errors),
+            *_directives("autoclass", errors, ":show-inheritance:"),
         ]
     )
+
+
+def _directives(directive: str, names: list[str], *options: str) -> Iterator[str]:
+    return (_directive(directive, f"lincon.{name}", *options) for name in names)
 
 
 def _module(module: str, what: str) -> str:
@@ -58,4 +61,3 @@ def _module(module: str, what: str) -> str:
 def _directive(name: str, of: str, *options: str) -> str:
     lines = "".join(f"\n   {option}" for option in options)
     return f"```{{eval-rst}}\n.. {name}:: {of}{lines}\n```"
-

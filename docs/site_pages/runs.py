@@ -103,8 +103,11 @@ def _page(run: Run) -> str:
         body.strip(),
         *pictures,
         "## How it was measured",
-        *(_facts(name, run.content[name]) for name in ("recipe", "machine", "versions")
-          if name in run.content),
+        *(
+            _facts(name, run.content[name])
+            for name in ("recipe", "machine", "versions")
+            if name in run.content
+        ),
         f"Commit `{run.commit}`. "
         f"{{download}}`The numbers as JSON <{_path(run.folder / 'results.json')}>`",
     ]

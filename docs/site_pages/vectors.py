@@ -46,7 +46,7 @@ def _bits() -> str:
     permuted = Permutation(10, key(7, 12))(torch.arange(10)).tolist()
     return (
         f"With k = key(2024, 11):\n\n{table(head, rows)}\n"
-        f"Images of 0 to 9 under the permutation of [0, 10) with the key of key(7, 12): `{permuted}`\n"
+        f"Images of 0 to 9 under the permutation of [0, 10) of key(7, 12): `{permuted}`\n"
     )
 
 
