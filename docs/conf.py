@@ -39,6 +39,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell: a slow machine is no error
 nb_execution_in_temp = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
