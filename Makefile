@@ -1,9 +1,10 @@
-# make demo: set up and run the main job. make test: lint, types, tests. Stamps make each step run once.
+# make demo: set up and run the main job. make test: lint, types, tests. make docs: the site, in build/docs.
+# Stamps make each step run once.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.py' -o -name '*.md') $(wildcard *.md) pyproject.toml
+SOURCES := $(shell find lincon generators tasks tests benchmarks docs examples -name generated -prune -o \( -name '*.py' -o -name '*.md' \) -print) $(wildcard *.md) pyproject.toml
 
-.PHONY: demo test lint types interop bench fuzz soak clean
+.PHONY: demo test lint types interop bench fuzz soak docs examples clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
@@ -43,6 +44,20 @@ test: .stamps/test
 demo: runs/demo/table.md
 	@cat runs/demo/table.md
 
+.stamps/docs: .stamps/install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# The site is built afresh, so that every example runs; warnings are errors, and no link leads nowhere.
+docs: .stamps/docs
+	rm -rf build/docs docs/generated
+	$(BIN)/python -m sphinx -q -W --keep-going -j 2 -b html -d build/doctrees docs build/docs
+	$(BIN)/python .ci/links.py build/docs
+
+examples: .stamps/install
+	for example in classifier adapter generator small_file; do $(BIN)/python examples/$$example.py || exit 1; done
+	$(BIN)/python examples/decoder.py tests/golden/ring-0.safetensors
+
 bench: .stamps/install
 	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -p no:randomly --benchmark-json=/dev/null
 	$(BIN)/python -m benchmarks.grid --keep
@@ -54,4 +69,4 @@ soak: .stamps/install
 	$(BIN)/python -m tests.programs --count 1000
 
 clean:
-	rm -rf .stamps .venv runs build dist *.egg-info
+	rm -rf .stamps .venv runs build dist docs/generated *.egg-info

@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-FOLDERS = "lincon", "generators", "tasks", "benchmarks", ".ci"
+FOLDERS = "lincon", "generators", "tasks", "benchmarks", "docs", "examples", ".ci"
 COMPLEXITY, ARGUMENTS, FORS, WIDTH = 12, 6, 2, 100
 
 MODEL = "each keyword is an option of the model's name, as in `vit-tiny:patch=2,depth=6`"

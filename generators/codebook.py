@@ -5,6 +5,9 @@ programming on a histogram, then Lloyd's iterations), W starts at the centroids 
 fine-tuned: the weight sharing of Deep Compression (Han, Mao and Dally, ICLR 2016, section 3), whose
 summed centroid gradient is Gᵀ g. No seed can rebuild the assignment: the file stores it, in one
 byte a weight up to 256 centroids (255, where some weights are zero and stay so).
+
+When to use: to compress a network that is trained already: few distinct values, fine-tuned. It is
+no scheme to train with from the start.
 """
 
 from typing import Any, final

@@ -7,6 +7,9 @@ is theirs.
 
 Cost: O(rows dof) time. G is kept where it is small: up to `STORED_BYTES`, or, where no kernel makes
 it faster than memory is read, up to `CACHE_BYTES`. Else it takes the memory of one block.
+
+When to use: for small questions about random subspaces, as the reference that all others
+approximate. Its cost grows with rows times dof.
 """
 
 from functools import cache, cached_property

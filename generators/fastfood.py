@@ -10,6 +10,9 @@ norm 1 in expectation. The structured basis of Li et al., "Measuring the intrins
 objective landscapes", ICLR 2018.
 
 Cost: O(rows log dof) time. Kept between calls: the diagonals and permutations, up to `CACHE_BYTES`.
+
+When to use: for random subspaces of many dimensions (intrinsic dimension, with an offset), where
+`dense` is too slow. Not with ``materialize="layer"`` at many DoF.
 """
 
 from collections.abc import Iterator

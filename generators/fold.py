@@ -8,6 +8,8 @@ This is RANDOMFOLD of Desai and Shrivastava ("In defense of parameter sharing fo
 model-compression", ICLR 2024), which uses every entry ⌊rows/dof⌋ or ⌈rows/dof⌉ times. With
 ``chunk`` every run of that many rows starts at its own place, h(i // chunk) on [0, dof - chunk]:
 the ROAST mapping of the same authors, on the flat vector of weights.
+
+When to use: where unpacking must be as fast as can be, or to compare with ROAST.
 """
 
 from typing import Any, final

@@ -4,6 +4,9 @@ G[i, h(i)] = ξ(i), h uniform on [0, dof), ξ = ±1. Buckets are filled unevenly
 exp(-rows / dof) stays empty. Per layer (`scope="tensor"`) it is HashedNets (Chen et al.,
 "Compressing neural networks with the hashing trick", ICML 2015, eq. 3 and 7), with a hash of our
 own.
+
+When to use: to compare with HashedNets, or as the plainest scheme with signs. At few weights a free
+number, part of the DoF is never read, which `ring` avoids.
 """
 
 from typing import final

@@ -1,6 +1,8 @@
 """Identity: G = I, the unconstrained network behind the interface of all others (`vanilla`).
 
 G[i, j] = 1 if i == j. Cost: a copy.
+
+When to use: for the unconstrained network in a comparison, on the same code path as all others.
 """
 
 from typing import Any, final

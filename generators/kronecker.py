@@ -8,6 +8,9 @@ generalization", NeurIPS 2022 (RDKron and RDKronQR).
 
 Cost: O(√(rows dof) (√rows + √dof)) time, whatever range of rows is asked for. Kept between calls:
 the factors and the permutation.
+
+When to use: for random subspaces in which columns are exactly orthonormal and applying G is cheap,
+as in generalisation bounds. Not with ``materialize="layer"``.
 """
 
 from functools import cached_property

@@ -11,6 +11,8 @@ legos alone train on (Yang et al., "LegoNet", ICML 2019, which trains the coeffi
 
     warm_up(model, splits=2, legos=0.5)      # a few epochs; add balance(model) to the loss
     constraint = freeze(model)               # an ordinary constraint: make the optimizer again
+
+When to use: for convolutions, with a warm-up that learns which filters share what.
 """
 
 from typing import Any, NamedTuple, final

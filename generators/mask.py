@@ -4,6 +4,8 @@ G[i, j] = m[i] H[i, j] with H the inner generator and m[i] 0 or 1. Weights that 
 however W is trained. A free number is a degree of freedom for as long as some weight reads it: the
 sparsity of Ŵ and the DoF are two things. Cost: that of H. The file stores the mask, entropy-coded,
 and H by its spec.
+
+When to use: through `lincon.prune(model, keep, level="weights")`, which makes it.
 """
 
 from typing import Any, final
@@ -33,7 +35,7 @@ class Mask(Wrapper):
         rows, dof, seed: those of ``inner``.
         inner: the generator H, or its spec.
         shown: (rows,) bool, false where a row is zero.
-        tables: those of ``inner``, by their names after "inner_", if it comes as a spec.
+        tables: those of ``inner``, by their names after ``"inner_"``, if it comes as a spec.
 
     Raises:
         LinconError: rows or dof that are not those of ``inner``, or a mask of another shape.

@@ -3,6 +3,9 @@
 It may be a torch tensor, a NumPy array, a scipy sparse matrix or a LinearOperator. No seed can
 rebuild it, so it is stored in the model's file: dense, or as the three arrays of CSR. A
 LinearOperator is applied to the unit vectors once and kept as CSR. Cost: that of the product.
+
+When to use: for a G that exists already: a basis of your own, a wavelet, a tying pattern. The file
+holds all of it.
 """
 
 from typing import TYPE_CHECKING, Any, final

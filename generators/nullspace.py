@@ -7,6 +7,9 @@ block (connected components of A) by singular value decomposition, and G is spar
 depends on the linear algebra library: it is stored in the file. So that each 3x3 kernel sums to 0:
 
     lincon.constrain(conv, "nullspace", dof=None, equalities=zero_sum(64 * 3, 9))
+
+When to use: for weights that must obey linear equalities exactly: kernels that sum to zero, tied or
+symmetric entries.
 """
 
 from typing import TYPE_CHECKING, Any, final

@@ -5,6 +5,8 @@ their order. To drop a column sets a free number to zero for good, and with it e
 reads it alone: after pruning, the DoF are the columns that are left. Rows are dropped when a
 network loses channels. Cost: that of H, and O(dof of H) to put the free numbers in their places.
 The file stores the two masks, entropy-coded, and H by its spec.
+
+When to use: through `lincon.prune(model, keep)` and `lincon.slicing`, which make it.
 """
 
 from collections.abc import Callable
@@ -35,7 +37,7 @@ class Part(Wrapper):
         inner: the generator H, or its spec.
         kept_columns: (dof of inner,) bool, of which ``dof`` are true; None for all.
         kept_rows: (rows of inner,) bool, of which ``rows`` are true; None for all.
-        tables: those of ``inner``, by their names after "inner_", if it comes as a spec.
+        tables: those of ``inner``, by their names after ``"inner_"``, if it comes as a spec.
 
     Raises:
         LinconError: masks of another shape, or with another number of true places.

@@ -3,6 +3,8 @@
 G[i, u(i)] = 1, u i.i.d. uniform on [0, dof). The baseline that the Recurrent Parameter Generator is
 compared with (Wang et al., WACV 2023: "R34-random weight share"); its exact form is not published,
 this is our reading.
+
+When to use: as the baseline of the ring's paper: what sharing alone does, without order and signs.
 """
 
 from typing import final

@@ -15,6 +15,9 @@ time. ``order="deck"`` is the authors' code instead: one permutation Π over all
     G[i, Π(i) mod dof] = ±1.
 
 Cost: O(rows). Nothing is kept between calls, but a table of all entries if it is small and B < 32.
+
+When to use: the default: equal use of every free number at any DoF, in any shape of network, at
+little more than the cost of copying the weights.
 """
 
 from typing import Any, final

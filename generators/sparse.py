@@ -7,6 +7,8 @@ the strata it crosses.
 
 Cost: O(dof √rows) per unpack or adjoint, in either direction a gather or an addition in a fixed
 order.
+
+When to use: for random subspaces where `dense` is too slow and an unstructured G is wanted.
 """
 
 from dataclasses import replace

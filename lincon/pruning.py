@@ -34,7 +34,7 @@ def prune(
 
     ``level="free"`` drops free numbers for good. The generator becomes a `part` of itself, the free
     Parameter becomes shorter, and the DoF are those that remain. The importance of entry j is its
-    effect on the weights: |W_j| times the norm of column j of the map from W to all weights.
+    effect on the weights: ``|W_j|`` times the norm of column j of the map from W to all weights.
 
     ``level="weights"`` sets single weights to zero for good (`mask`), the smallest in magnitude
     first. It then drops the free numbers that no weight reads any more.

@@ -14,6 +14,7 @@ README = ROOT / "README.md"
 PAGES = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs" / "tutorials").glob("*.md"),
     *(ROOT / "tasks").glob("*/README.md"),
     ROOT / "benchmarks" / "README.md",
 ]
