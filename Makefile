@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.py' -o -name '*.md') $(wildcard *.md) pyproject.toml
 
-.PHONY: demo test lint types interop bench fuzz soak clean
+.PHONY: demo test lint types interop bench fuzz soak matrix clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
@@ -51,6 +51,10 @@ fuzz: .stamps/install
 
 soak: .stamps/install
 	$(BIN)/python -m tests.programs --count 1000
+	$(BIN)/python -m tests.load --steps 2000 --inferences 10000
+
+matrix: .stamps/install
+	$(BIN)/python -m benchmarks.matrix
 
 clean:
 	rm -rf .stamps .venv runs build dist *.egg-info

@@ -34,10 +34,10 @@ recycling ring situations soak spec state tape
 
 SHOWN = "torch", "numpy", "scipy", "safetensors", "einops"
 
-VERSIONS = f"""
-import json, platform
+VERSIONS = """
+import json, platform, sys
 from importlib.metadata import version
-print(json.dumps({{"python": platform.python_version(), **{{name: version(name) for name in {SHOWN!r}}}}}))
+print(json.dumps({"python": platform.python_version()} | {name: version(name) for name in sys.argv[1:]}))
 """
 
 
@@ -65,17 +65,20 @@ def measure(python: str, end: str) -> Cell:
     cell = Cell(python, end)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        binary = str(folder / "bin/python")
+        # uv would take the environment that runs it, unless it is told which.
+        install = ["pip", "install", "--quiet", "--python", binary]
         for command in (
-            ["venv", "--quiet", "--allow-existing", "--python", python, str(folder)],
-            ["pip", "install", "--quiet", "--resolution", ENDS[end], *BINARY, "--editable", "."],
-            ["pip", "install", "--quiet", *TOOLS],
+            ["venv", "--quiet", "--allow-existing", "--python", python, name],
+            [*install, "--resolution", ENDS[end], *BINARY, "--editable", "."],
+            [*install, *TOOLS],
         ):
-            done = _run([sys.executable, "-m", "uv", *command], VIRTUAL_ENV=name)
+            done = _run([sys.executable, "-m", "uv", *command])
             if done.returncode:
                 cell.verdict = f"no environment: {_last(done.stderr)}"
                 return cell
-        binary = str(folder / "bin/python")
-        cell.versions = json.loads(_run([binary, "-c", VERSIONS]).stdout)
+        said = _run([binary, "-c", VERSIONS, *SHOWN], PYTHONPATH="").stdout
+        cell.versions = json.loads(said)
         report = folder / "report.xml"
         files = [f"tests/test_{each}.py" for each in CORE]
         _run([binary, "-m", "pytest", f"--junit-xml={report}", *files], PYTHONPATH="")
