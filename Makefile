@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.py' -o -name '*.md') $(wildcard *.md) pyproject.toml
 
-.PHONY: demo test lint types interop bench fuzz soak matrix clean
+.PHONY: demo test lint types interop bench fuzz soak matrix dist sbom release clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
 	mkdir -p .stamps && touch $@
 
-.stamps/install: .stamps/env pyproject.toml constraints.txt
+.stamps/install: .stamps/env pyproject.toml constraints.txt locked.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement locked.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tasks,export,fast,parallel,dev]'
 	touch $@
 
@@ -53,8 +54,27 @@ soak: .stamps/install
 	$(BIN)/python -m tests.programs --count 1000
 	$(BIN)/python -m tests.load --steps 2000 --inferences 10000
 
-matrix: .stamps/install
+.stamps/release: .stamps/install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release]'
+	touch $@
+
+matrix: .stamps/release
 	$(BIN)/python -m benchmarks.matrix
+
+locked.txt: pyproject.toml constraints.txt
+	$(BIN)/python .ci/lock.py
+
+# A copy of the versions and licences of everything that is installed, and the known flaws of what is locked.
+sbom: .stamps/release
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment .venv --pyproject pyproject.toml --output-file dist/sbom.cdx.json
+	$(BIN)/pip-audit --requirement locked.txt --no-deps --disable-pip
+
+dist: .stamps/release
+	$(BIN)/python .ci/wheel.py
+
+# Everything that a release needs but the upload, which docs/releases.md describes.
+release: test interop fuzz soak matrix dist sbom
 
 clean:
 	rm -rf .stamps .venv runs build dist *.egg-info

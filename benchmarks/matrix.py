@@ -26,10 +26,7 @@ ENDS = {"oldest": "lowest-direct", "newest": "highest"}
 
 TOOLS = "pytest", "hypothesis", "jaxtyping", "beartype"
 
-CORE = """
-adapters attach bad_input codebook counter hard_cases inference laws layerwise lego private_names
-recycling ring situations soak spec state tape
-""".split()
+CORE = "attach", "inference", "laws", "private_names", "recycling", "ring", "spec", "state", "tape"
 """Tests of the core that need no more than its dependencies and `TOOLS`."""
 
 SHOWN = "torch", "numpy", "scipy", "safetensors", "einops"
