@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find lincon generators tasks tests benchmarks docs -name '*.py' -o -name '*.md') $(wildcard *.md) pyproject.toml
 
-.PHONY: demo test lint types interop bench fuzz soak matrix dist sbom release clean
+.PHONY: demo test lint types interop bench fuzz soak matrix lock dist sbom audit release clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
@@ -61,19 +61,22 @@ soak: .stamps/install
 matrix: .stamps/release
 	$(BIN)/python -m benchmarks.matrix
 
-locked.txt: pyproject.toml constraints.txt
+lock: .stamps/release
 	$(BIN)/python .ci/lock.py
 
-# A copy of the versions and licences of everything that is installed, and the known flaws of what is locked.
+# Name, version and licence of everything that is installed.
 sbom: .stamps/release
 	mkdir -p dist
 	$(BIN)/cyclonedx-py environment .venv --pyproject pyproject.toml --output-file dist/sbom.cdx.json
-	$(BIN)/pip-audit --requirement locked.txt --no-deps --disable-pip
+
+# Fails too where the list of known weaknesses cannot be reached.
+audit: .stamps/release
+	$(BIN)/pip-audit --strict --requirement locked.txt --no-deps --disable-pip
 
 dist: .stamps/release
 	$(BIN)/python .ci/wheel.py
 
-# Everything that a release needs but the upload, which docs/releases.md describes.
+# Everything but the upload: docs/releases.md says what comes before and after.
 release: test interop fuzz soak matrix dist sbom
 
 clean:

@@ -34,7 +34,8 @@ SHOWN = "torch", "numpy", "scipy", "safetensors", "einops"
 VERSIONS = """
 import json, platform, sys
 from importlib.metadata import version
-print(json.dumps({"python": platform.python_version()} | {name: version(name) for name in sys.argv[1:]}))
+versions = {name: version(name) for name in sys.argv[1:]}
+print(json.dumps({"python": platform.python_version(), **versions}))
 """
 
 
@@ -114,7 +115,9 @@ def _read(report: Path, cell: Cell) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--pythons", nargs="+", default=promised())
     parser.add_argument("--ends", nargs="+", choices=ENDS, default=list(ENDS))
     chosen = parser.parse_args()
@@ -125,10 +128,17 @@ def main() -> None:
             print(python, end, cells[-1].verdict, *cells[-1].failed, sep="\n    ", flush=True)
     header = ("Python", "end", *SHOWN, "tests of the core")
     rows = [
-        (c.versions.get("python", c.python), c.end, *(c.versions.get(n, "–") for n in SHOWN), c.verdict)
+        (
+            c.versions.get("python", c.python),
+            c.end,
+            *(c.versions.get(n, "–") for n in SHOWN),
+            c.verdict,
+        )
         for c in cells
     ]
-    folder = keep("versions", "The core's tests, version by version", header, rows, [asdict(c) for c in cells])
+    folder = keep(
+        "versions", "The core's tests, version by version", header, rows, [asdict(c) for c in cells]
+    )
     print((folder / "table.md").read_text(), folder, sep="\n")
     if any(c.failed or " passed" not in c.verdict for c in cells):
         sys.exit(1)

@@ -18,31 +18,31 @@ ROOT = Path(__file__).parent.parent
 SEEN = "2.9.0", "2.13.0", "2.15.0"
 """Versions of torch. 2.7 lacks _top_saved_tensors_default_hooks, and 2.8 is_fx_symbolic_tracing."""
 
-MODULES = """
-torch._C._are_functorch_transforms_active
-torch._C._autograd._top_saved_tensors_default_hooks
-torch._C._current_graph_task_id
-torch._C._disabled_torch_function_impl
-torch._C._functorch.get_unwrapped
-torch._C._functorch.is_batchedtensor
-torch._C._functorch.is_legacy_batchedtensor
-torch._C._functorch.peek_interpreter_stack
-torch._C._get_dispatch_mode
-torch._C._get_tracing_state
-torch._C._len_torch_dispatch_stack
-torch._C._storage_Use_Count
-torch._C._TorchDispatchModeKey.PROXY
-torch._C.DisableTorchFunctionSubclass
-torch.autograd.forward_ad._current_level
-torch.fx._symbolic_trace.is_fx_symbolic_tracing
-torch.nn.modules.batchnorm._NormBase
-torch.nn.modules.conv._ConvNd
-torch.nn.utils.parametrize._inject_new_class
-torch.nn.utils.parametrize._inject_property
-torch.utils._python_dispatch._get_current_dispatch_mode
-torch.utils._pytree.tree_leaves
-torch.utils._pytree.tree_map_only
-""".split()
+MODULES = [
+    "torch._C._are_functorch_transforms_active",
+    "torch._C._autograd._top_saved_tensors_default_hooks",
+    "torch._C._current_graph_task_id",
+    "torch._C._disabled_torch_function_impl",
+    "torch._C._functorch.get_unwrapped",
+    "torch._C._functorch.is_batchedtensor",
+    "torch._C._functorch.is_legacy_batchedtensor",
+    "torch._C._functorch.peek_interpreter_stack",
+    "torch._C._get_dispatch_mode",
+    "torch._C._get_tracing_state",
+    "torch._C._len_torch_dispatch_stack",
+    "torch._C._storage_Use_Count",
+    "torch._C._TorchDispatchModeKey.PROXY",
+    "torch._C.DisableTorchFunctionSubclass",
+    "torch.autograd.forward_ad._current_level",
+    "torch.fx._symbolic_trace.is_fx_symbolic_tracing",
+    "torch.nn.modules.batchnorm._NormBase",
+    "torch.nn.modules.conv._ConvNd",
+    "torch.nn.utils.parametrize._inject_new_class",
+    "torch.nn.utils.parametrize._inject_property",
+    "torch.utils._python_dispatch._get_current_dispatch_mode",
+    "torch.utils._pytree.tree_leaves",
+    "torch.utils._pytree.tree_map_only",
+]
 """Names in modules of torch."""
 
 ATTRIBUTES: dict[str, tuple[Any, ...]] = {
