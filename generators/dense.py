@@ -12,7 +12,6 @@ from functools import cache, cached_property
 from typing import Any, final
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from lincon.counter import bits, key, normals
@@ -125,6 +124,8 @@ class Dense(Projection):
 @cache
 def _octets(device: torch.device) -> Tensor:
     """The eight signs of each byte: (256, 8) float32."""
+    from einops import rearrange
+
     byte = rearrange(torch.arange(256, device=device), "byte -> byte 1")
     bit = byte >> torch.arange(8, device=device) & 1
     return (1 - 2 * bit).float()

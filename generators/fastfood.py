@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import NamedTuple, final
 
 import torch
-from einops import einsum
 from torch import Tensor
 
 from lincon.counter import bits, key, normals, signs
@@ -122,6 +121,8 @@ def hadamard(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     >>> hadamard(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor([10., -2., -4.,  0.])
     """
+    from einops import einsum
+
     n, done = len(x), 1
     while done < n:
         size = min(LARGEST_FACTOR, n // done)

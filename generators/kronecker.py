@@ -15,7 +15,6 @@ from math import isqrt
 from typing import Any, final
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from lincon.counter import bits, key, normals
@@ -75,6 +74,8 @@ class Kronecker(Projection):
         if rows * columns == 0:
             return torch.zeros(rows, columns, dtype=torch.float64)
         stream = key(self.seed, _FACTOR, number)
+        from einops import rearrange
+
         entries = torch.cat(
             [
                 normals(bits(stream, torch.arange(low, high, device="cpu")))

@@ -16,7 +16,6 @@ legos alone train on (Yang et al., "LegoNet", ICML 2019, which trains the coeffi
 from typing import Any, NamedTuple, final
 
 import torch
-from einops import einsum, rearrange
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -125,6 +124,8 @@ class WarmUp(nn.Module):
         self.coefficient = nn.Parameter(torch.ones(splits, outputs, device=device))
 
     def forward(self) -> Float[Tensor, "out in height width"]:
+        from einops import einsum
+
         one_hot = nn.functional.one_hot(self.select, len(self.legos)).to(self.logits)
         # Straight through: the value is the one-hot selection, the gradient that of the logits.
         straight = one_hot + self.logits - self.logits.detach()
@@ -221,7 +222,7 @@ def freeze(model: nn.Module) -> Any:
     )
     with torch.no_grad():
         for free, target in zip(constraint.free.values(), targets, strict=True):
-            free.copy_(rearrange(target.warm_up.legos, "lego fan -> (lego fan)"))
+            free.copy_(target.warm_up.legos.reshape(-1))
     return constraint
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lincon.errors import LinconError
-from lincon.generator import TABLE_BYTES, Generator, chunks
+from lincon.generator import TABLE_BYTES, Generator, Table, chunks
 from lincon.kernels import Kernel, Loop, description, kernel_for
 from lincon.maps.per_device import per_device
 from lincon.maps.scatter import add_at
@@ -27,6 +27,11 @@ Entries = tuple[Int[Tensor, " n"], Num[Tensor, " n"] | None]
 
 DTYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 """What kernels make; float8 and others are left to torch."""
+
+SMALL = 1 << 15
+"""Rows up to which a step uses torch's operations on a table: it saves calls, not work."""
+
+_APPLYING = ("_write", "_accumulate", "write", "accumulate", "prepare", "prepare_adjoint")
 
 GRAIN = 1 << 14
 """Rows that a compiled loop walks over in the time that it takes to call it."""
@@ -87,18 +92,32 @@ class OneNonzero(Generator):
             )
         return index.to(torch.int32), sign
 
+    @property
+    def _is_plain(self) -> bool:
+        """Whether `entries` says all: a subclass may have a way of its own to apply its map."""
+        own = type(self)
+        return all(getattr(own, name) is getattr(OneNonzero, name) for name in _APPLYING)
+
     @per_device
     def _loop_on(self, device: torch.device) -> Loop | None:
         """`loop`, or else that of the table."""
-        base = OneNonzero._write, OneNonzero._accumulate
-        if (type(self)._write, type(self)._accumulate) != base:
-            return None  # a subclass has a way of its own
+        if not self._is_plain:
+            return None
         if (loop := self.loop()) is not None or not self.has_table(device):
             return loop
         index, sign = self._table(device)
         if sign is not None and sign.dtype != torch.int8:
             return None
         return Loop("tabled", self.dof, index=index, sign=sign)
+
+    @per_device
+    def table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
+        # Other devices add to an index in any order.
+        if self.rows > SMALL or device.type != "cpu" or not self._is_plain:
+            return None
+        index, sign = self._table(device)
+        ones = torch.ones(self.rows, dtype=dtype, device=device)
+        return index.long(), ones if sign is None else sign.to(dtype)
 
     def made_by(self, device: torch.device) -> str:
         could_be_compiled = kernel_for(device) is None or self._loop_on(device) is not None

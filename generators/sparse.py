@@ -13,7 +13,6 @@ from math import ceil, isqrt
 from typing import final
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from lincon.counter import below, bits, key, signs
@@ -51,6 +50,8 @@ class Sparse(Projection):
 
     def _draw(self, low: int, high: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows and signs of the nonzeros in strata [low, high): two tensors (high - low, dof)."""
+        from einops import rearrange
+
         stratum = rearrange(torch.arange(low, high, device=device), "stratum -> stratum 1")
         column = torch.arange(self.dof, device=device)
         random = bits(key(self.seed, _STREAM), stratum * self.dof + column)

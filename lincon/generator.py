@@ -26,7 +26,7 @@ from lincon.errors import DofError, LinconError
 from lincon.maps import operators
 from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.recycling import Recycler
-from lincon.shapes import Float, Num
+from lincon.shapes import Float, Int, Num
 
 if TYPE_CHECKING:
     import scipy
@@ -39,6 +39,9 @@ SMALL = 1 << 20
 
 COUNTED = 1 << 28
 """The most entries of G that are ever computed: 2 GiB, or some minutes."""
+
+Table = tuple[Int[Tensor, " rows"], Float[Tensor, " rows"]]
+"""Index and factor of every row."""
 
 TABLE_BYTES = 1 << 20
 """The largest table that a generator keeps between calls to be faster: 1 MiB a device."""
@@ -121,6 +124,13 @@ class Generator(ABC):
         return total
 
     # What a step calls.
+
+    def table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
+        """G of a small map with one nonzero a row: G @ free = factor * free[index]. Else None.
+
+        Where calling a map costs more than its work, a step uses torch's own operations on this.
+        """
+        return None
 
     def write(
         self,

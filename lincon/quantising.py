@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from lincon.attaching.binding import check_changeable, warn_of_stale_optimizers
@@ -124,6 +123,8 @@ def to_integers(
     >>> codes.tolist(), round(float(steps), 3)
     ([7, -4, 1], 0.1)
     """
+    from einops import rearrange
+
     most = 2 ** (bits - 1) - 1
     padded = torch.nn.functional.pad(values.double(), (0, -len(values) % size))
     runs = rearrange(padded, "(run size) -> run size", size=size)

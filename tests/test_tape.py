@@ -9,7 +9,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 import lincon
-from lincon.generators import Fastfood, Kronecker, Mask, Ring
+from lincon.generators import Fastfood, Kronecker, Mask, Ring, one_nonzero
 from lincon.maps.scaled import Scaled
 from lincon.step import layout
 from lincon.step.model_tape import ModelTape
@@ -45,6 +45,12 @@ def dense_gradient(model, x):
     return group.map.adjoint(
         torch.cat([named[entry.name].grad.reshape(-1) for entry in group.ledger])
     )
+
+
+@pytest.fixture(autouse=True)
+def no_tables(monkeypatch):
+    """Small maps use the tape too, as large ones do."""
+    monkeypatch.setattr(one_nonzero, "SMALL", 0)
 
 
 def counted(monkeypatch, generator, method):

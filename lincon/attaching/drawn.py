@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits, key, normals
+from lincon.maps.operators import operator
 from lincon.maps.per_device import per_device
 from lincon.shapes import Float, Float64
 
@@ -84,16 +85,19 @@ class Drawn:
         deviation = torch.tensor(self.deviations, dtype=torch.float64, device="cpu")[tensor]
         return normals(bits(key(self.seed, _STREAM), count)).double().mul_(deviation).add_(mean)
 
-    def on(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " rows"]:
-        """All of W₀. It is a cache, as tables of G are: no state, no copy and no file has it."""
+    def rows_like(self, tensor: Tensor) -> Float[Tensor, " rows"]:
+        """All of W₀, on the device and in the dtype of a tensor.
+
+        It is a cache, as tables of G are: no state, no copy and no file has it.
+        """
         if torch.compiler.is_compiling():
-            origin: Tensor = torch.ops.lincon.drawn(self.handle, device, dtype)
+            origin: Tensor = torch.ops.lincon.drawn(tensor, self.handle)
             return origin
-        return self.cached(device, dtype)
+        return self.cached(tensor.device, tensor.dtype)
 
     @per_device
     def cached(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " rows"]:
-        """`on`, outside of compilers."""
+        """`rows_like`, outside of compilers."""
         total = sum(self.sizes)
         starts = range(0, total, _CHUNK)
         parts = [self.rows(start, min(total, start + _CHUNK)).to(dtype) for start in starts]
@@ -104,12 +108,13 @@ _numbers = itertools.count()
 _live: WeakValueDictionary[str, Drawn] = WeakValueDictionary()
 
 
-@torch.library.custom_op("lincon::drawn", mutates_args=())
-def _drawn(handle: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _drawn(like: Tensor, handle: str) -> Tensor:
     # A copy, because a compiler may write over what an operator returns.
-    return _live[handle].cached(device, dtype).clone()
+    return _live[handle].cached(like.device, like.dtype).clone()
 
 
-@_drawn.register_fake
-def _(handle: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.empty(sum(_live[handle].sizes), device=device, dtype=dtype)
+def _drawn_shape(like: Tensor, handle: str) -> Tensor:
+    return like.new_empty(sum(_live[handle].sizes))
+
+
+operator("drawn(Tensor like, str handle) -> Tensor", _drawn, _drawn_shape)

@@ -49,7 +49,7 @@ class FreeVector:
     def origin(self) -> Float[Tensor, " rows"] | None:
         """W₀, or None."""
         if self.group.drawn is not None:
-            return self.group.drawn.on(self._exact.device, self._exact.dtype)
+            return self.group.drawn.rows_like(self._exact)
         return None if self.group.origin is None else self.owner._buffers[self.group.origin]
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from lincon.generator import Generator
+from lincon.generator import Generator, Table
 from lincon.maps.per_device import per_device
 from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.shapes import Float
@@ -96,6 +96,15 @@ class Scaled(Generator):
 
     def made_by(self, device: torch.device) -> str:
         return self.inner.made_by(device)
+
+    @per_device
+    def table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
+        table = self.inner.table(device, dtype)
+        if table is None:
+            return None
+        scales = torch.tensor(self.scales, dtype=dtype, device=device)
+        index, factor = table
+        return index, factor * scales.repeat_interleave(torch.tensor(self.sizes, device=device))
 
     @property
     def prepared_dof(self) -> int:

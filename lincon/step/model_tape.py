@@ -32,6 +32,11 @@ class ModelTape(Tape):
     def generate(self, number: int) -> list[Tensor]:
         """The weights of a group, in the order of its ledger."""
         layout, group = self.layouts[number], self.vectors[number].group
+        if (rows := self.from_table(number)) is not None:
+            parts = torch.unsafe_split_with_sizes(rows, layout.sizes)
+            weights = [part.view(shape) for part, shape in zip(parts, layout.shapes, strict=True)]
+            self.watch(weights)
+            return weights
         with torch.no_grad():
             # These are no views, and each has a counter of writes of its own.
             weights = list(torch.unsafe_split_with_sizes(self.rows(number), layout.sizes))
@@ -55,6 +60,21 @@ class ModelTape(Tape):
             rows = linear_map.prepared_rows(linear_map.prepare(free.to(dtype)), 0, linear_map.rows)
         origin = vector.origin
         return rows if origin is None else rows + origin.to(dtype)
+
+    def from_table(self, number: int) -> Tensor | None:
+        """All rows of a small map in a step that trains, by operations that autograd knows."""
+        vector, free = self.vectors[number], self.effective[number]
+        trains = torch.is_grad_enabled() and free.requires_grad
+        if not trains or vector.dtype != free.dtype or vector.group.devices or is_watched():
+            return None
+        linear_map = self.map(number)
+        table = linear_map.table(free.device, free.dtype)
+        if table is None:
+            return None
+        index, factor = table
+        rows = linear_map.prepare(free).index_select(0, index).mul(factor)
+        origin = vector.origin
+        return rows if origin is None else rows + origin.to(rows.dtype)
 
     def weight(self, key: Key) -> Tensor:
         number, index = key

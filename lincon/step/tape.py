@@ -93,10 +93,14 @@ class Tape(ABC):
         free = self.effective[number]
         if free.requires_grad and torch.is_grad_enabled():
             weights = list(_weights(free, self.tokens[number], self, (number, run), weights))
+        self.watch(weights)
+        return weights
+
+    def watch(self, weights: list[Tensor]) -> None:
+        """Watch for writes to weights."""
         if not weights[0].is_inference():  # such tensors have no counter
             counters = [self.counter(weight) for weight in weights]
             self.watched += [(counter, counter._version) for counter in counters]
-        return weights
 
     def counter(self, weight: Tensor) -> Tensor:
         """A tensor that counts the writes to a weight."""

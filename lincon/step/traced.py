@@ -12,8 +12,7 @@ from torch import Tensor
 
 from lincon.attaching.free_vector import FreeVector
 from lincon.generator import Generator
-from lincon.maps.operators import check_not_exported
-from lincon.shapes import Float, Int
+from lincon.maps.operators import check_not_exported, derivative, operator
 
 _live: "WeakValueDictionary[int, Generator]" = WeakValueDictionary()
 
@@ -55,7 +54,6 @@ class Spot:
         return weight if self.device is None else weight.to(self.device)
 
 
-@torch.library.custom_op("lincon::rows", mutates_args=())
 def _rows(
     free: Tensor, origin: Tensor | None, where: Tensor, size: int, dtype: torch.dtype
 ) -> Tensor:
@@ -64,27 +62,18 @@ def _rows(
     return rows if origin is None else rows + origin[start : start + size].to(dtype)
 
 
-@torch.library.custom_op("lincon::rows_adjoint", mutates_args=())
-def _rows_adjoint(grad: Tensor, where: Tensor, dof: int, dtype: torch.dtype) -> Tensor:
-    linear_map, start = _found(where)
-    return linear_map.adjoint_of_rows(grad.contiguous(), start).to(dtype)
-
-
-@_rows.register_fake
-def _(
-    free: Float[Tensor, " dof"],
-    origin: Float[Tensor, " rows"] | None,
-    where: Int[Tensor, " 2"],
-    size: int,
-    dtype: torch.dtype,
+def _rows_shape(
+    free: Tensor, origin: Tensor | None, where: Tensor, size: int, dtype: torch.dtype
 ) -> Tensor:
     return free.new_empty(size, dtype=dtype)
 
 
-@_rows_adjoint.register_fake
-def _(
-    grad: Float[Tensor, " size"], where: Int[Tensor, " 2"], dof: int, dtype: torch.dtype
-) -> Tensor:
+def _adjoint(grad: Tensor, where: Tensor, dof: int, dtype: torch.dtype) -> Tensor:
+    linear_map, start = _found(where)
+    return linear_map.adjoint_of_rows(grad.contiguous(), start).to(dtype)
+
+
+def _adjoint_shape(grad: Tensor, where: Tensor, dof: int, dtype: torch.dtype) -> Tensor:
     return grad.new_empty(dof, dtype=dtype)
 
 
@@ -115,5 +104,15 @@ def _adjoint_backward(ctx: Any, total: Tensor) -> tuple[Tensor | None, ...]:
     return torch.ops.lincon.rows(total, None, where, ctx.size, ctx.dtype), None, None, None
 
 
-_rows.register_autograd(_rows_backward, setup_context=_keep_rows)
-_rows_adjoint.register_autograd(_adjoint_backward, setup_context=_keep_adjoint)
+operator(
+    "rows(Tensor free, Tensor? origin, Tensor where, SymInt size, ScalarType dtype) -> Tensor",
+    _rows,
+    _rows_shape,
+)
+operator(
+    "rows_adjoint(Tensor grad, Tensor where, SymInt dof, ScalarType dtype) -> Tensor",
+    _adjoint,
+    _adjoint_shape,
+)
+derivative("rows", _keep_rows, _rows_backward)
+derivative("rows_adjoint", _keep_adjoint, _adjoint_backward)

@@ -148,12 +148,16 @@ def in_forward(weight: Tensor, kept: Kept) -> Tensor:
     return weight
 
 
-def _refusing(name: str) -> Callable[..., Any]:
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        raise refuse_mark(name) if name in _LASTING else refuse_write(name)
+class _Refusing:
+    """A method that refuses to be called."""
 
-    method.__name__ = name
-    return method
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        raise refuse_mark(self.name) if self.name in _LASTING else refuse_write(self.name)
 
 
 def _as_seen(result: Tensor, storages: set[int]) -> Tensor:
@@ -187,4 +191,4 @@ def _writes(name: str) -> bool:
 
 for _name in dir(Tensor):
     if callable(getattr(Tensor, _name)) and _writes(_name):
-        setattr(WeightInForward, _name, _refusing(_name))
+        setattr(WeightInForward, _name, _Refusing(_name))
