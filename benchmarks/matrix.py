@@ -58,7 +58,7 @@ def promised() -> list[str]:
     return [word[-1] for word in words if word[:2] == ["Programming Language", "Python"]]
 
 
-def measure(python: str, end: str) -> Cell:
+def measure(python: str, end: str, tests: list[str]) -> Cell:
     """Make an environment, run the tests in it, and remove it."""
     cell = Cell(python, end)
     with tempfile.TemporaryDirectory() as name:
@@ -78,7 +78,7 @@ def measure(python: str, end: str) -> Cell:
         said = _run([binary, "-c", VERSIONS, *SHOWN], PYTHONPATH="").stdout
         cell.versions = json.loads(said)
         report = folder / "report.xml"
-        files = [f"tests/test_{each}.py" for each in CORE]
+        files = [f"tests/test_{each}.py" for each in tests]
         _run([binary, "-m", "pytest", f"--junit-xml={report}", *files], PYTHONPATH="")
         _read(report, cell)
     return cell
@@ -120,11 +120,12 @@ def main() -> None:
     )
     parser.add_argument("--pythons", nargs="+", default=promised())
     parser.add_argument("--ends", nargs="+", choices=ENDS, default=list(ENDS))
+    parser.add_argument("--tests", nargs="+", default=list(CORE))
     chosen = parser.parse_args()
     cells = []
     for python in chosen.pythons:
         for end in chosen.ends:
-            cells.append(measure(python, end))
+            cells.append(measure(python, end, chosen.tests))
             print(python, end, cells[-1].verdict, *cells[-1].failed, sep="\n    ", flush=True)
     header = ("Python", "end", *SHOWN, "tests of the core")
     rows = [
@@ -137,7 +138,11 @@ def main() -> None:
         for c in cells
     ]
     folder = keep(
-        "versions", "The core's tests, version by version", header, rows, [asdict(c) for c in cells]
+        "versions",
+        f"Version by version: {', '.join(chosen.tests)}",
+        header,
+        rows,
+        [asdict(c) for c in cells],
     )
     print((folder / "table.md").read_text(), folder, sep="\n")
     if any(c.failed or " passed" not in c.verdict for c in cells):

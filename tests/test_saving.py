@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import lincon
+from lincon.files import contents
 
 from .models import convnet
 
@@ -50,6 +51,22 @@ def test_two_processes_that_save_to_one_name_leave_the_whole_file_of_one(tmp_pat
         assert seed_of(path) in (1, 2)
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    path, other = tmp_path / "model.safetensors", tmp_path / "other"
+    lincon.save(ring(1), path)
+    lincon.save(ring(2), other)
+    safe_open = contents.safe_open
+
+    def replaced_meanwhile(*arguments):
+        opened = safe_open(*arguments)
+        if other.exists():
+            other.rename(path)
+        return opened
+
+    monkeypatch.setattr(contents, "safe_open", replaced_meanwhile)
+    assert seed_of(path) == 2
 
 
 def test_save_that_is_killed_leaves_a_file_that_loads(tmp_path):
