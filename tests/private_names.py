@@ -15,7 +15,7 @@ from torch import nn
 
 ROOT = Path(__file__).parent.parent
 
-SEEN = "2.9.0", "2.13.0", "2.15.0"
+SEEN = "2.9.0", "2.13.0", "2.14.1", "2.15.0"
 """Versions of torch. 2.7 lacks _top_saved_tensors_default_hooks, and 2.8 is_fx_symbolic_tracing."""
 
 MODULES = [
