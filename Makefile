@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find lincon generators tasks tests benchmarks docs examples -name generated -prune -o \( -name '*.py' -o -name '*.md' \) -print) $(wildcard *.md) pyproject.toml
 
-.PHONY: demo test lint types interop bench fuzz soak docs examples clean
+.PHONY: demo test lint types interop bench fuzz soak docs examples matrix lock dist sbom audit release clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
 	mkdir -p .stamps && touch $@
 
-.stamps/install: .stamps/env pyproject.toml constraints.txt
+.stamps/install: .stamps/env pyproject.toml constraints.txt locked.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement locked.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tasks,export,fast,parallel,dev]'
 	touch $@
 
@@ -67,6 +68,32 @@ fuzz: .stamps/install
 
 soak: .stamps/install
 	$(BIN)/python -m tests.programs --count 1000
+	$(BIN)/python -m tests.load --steps 2000 --inferences 10000
+
+.stamps/release: .stamps/install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release]'
+	touch $@
+
+matrix: .stamps/release
+	$(BIN)/python -m benchmarks.matrix
+
+lock: .stamps/release
+	$(BIN)/python .ci/lock.py
+
+# Name, version and licence of everything that is installed.
+sbom: .stamps/release
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment .venv --pyproject pyproject.toml --output-file dist/sbom.cdx.json
+
+# Fails too where the list of known weaknesses cannot be reached.
+audit: .stamps/release
+	$(BIN)/pip-audit --strict --requirement locked.txt --no-deps --disable-pip
+
+dist: .stamps/release
+	$(BIN)/python .ci/wheel.py
+
+# Everything but the upload: docs/releases.md says what comes before and after.
+release: test interop fuzz soak matrix dist sbom
 
 clean:
 	rm -rf .stamps .venv runs build dist docs/generated *.egg-info

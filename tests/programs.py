@@ -4,17 +4,20 @@
 
 runs so many random programs and writes what came of it to `benchmarks/results`. The oracle is a plain model of
 float64 whose weights are M @ W + W0 with a stored matrix M, and which is trained by the chain rule; it shares no code
-with the library but G's dense form, which the laws check. After every step both give equal outputs.
+with the library but G's dense form, which the laws check. After every step both give equal outputs, and G and its
+adjoint are those of the stored matrix.
 """
 
 import argparse
 import contextlib
 import copy
+import json
 import pickle
 import tempfile
 import time
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from torch import Tensor, nn
 
 import lincon
 from lincon.attaching.group import Group
+from lincon.testing import values
 
 TOLERANCE = 1e-9
 """Relative, of float64: the order of sums differs."""
@@ -157,6 +161,11 @@ class Programs(RuleBasedStateMachine):
     generator: str
     arguments: dict[str, Any]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.lawful: set[lincon.Generator] = set()
+        """Generators whose laws hold, as was seen."""
+
     def teardown(self) -> None:
         seen["programs"] += 1
 
@@ -209,6 +218,17 @@ class Programs(RuleBasedStateMachine):
         left = [name for name in self.model.state_dict() if name in self.oracle.weights()]
         assert not left, left
 
+    @invariant()
+    def generators_keep_their_laws(self) -> None:
+        if "oracle" not in self.__dict__:
+            return
+        for generator in {group.generator for group in self.constraint.groups} - self.lawful:
+            matrix = generator.dense()
+            free, rows = values(generator.dof, 1), values(generator.rows, 2)
+            assert close(generator.unpack(free), matrix @ free)
+            assert close(generator.adjoint(rows), matrix.T @ rows)
+            self.lawful.add(generator)
+
     # Steps.
 
     @rule(seed=st.integers(0, 99), rate=st.sampled_from([0.01, 0.1]))
@@ -243,6 +263,72 @@ class Programs(RuleBasedStateMachine):
         assert torch.equal(fresh(inputs(1)), expected)
         self.model = fresh
         seen["save and load"] += 1
+
+    @rule(place=st.integers(0, 2**30), whole=st.booleans())
+    def load_a_damaged_file(self, place: int, whole: bool) -> None:
+        fresh = plain(123)
+        before = fresh(inputs(1))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.safetensors"
+            lincon.save(self.model, path)
+            content = bytearray(path.read_bytes())
+            place %= len(content)
+            content[place] ^= 1
+            path.write_bytes(content if whole else content[:place])
+            try:
+                lincon.load(fresh, path)
+            except lincon.FileError:
+                seen["damaged file"] += 1
+            else:
+                raise AssertionError("a damaged file was loaded")
+        assert torch.equal(fresh(inputs(1)), before) and not lincon.constraints(fresh)
+
+    @precondition(lambda self: self.arguments["offset"] is True)
+    @rule()
+    def save_and_load_an_adapter(self) -> None:
+        expected = self.model(inputs(1))
+        fresh = copy.deepcopy(self.base)
+        fresh.load_state_dict(
+            self.oracle.others, strict=False
+        )  # what is beside W0 has been trained
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "adapter.safetensors"
+            self.model.requires_grad_(False)
+            lincon.save(self.model, path, only="trained")
+            lincon.load(fresh, path)
+        self.model = fresh
+        for parameter in fresh.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        assert torch.equal(fresh(inputs(1)), expected)
+        seen["adapter"] += 1
+
+    @rule()
+    def infer_in_two_threads(self) -> None:
+        def run(seed: int) -> Tensor:
+            with torch.no_grad():
+                output: Tensor = self.model(inputs(seed))
+            return output
+
+        with ThreadPoolExecutor(2) as pool:
+            for seed, output in enumerate(pool.map(run, range(4))):
+                assert close(output, self.oracle.output(inputs(seed)))
+        seen["threads"] += 1
+
+    @rule()
+    def constrain_like_the_spec_says(self) -> None:
+        if self.pruned or self.oracle.frozen or self.generator == "codebook":  # tables
+            return
+        fresh = copy.deepcopy(self.base) if self.arguments["offset"] is True else plain(123)
+        lincon.constrain_like(fresh, json.loads(json.dumps(lincon.spec(self.model))))
+        fresh.load_state_dict(self.model.state_dict())
+        assert torch.equal(fresh(inputs(1)), self.model(inputs(1)))
+        self.model = fresh
+        seen["constrain like"] += 1
+
+    @rule()
+    def release(self) -> None:
+        self.constraint.release()
+        seen["release"] += 1
 
     @rule()
     def state_dict(self) -> None:

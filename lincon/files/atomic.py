@@ -16,16 +16,20 @@ from lincon.errors import FileError, LinconError
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, which is synced and renamed to ``path`` at the end.
 
-    If anything fails, ``path`` is unchanged.
+    If ``path`` is a link, it stays one, and what it leads to is replaced. If anything fails, the
+    file is unchanged.
 
     Raises:
         FileError: the file could not be written.
-        LinconError: the folder does not exist, or ``path`` is a folder.
+        LinconError: the folder does not exist, or ``path`` is a folder, a device or a pipe.
     """
+    path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise LinconError(f"{path.parent} is not a folder; make it first.")
     if path.is_dir():
         raise LinconError(f"{path} is a folder; give the name of a file.")
+    if path.exists() and not path.is_file():
+        raise LinconError(f"{path} is a device or a pipe; give the name of a file.")
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")  # the pattern of `remove_partial`
     try:
         temporary.touch()

@@ -14,6 +14,9 @@ from lincon.files.description import TABLES, GroupRecord
 from lincon.files.entry import without_entries
 from lincon.files.header import read, seal, unpack
 
+READS = 100
+"""How often a file is read that others replace all the time."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -102,15 +105,7 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path} is a folder; give the name of a model file in it.")
-    size = path.stat().st_size
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(
-            f"{path} is not a whole safetensors file ({error}); copy or save it again."
-        ) from None
+    metadata, tensors, size = _stored(path)
     if "lincon" not in metadata:
         raise FileError(
             f"{path} was not written by lincon; load it with safetensors.torch.load_file."
@@ -122,6 +117,30 @@ def inspect(path: str | os.PathLike[str]) -> Contents:
             f"{path} was altered after it was saved (its SHA-256 differs); get another copy."
         )
     return Contents(path, header, _decoded(path, header, tensors), size, records)
+
+
+def _stored(path: Path) -> tuple[dict[str, str], dict[str, Tensor], int]:
+    """Metadata, tensors and size of one file.
+
+    safetensors opens a file twice. If another was renamed to its place in between, both are read again.
+    """
+    for _ in range(READS):
+        before = path.stat()
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            damage: Exception | None = error
+        else:
+            damage = None
+        if os.path.samestat(before, path.stat()):
+            break
+    if damage is not None:
+        raise FileError(
+            f"{path} is not a whole safetensors file ({damage}); copy or save it again."
+        )
+    return metadata, tensors, before.st_size
 
 
 def _decoded(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import _symbolic_trace
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from lincon.errors import TargetError
 from lincon.step.weight import REMEDY, Weight, WeightInForward
@@ -33,7 +33,7 @@ def _is_jit_tracing() -> bool:
 
 
 def _is_fx_tracing() -> bool:
-    return _symbolic_trace._is_fx_tracing_flag and not is_recording_operators()
+    return is_fx_symbolic_tracing() and not is_recording_operators()
 
 
 def is_recording_operators() -> bool:

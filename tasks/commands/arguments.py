@@ -26,9 +26,9 @@ Schemes = Annotated[
     ),
 ]
 FUNCTION = (
-    "package.module:function, which gets those of channels, classes and size (height and width) "
-    "that it has arguments for, and returns a torch.nn.Module that makes logits; what may be "
-    "constrained is its submodule body, or all layers but the first and the last."
+    "package.module:function, whose code runs: it gets those of channels, classes and size (height "
+    "and width) that it has arguments for, and returns a torch.nn.Module that makes logits; what "
+    "may be constrained is its submodule body, or all layers but the first and the last."
 )
 """What a model function is given, and what it makes."""
 

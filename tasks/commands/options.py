@@ -28,8 +28,8 @@ class Options:
         typer.Option(
             help="Data set of the task, also with options; an embedded one by default. Yours: a "
             ".npz file of x_train, y_train, x_test, y_test (or x, y); folder:size=32 with --root; "
-            "or package.module:function, which returns arrays, data sets or a LightningDataModule; "
-            "a .txt file for language."
+            "or package.module:function, whose code runs and which returns arrays, data sets or a "
+            "LightningDataModule; a .txt file for language."
         ),
     ] = None
     root: Annotated[
