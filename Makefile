@@ -46,6 +46,7 @@ demo: runs/demo/table.md
 
 bench: .stamps/install
 	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -p no:randomly --benchmark-json=/dev/null
+	$(BIN)/python -m benchmarks.grid --keep
 
 fuzz: .stamps/install
 	$(BIN)/python -m tests.hostile --count 10000

@@ -1,10 +1,12 @@
-"""Unpack and adjoint at every size, in turn with a copy of the weights and with the index table.
+"""Unpack and adjoint at every size, in turn with a copy of the weights and the obvious way.
 
     python -m benchmarks.grid --rows 1000 1000000 --threads 1 2 --generators ring hash
 
 In every round each way runs once, float32, after a copy of the weights. A cell is unpack /
-adjoint as multiples of a copy, and in brackets of what one would do otherwise, `w[index] * mask`
-and its backward. Each is the least of many rounds, because other processes only add to a time.
+adjoint as multiples of a copy, and in brackets of what one would write otherwise
+(`benchmarks.obvious`): an index table and a mask, a stored matrix. A dash stands where that would
+not fit, or the generator would take over `SLOWEST` multiplications. Each is the least of many
+rounds, because other processes only add to a time.
 `buffer` is the first generator's unpack into a tensor that is there, as the copy is. Freed memory
 stays in the process (`lincon.recycling.keep_pages`), as in training. With --tensors the rows are those of as many
 tensors of equal size, each with a multiplier. --keep writes a folder under benchmarks/results.
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.obvious import OBVIOUS, table
 from benchmarks.results import keep
 from lincon.generator import Generator
 from lincon.generators import Codebook, get
@@ -27,6 +30,8 @@ from lincon.recycling import keep_pages
 
 ROWS = [1_000, 10_000, 100_000, 300_000, 1_000_000, 10_000_000]
 FRACTIONS = [0.5, 0.1, 0.01]
+SLOWEST = 4e9
+"""Multiplications of the slowest map that is timed: some seconds."""
 Ways = dict[str, Callable[[], Any]]
 
 
@@ -45,32 +50,34 @@ def generator_of(name: str, rows: int, dof: int, tensors: int) -> Generator:
 def ways_of(names: list[str], rows: int, dof: int, tensors: int) -> Ways:
     """Everything that is timed, by name."""
     free, weights, out = torch.randn(dof), torch.randn(rows), torch.empty(rows)
-    index, mask = torch.randint(dof, (rows,)), torch.randn(rows).sign()
+    ways: Ways = {"copy": lambda: out.copy_(weights)}
 
-    def table_adjoint() -> Tensor:
-        return torch.zeros(dof).index_add_(0, index, weights * mask)
+    def add(
+        name: str, unpack: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]
+    ) -> None:
+        ways[name] = lambda: unpack(free)
+        ways[f"{name} adjoint"] = lambda: adjoint(weights)
 
-    ways: Ways = {
-        "copy": lambda: out.copy_(weights),
-        "table": lambda: free[index] * mask,
-        "table adjoint": table_adjoint,
-    }
+    add("table", *table(rows, dof))
     for name in names:
         generator = generator_of(name, rows, dof, tensors)
-        ways[name] = lambda generator=generator: generator.unpack(free)
-        ways[f"{name} adjoint"] = lambda generator=generator: generator.adjoint(weights)
-    generator = generator_of(names[0], rows, dof, tensors)
-    ways["buffer"] = lambda: generator.unpack(free, out=out)
+        if (generator.work(rows) or rows) > SLOWEST:
+            continue
+        add(name, generator.unpack, generator.adjoint)
+        if name in OBVIOUS and (obvious := OBVIOUS[name](rows, dof)) is not None:
+            add(f"{name} obvious", *obvious)
+        if "buffer" not in ways:
+            ways["buffer"] = lambda generator=generator: generator.unpack(free, out=out)
     return ways
 
 
 def least(ways: Ways, seconds: float) -> dict[str, float]:
-    """The least time of each way; all take turns for some seconds, at least seven times."""
+    """The least time of each way; all take turns for some seconds, at least five times."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["copy"]) < 7:
+    while time.perf_counter() < end or len(times["copy"]) < 5:
         for name, way in ways.items():
             start = time.perf_counter()
             way()
@@ -79,12 +86,17 @@ def least(ways: Ways, seconds: float) -> dict[str, float]:
 
 
 def cell(times: dict[str, float], name: str) -> str:
-    """Unpack / adjoint in copies, and in brackets in those of the table and mask."""
+    """Unpack / adjoint in copies, and in brackets in those of the obvious way."""
+    if name not in times:
+        return "-"
     both = times[name], times[f"{name} adjoint"]
-    table = times["table"], times["table adjoint"]
     copies = " / ".join(f"{each / times['copy']:.1f}" for each in both)
-    tables = " / ".join(f"{each / way:.2f}" for each, way in zip(both, table, strict=True))
-    return f"{copies} ({tables})"
+    other = f"{name} obvious" if name in OBVIOUS else "table"
+    if other not in times:
+        return f"{copies} (-)"
+    ways = times[other], times[f"{other} adjoint"]
+    ratios = " / ".join(f"{each / way:.2f}" for each, way in zip(both, ways, strict=True))
+    return f"{copies} ({ratios})"
 
 
 def main() -> None:
@@ -117,12 +129,12 @@ def main() -> None:
         dof = max(1, int(rows * fraction))
         times = least(ways_of(options.generators, rows, dof, tensors), options.seconds)
         cells = [cell(times, name) for name in ["table", *options.generators]]
-        copy, buffer = f"{1e6 * times['copy']:.1f}", f"{times['buffer'] / times['copy']:.1f}"
+        copy, buffer = f"{1e6 * times['copy']:.1f}", f"{times.get('buffer', 0) / times['copy']:.1f}"
         lines.append([threads, tensors, f"{rows:,}", f"{dof:,}", copy, buffer, *cells])
         numbers.append({"threads": threads, "tensors": tensors, "rows": rows, "dof": dof, **times})
         print(" | ".join(map(str, lines[-1])), flush=True)
     if options.keep:
-        title = "Unpack / adjoint in copies of the weights (in brackets: in tables and masks)"
+        title = "Unpack / adjoint in copies of the weights (in brackets: of the obvious way)"
         print(f"written to {keep('grid', title, header, lines, numbers)}")
 
 

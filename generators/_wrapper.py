@@ -58,6 +58,9 @@ class Wrapper(Generator):
     def made_by(self, device: torch.device) -> str:
         return self.inner.made_by(device)
 
+    def work(self, rows: int) -> float | None:
+        return self.inner.work(rows)
+
     @property
     def prepared_dof(self) -> int:
         return self.inner.prepared_dof

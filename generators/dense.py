@@ -5,7 +5,8 @@ equally likely quantiles of N(0, 1), rounded to multiples of 2^-12). The random 
 "Measuring the intrinsic dimension of objective landscapes", ICLR 2018; with W₀ (`offset=True`) it
 is theirs.
 
-Cost: O(rows dof) time; memory of one block, or of G itself where that is at most `CACHE_BYTES`.
+Cost: O(rows dof) time. G is kept where it is small: up to `STORED_BYTES`, or, where no kernel makes
+it faster than memory is read, up to `CACHE_BYTES`. Else it takes the memory of one block.
 """
 
 from functools import cache, cached_property
@@ -18,6 +19,8 @@ from lincon.counter import bits, key, normals
 from lincon.errors import LinconError
 from lincon.generator import chunks
 from lincon.generators._projection import Projection
+from lincon.generators.one_nonzero import Compiled
+from lincon.kernels import Loop, as_bits
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 from lincon.shapes import Float
@@ -26,12 +29,14 @@ _STREAM = 1
 BLOCK = 1 << 20
 """Entries regenerated at a time."""
 CACHE_BYTES = 64 << 20
-"""G is kept between calls, in float32, up to this size (64 MiB a generator and device)."""
+"""G is kept between calls up to this size (64 MiB a generator and device) where no kernel runs."""
+STORED_BYTES = 1 << 22
+"""G is kept up to this size in any case: the processor's own memory holds it."""
 
 
 @register
 @final
-class Dense(Projection):
+class Dense(Compiled, Projection):
     """Dense random projection: G[i, j] = ε(i, j) / ‖column j‖ (Li et al., ICLR 2018).
 
     Cost: O(rows dof).
@@ -58,6 +63,9 @@ class Dense(Projection):
     def options(self) -> dict[str, Any]:
         return {"entries": self.entries}
 
+    def work(self, rows: int) -> float:
+        return rows * self.dof
+
     def _draw(self, start: int, stop: int, device: torch.device) -> Tensor:
         """ε of rows [start, stop): (stop - start, dof) float32."""
         per_word = 64 if self.entries == "rademacher" else 4
@@ -70,15 +78,21 @@ class Dense(Projection):
             drawn = normals(random.view(torch.int16))
         return drawn.view(stop - start, words * per_word)[:, : self.dof]
 
-    def _block(self, start: int, stop: int, device: torch.device) -> Tensor:
-        """ε of rows [start, stop), from all of it if that is not too large to be kept."""
-        if self.rows * self.dof * 4 > CACHE_BYTES:
-            return self._draw(start, stop, device)
-        return self._all_rows(device)[start:stop]
+    def _loop_on(self, device: torch.device) -> Loop | None:
+        is_small = self.rows * self.dof * 4 <= min(STORED_BYTES, CACHE_BYTES)
+        drawn = device.type == "cpu" and self.entries == "rademacher" and not is_small
+        return self._loop if drawn else None
+
+    @cached_property
+    def _loop(self) -> Loop:
+        more = (as_bits(self.rows**-0.5),)
+        return Loop("rademacher", self.dof, key=key(self.seed, _STREAM), more=more, work=self.dof)
 
     @per_device
-    def _all_rows(self, device: torch.device) -> Tensor:
-        return torch.cat([self._draw(*block, device) for block in self._blocks(0, self.rows)])
+    def _kept(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "rows dof"]:
+        """All of G."""
+        rows = [self._draw(*block, device) for block in self._blocks(0, self.rows)]
+        return torch.cat(rows).to(dtype) / self._norms.to(device, dtype)
 
     def _blocks(self, start: int, stop: int) -> list[tuple[int, int]]:
         return list(chunks(start, stop, max(1, BLOCK // self.dof)))
@@ -90,33 +104,47 @@ class Dense(Projection):
             return torch.full((self.dof,), self.rows**0.5, dtype=torch.float64)
         squares = torch.zeros(self.dof, dtype=torch.int64)
         for low, high in self._blocks(0, self.rows):
-            integers = (self._block(low, high, squares.device) * 4096).long()
+            integers = (self._draw(low, high, squares.device) * 4096).long()
             squares += integers.square_().sum(0)
         return squares.double().sqrt() / 4096
 
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         wide = torch.promote_types(out.dtype, torch.float32)
+        if self._is_kept:
+            rows = self._kept(out.device, wide)[start : start + len(out)]
+            product = torch.mv(rows, prepared.to(wide), out=out if out.dtype == wide else None)
+            if out.dtype != wide:
+                out.copy_(product)
+            return
         scaled = prepared.to(wide) / self._norms.to(out.device, wide)
         for low, high in self._blocks(start, start + len(out)):
-            block = self._block(low, high, out.device).to(wide)
+            block = self._draw(low, high, out.device).to(wide)
             out[low - start : high - start] = block @ scaled
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
+        if self._is_kept:
+            rows = self._kept(out.device, out.dtype)[start : start + len(grad)]
+            out.addmv_(rows.T, grad.to(out.dtype))
+            return
         total = torch.zeros_like(out)
         for low, high in self._blocks(start, start + len(grad)):
-            block = self._block(low, high, out.device).to(out.dtype)
+            block = self._draw(low, high, out.device).to(out.dtype)
             total += grad[low - start : high - start].to(out.dtype) @ block
         out += total / self._norms.to(out.device, out.dtype)
 
+    @property
+    def _is_kept(self) -> bool:
+        return self.rows * self.dof * 4 <= CACHE_BYTES
+
     def _rows(self, start: int, stop: int) -> Tensor:
-        return self._block(start, stop, torch.device("cpu")) * self._norms.reciprocal()
+        return self._draw(start, stop, torch.device("cpu")) * self._norms.reciprocal()
 
     def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         if weights is None:
             return torch.ones(self.dof, dtype=torch.float64)
         total = torch.zeros(self.dof, dtype=torch.float64)
         for low, high in self._blocks(0, self.rows):
-            squares = self._block(low, high, total.device).double().square_()
+            squares = self._draw(low, high, total.device).double().square_()
             total += weights[low:high].double().cpu() @ squares
         return total / self._norms**2
 

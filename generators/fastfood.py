@@ -12,6 +12,7 @@ objective landscapes", ICLR 2018.
 Cost: O(rows log dof) time. Kept between calls: the diagonals and permutations, up to `CACHE_BYTES`.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple, final
 
@@ -19,24 +20,24 @@ import torch
 from torch import Tensor
 
 from lincon.counter import bits, key, normals, signs
-from lincon.generator import chunks
+from lincon.generator import CHUNK, chunks
 from lincon.generators._projection import Projection
 from lincon.maps.per_device import per_device
 from lincon.maps.permutation import Permutation
 from lincon.maps.registry import register
-from lincon.shapes import Float, Int
+from lincon.shapes import Float
 
 _SIGN, _NORMAL, _PERMUTATION = 30, 31, 32
 CACHE_BYTES = 64 << 20
 """Diagonals and permutations are kept up to this size (64 MiB a generator and device)."""
 BYTES_PER_ROW = 24
 """What a row takes in them: two of float32 and two of int64."""
-LARGEST_FACTOR = 128
+LARGEST_FACTOR = 32
 """The largest Hadamard matrix that is multiplied as a whole."""
 
 
-class _Block(NamedTuple):
-    """B and D of one block, (n,) float32, and Π and its inverse, (n,) int64."""
+class _Blocks(NamedTuple):
+    """B and D of some blocks, (blocks, n) float32, and Π and its inverse, (blocks, n) int64."""
 
     sign: Tensor
     normal: Tensor
@@ -67,53 +68,62 @@ class Fastfood(Projection):
         self.grain = min(rows, self.size)
         self.scale = (rows * self.size) ** -0.5
 
-    def _block(self, device: torch.device, number: int) -> _Block:
-        if self.rows * BYTES_PER_ROW <= CACHE_BYTES:
-            return self._kept_block(device, number)
-        return self._drawn_block(device, number)
+    def work(self, rows: int) -> float:
+        blocks = -(-rows // self.size)
+        return blocks * self.size * 2 * (self.size.bit_length() - 1 or 1)
+
+    def _blocks(self, device: torch.device, low: int, high: int) -> _Blocks:
+        """Blocks [low, high), of all blocks if these are not too large to be kept."""
+        if self.rows * BYTES_PER_ROW > CACHE_BYTES:
+            return self._drawn(device, low, high)
+        return _Blocks(*(each[low:high] for each in self._all_blocks(device)))
 
     @per_device
-    def _kept_block(self, device: torch.device, number: int) -> _Block:
-        return self._drawn_block(device, number)
+    def _all_blocks(self, device: torch.device) -> _Blocks:
+        return self._drawn(device, 0, -(-self.rows // self.size))
 
-    def _drawn_block(self, device: torch.device, number: int) -> _Block:
+    def _drawn(self, device: torch.device, low: int, high: int) -> _Blocks:
         position = torch.arange(self.size, device=device)
-        counter = number * self.size + position
+        counter = torch.arange(low, high, device=device)[:, None] * self.size + position
         sign = signs(bits(key(self.seed, _SIGN), counter), torch.float32)
         normal = normals(bits(key(self.seed, _NORMAL), counter))
-        permutation = Permutation(self.size, key(self.seed, _PERMUTATION, number))
-        images = [permutation(position[low:high]) for low, high in chunks(0, self.size)]
-        forward = torch.cat(images)
-        return _Block(sign, normal, forward, _inverse(forward))
+        forward = torch.empty_like(counter)
+        for number, images in enumerate(forward, low):
+            permutation = Permutation(self.size, key(self.seed, _PERMUTATION, number))
+            for first, last in chunks(0, self.size):
+                images[first:last] = permutation(position[first:last])
+        backward = torch.empty_like(forward).scatter_(1, forward, position.expand_as(forward))
+        return _Blocks(sign, normal, forward, backward)
 
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         wide = torch.promote_types(out.dtype, torch.float32)
         padded = prepared.new_zeros(self.size, dtype=wide)
         padded[: self.dof] = prepared
-        for number, low, high in self._ranges(start, start + len(out)):
-            block, first = self._block(out.device, number), number * self.size
-            mixed = hadamard(padded * block.sign)[block.forward] * block.normal
-            rows = hadamard(mixed)[low - first : high - first]
-            out[low - start : high - start] = rows * self.scale
+        padded *= self.scale
+        for blocks, low, high in self._ranges(start, start + len(out), out.device):
+            mixed = hadamard(padded * blocks.sign).gather(1, blocks.forward) * blocks.normal
+            first = start + low
+            rows = hadamard(mixed).view(-1)[first % self.size :][: high - low]
+            out[low:high] = rows
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
-        for number, low, high in self._ranges(start, start + len(grad)):
-            block, first = self._block(out.device, number), number * self.size
-            padded = out.new_zeros(self.size)
-            padded[low - first : high - first] = grad[low - start : high - start]
-            mixed = (hadamard(padded) * block.normal)[block.backward]
-            out += (hadamard(mixed) * block.sign)[: self.dof] * self.scale
+        for blocks, low, high in self._ranges(start, start + len(grad), out.device):
+            padded = out.new_zeros(blocks.sign.shape)
+            padded.view(-1)[(start + low) % self.size :][: high - low] = grad[low:high]
+            mixed = (hadamard(padded) * blocks.normal).gather(1, blocks.backward)
+            out += (hadamard(mixed) * blocks.sign).sum(0)[: self.dof] * self.scale
 
-    def _ranges(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """(block, low, high) of the blocks that rows [start, stop) cross."""
-        ranges = []
-        for number in range(start // self.size, -(-stop // self.size)):
-            first = number * self.size
-            ranges.append((number, max(start, first), min(stop, first + self.size)))
-        return ranges
+    def _ranges(
+        self, start: int, stop: int, device: torch.device
+    ) -> Iterator[tuple[_Blocks, int, int]]:
+        """The blocks that rows [start, stop) cross, some at a time, and their rows from ``start``."""
+        of = start // self.size, -(-stop // self.size)
+        for low, high in chunks(*of, max(1, CHUNK // self.size)):
+            first, last = max(start, low * self.size), min(stop, high * self.size)
+            yield self._blocks(device, low, high), first - start, last - start
 
 
-def hadamard(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def hadamard(x: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
     """The unnormalised Walsh-Hadamard transform, n a power of two, as products with small factors.
 
     H of 2^(a+b) is the Kronecker product of those of 2^a and 2^b, so it is applied axis by axis.
@@ -121,16 +131,14 @@ def hadamard(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     >>> hadamard(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor([10., -2., -4.,  0.])
     """
-    from einops import einsum
-
-    n, done = len(x), 1
-    while done < n:
-        size = min(LARGEST_FACTOR, n // done)
+    shape, done = x.shape, 1
+    while done < shape[-1]:
+        size = min(LARGEST_FACTOR, shape[-1] // done)
         factor = _factor(size, x.dtype, x.device)
-        axes = x.view(-1, size, done)
-        x = einsum(factor, axes, "row column, high column low -> high row low").reshape(-1)
+        # The first is one product for all: a factor is its own transpose.
+        x = x.reshape(-1, size) @ factor if done == 1 else factor @ x.view(-1, size, done)
         done *= size
-    return x
+    return x.view(shape)
 
 
 @lru_cache
@@ -143,8 +151,3 @@ def _factor(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         parity ^= common & 1
         common = common >> 1
     return (1 - 2 * parity).to(dtype)
-
-
-def _inverse(permutation: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    numbers = torch.arange(len(permutation), device=permutation.device)
-    return torch.empty_like(permutation).scatter_(0, permutation, numbers)

@@ -64,7 +64,8 @@ class Fold(OneNonzero):
 
     def loop(self) -> Loop | None:
         sign_key, start_key = key(self.seed, _SIGN), key(self.seed, _START)
-        return Loop("folds", self.dof, sign_key, start_key, self._runs)
+        lap = 0 if self.chunk else self.dof
+        return Loop("folds", self.dof, sign_key, start_key, self._runs, lap=lap)
 
     @property
     def _runs(self) -> tuple[int, int]:

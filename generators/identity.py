@@ -40,6 +40,9 @@ class Identity(Generator):
     def default_dof(cls, rows: int, options: dict[str, Any]) -> int | None:
         return rows
 
+    def work(self, rows: int) -> float:
+        return rows
+
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         out.copy_(prepared[start : start + len(out)])
 

@@ -62,6 +62,11 @@ class Kronecker(Projection):
     def options(self) -> dict[str, Any]:
         return {"orthonormal": self.orthonormal}
 
+    def work(self, rows: int) -> float:
+        square = self.height * self.width * (self.height + self.width)
+        corner = (self.rows - self.height**2) * (self.dof - self.width**2)
+        return self.rows + square + corner
+
     @cached_property
     def _factors(self) -> Factors:
         """R₁, R₂ and R₃, float64 on the CPU."""
@@ -105,7 +110,8 @@ class Kronecker(Projection):
         # Two products in a row: in float32 their last bits would depend on where memory lies.
         free = prepared.double()
         product = _apply(self._factors_on(free.device, free.dtype), free)
-        out.copy_(product[self._permutation(out.device)[start : start + len(out)]])
+        places = self._permutation(out.device)[start : start + len(out)]
+        torch.index_select(product.to(out.dtype), 0, places, out=out)
 
     def _accumulate(self, out: Tensor, grad: Tensor, start: int) -> None:
         unpermuted = out.new_zeros(self.rows)

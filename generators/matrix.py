@@ -83,6 +83,10 @@ class Matrix(Generator):
     def tables(self) -> dict[str, Tensor]:
         return self._tables
 
+    def work(self, rows: int) -> float:
+        nonzeros = self._tables["matrix" if self._is_dense else "values"].numel()
+        return rows * max(1.0, nonzeros / self.rows)
+
     @property
     def _is_dense(self) -> bool:
         return "matrix" in self._tables

@@ -119,6 +119,9 @@ class Nullspace(Generator):
     def offset(self) -> Float64[Tensor, " rows"] | None:
         return self._origin if bool(self._origin.any()) else None
 
+    def work(self, rows: int) -> float:
+        return self._basis.work(rows)
+
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         self._basis.write(out, prepared, start)
 

@@ -43,7 +43,54 @@ BYTES_PER_ROW = 5
 """What a row takes in the table: an index in four bytes and a sign in one."""
 
 
-class OneNonzero(Generator):
+class Compiled(Generator):
+    """Base of generators that kernels may make."""
+
+    def _loop_on(self, device: torch.device) -> Loop | None:
+        """What a kernel needs to make the map, or None if torch's operations shall do it."""
+        return None
+
+    def made_by(self, device: torch.device) -> str:
+        return super().made_by(device) if self._loop_on(device) is None else description(device)
+
+    def _compiled(self, out: Tensor) -> tuple[Kernel, Loop] | None:
+        """What writes to ``out``, or adds to it, in one pass; None if torch's operations do."""
+        device = out.device
+        kernel = kernel_for(device)
+        plain = type(out) is Tensor and out.is_contiguous() and not out.is_neg()
+        if kernel is None or not plain or out.dtype not in DTYPES:
+            return None
+        loop = self._loop_on(device)
+        return None if loop is None else (kernel, loop)
+
+    def write(
+        self,
+        out: Float[Tensor, " n"],
+        prepared: Float[Tensor, " prepared_dof"],
+        start: int,
+        segments: Segments = NO_SEGMENTS,
+    ) -> None:
+        compiled = self._compiled(out)
+        if compiled is None:
+            return super().write(out, prepared, start, segments)
+        kernel, loop = compiled
+        kernel.write(loop, out, prepared, start, segments or Segments.plain(len(out)))
+
+    def accumulate(
+        self,
+        out: Float[Tensor, " prepared_dof"],
+        grad: Float[Tensor, " n"],
+        start: int,
+        segments: Segments = NO_SEGMENTS,
+    ) -> None:
+        compiled = self._compiled(out)
+        if compiled is None:
+            return super().accumulate(out, grad, start, segments)
+        kernel, loop = compiled
+        kernel.accumulate(loop, out, grad, start, segments or Segments.plain(len(grad)))
+
+
+class OneNonzero(Compiled):
     """Base of generators whose rows each read one free entry, times a sign.
 
     A subclass writes `entries` alone.
@@ -120,43 +167,7 @@ class OneNonzero(Generator):
         return index.long(), ones if sign is None else sign.to(dtype)
 
     def made_by(self, device: torch.device) -> str:
-        could_be_compiled = kernel_for(device) is None or self._loop_on(device) is not None
-        return description(device) if could_be_compiled else super().made_by(device)
-
-    def _compiled(self, out: Tensor) -> tuple[Kernel, Loop] | None:
-        """What writes to ``out``, or adds to it, in one pass; None if torch's operations do."""
-        kernel = kernel_for(out.device)
-        plain = type(out) is Tensor and out.is_contiguous() and not out.is_neg()
-        if kernel is None or not plain or out.dtype not in DTYPES:
-            return None
-        loop = self._loop_on(out.device)
-        return None if loop is None else (kernel, loop)
-
-    def write(
-        self,
-        out: Float[Tensor, " n"],
-        prepared: Float[Tensor, " prepared_dof"],
-        start: int,
-        segments: Segments = NO_SEGMENTS,
-    ) -> None:
-        compiled = self._compiled(out)
-        if compiled is None:
-            return super().write(out, prepared, start, segments)
-        kernel, loop = compiled
-        kernel.write(loop, out, prepared, start, segments or Segments.plain(len(out)))
-
-    def accumulate(
-        self,
-        out: Float[Tensor, " prepared_dof"],
-        grad: Float[Tensor, " n"],
-        start: int,
-        segments: Segments = NO_SEGMENTS,
-    ) -> None:
-        compiled = self._compiled(out)
-        if compiled is None:
-            return super().accumulate(out, grad, start, segments)
-        kernel, loop = compiled
-        kernel.accumulate(loop, out, grad, start, segments or Segments.plain(len(grad)))
+        return description(device) if kernel_for(device) is None else super().made_by(device)
 
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         for low, high in chunks(0, len(out)):
@@ -170,6 +181,9 @@ class OneNonzero(Generator):
             index, sign = self._entries(start + low, start + high, out.device)
             values = grad[low:high].to(out.dtype)
             add_at(out, index, values if sign is None else values * sign)
+
+    def work(self, rows: int) -> float:
+        return rows
 
     def energy(self, start: int, stop: int) -> float:
         return 1.0

@@ -121,6 +121,10 @@ class Part(Wrapper):
             kept_rows=self._kept_rows,
         )
 
+    def work(self, rows: int) -> float | None:
+        """The inner generator makes the rows between those that are kept, too."""
+        return super().work(-(-rows * self.inner.rows // self.rows))
+
     def write(
         self,
         out: Float[Tensor, " n"],

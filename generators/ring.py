@@ -138,7 +138,7 @@ class Ring(OneNonzero):
             return None
         # A deck that is not permuted is read in sequence, as laps are.
         more = self.tile, self.tiles, int(self.permute)
-        return Loop("laps", self.dof, sign_key, key(self.seed, _LAP), more)
+        return Loop("laps", self.dof, sign_key, key(self.seed, _LAP), more, lap=self.dof)
 
 
 def _checked_tile(tile: int | str, order: str, dof: int) -> int:

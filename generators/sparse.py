@@ -9,6 +9,8 @@ Cost: O(dof √rows) per unpack or adjoint, in either direction a gather or an a
 order.
 """
 
+from dataclasses import replace
+from functools import cached_property
 from math import ceil, isqrt
 from typing import final
 
@@ -18,10 +20,12 @@ from torch import Tensor
 from lincon.counter import below, bits, key, signs
 from lincon.generator import CHUNK, chunks
 from lincon.generators._projection import Projection
+from lincon.generators.one_nonzero import Compiled
+from lincon.kernels import Loop, as_bits, kernel_for
 from lincon.maps.per_device import per_device
 from lincon.maps.registry import register
 from lincon.maps.scatter import add_at
-from lincon.shapes import Float
+from lincon.shapes import Float, Int
 
 _STREAM = 4
 CACHE_BYTES = 64 << 20
@@ -30,7 +34,7 @@ CACHE_BYTES = 64 << 20
 
 @register
 @final
-class Sparse(Projection):
+class Sparse(Compiled, Projection):
     """Very sparse random projection with unit-norm columns (Li, Hastie and Church, KDD 2006).
 
     G[i, j] = ±1/√c for one row i of each of c = ⌈√rows⌉ strata of rows, else 0. Cost: O(dof √rows).
@@ -47,6 +51,36 @@ class Sparse(Projection):
     def __init__(self, rows: int, dof: int, seed: int = 0) -> None:
         super().__init__(rows, dof, seed)
         self.strata = isqrt(rows - 1) + 1
+
+    def work(self, rows: int) -> float:
+        low, high = self._touched(0, rows)
+        return (high - low) * self.dof
+
+    def _loop_on(self, device: torch.device) -> Loop | None:
+        if device.type != "cpu":
+            return None
+        fits = self.strata * self.dof * 4 <= CACHE_BYTES and kernel_for(device) is not None
+        return self._tabled(device) if fits else self._drawing
+
+    @cached_property
+    def _drawing(self) -> Loop:
+        more = as_bits(self.strata**-0.5), self.strata, self.rows
+        work = max(1, self.strata * self.dof // self.rows)
+        stream, empty = key(self.seed, _STREAM), torch.empty(0, dtype=torch.int32)
+        return Loop("strata", self.dof, key=stream, more=more, work=work, index=empty)
+
+    @per_device
+    def _tabled(self, device: torch.device) -> Loop:
+        return replace(self._drawing, index=self._packed(device))
+
+    def _packed(self, device: torch.device) -> Int[Tensor, " nonzeros"]:
+        """Twice the place of each nonzero in its stratum, and one more for -1."""
+        packed = []
+        for low, high in self._blocks(0, self.strata):
+            rows, sign = self._draw(low, high, device)
+            first = torch.arange(low, high, device=device) * self.rows // self.strata
+            packed.append(((rows - first[:, None]) * 2 + (sign < 0)).int())
+        return torch.cat(packed).view(-1)
 
     def _draw(self, low: int, high: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows and signs of the nonzeros in strata [low, high): two tensors (high - low, dof)."""

@@ -25,7 +25,7 @@ from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
 from lincon.maps import operators
 from lincon.maps.segments import NO_SEGMENTS, Segments
-from lincon.recycling import Recycler
+from lincon.recycling import LARGE, Recycler
 from lincon.shapes import Float, Int, Num
 
 if TYPE_CHECKING:
@@ -169,7 +169,10 @@ class Generator(ABC):
         self, dtype: torch.dtype, device: torch.device
     ) -> Float[Tensor, " prepared_dof"]:
         """Zeros in which gradients of ``dtype`` are summed."""
-        return self._recycler.empty(self.prepared_dof, wide_enough(dtype), device).zero_()
+        size, dtype = self.prepared_dof, wide_enough(dtype)
+        if size * dtype.itemsize < LARGE:
+            return torch.zeros(size, dtype=dtype, device=device)
+        return self._recycler.empty(size, dtype, device).zero_()
 
     def prepared_rows(
         self, prepared: Float[Tensor, " prepared_dof"], start: int, stop: int
@@ -207,6 +210,14 @@ class Generator(ABC):
     def made_by(self, device: torch.device) -> str:
         """What makes weights on a device, for people."""
         return "torch operations"
+
+    def work(self, rows: int) -> float | None:
+        """About how many multiplications a range of so many rows takes; None if it is not counted.
+
+        `constrain` warns of a generator that does far more than the model does with its weights.
+        One that does not count its work is timed on a few rows.
+        """
+        return None
 
     def offset(self) -> Tensor | None:
         """W₀, (rows,) float64, of an affine constraint Ŵ = W₀ + G W; None if it is linear."""

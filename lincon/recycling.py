@@ -34,7 +34,7 @@ class Recycler:
     def empty(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """An uninitialised tensor (size,), in recycled storage if nothing else holds some."""
         wanted = size * dtype.itemsize
-        if device.type != "cpu" or wanted < LARGE:
+        if wanted < LARGE or device.type != "cpu":
             return torch.empty(size, dtype=dtype, device=device)
         with self._lock:
             buffer = self._unused(wanted)

@@ -24,6 +24,7 @@ CHECKED = [
     "lincon.tasks.classification.studies",
     "lincon.tasks.experiments",
     "lincon.tasks.indoor",
+    "lincon.tasks.language",
     "lincon.tasks.pose",
 ]
 """Modules, with all that is in them, whose functions are checked. (torch.compile cannot trace checks: it sees none.)"""

@@ -1,6 +1,7 @@
 """Convergence, generalization, scaling and the paper's tables: what they compute, on runs made by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,7 @@ def test_scaling_recovers_the_law_of_made_up_runs():
         for dof in dofs
         for seed in range(3)
     ]
+    runs = [replace(each, test={"accuracy": each.test["accuracy"]}) for each in runs]
     result = scaling.summarise(runs, "title", images=10_000, predict=700)
     fits = result.numbers["fits"]
     assert fits["a"]["power"]["parameters"]["k"] == pytest.approx(0.5, abs=0.03)
@@ -142,7 +144,29 @@ def test_scaling_recovers_the_law_of_made_up_runs():
     json.dumps(result.numbers)
 
 
-def test_a_prediction_outside_of_the_range_is_refused():
+@pytest.fixture
+def power_law_alone(monkeypatch):
+    """The saturating law, which takes seconds, is left out."""
+    monkeypatch.setattr(scaling, "LAWS", {"power": scaling.LAWS["power"]})
+
+
+def test_scaling_fits_the_cross_entropy_where_it_was_measured(power_law_alone):
+    dofs = (100, 200, 500, 1000, 2000, 5000)
+    runs = [
+        replace(made, test={**made.test, "cross_entropy": [9 * made.dof**-0.3]})
+        for made in (run(asked=dof, dof=dof, test=(law(dof),)) for dof in dofs)
+    ]
+    result = scaling.summarise(runs, "title", images=10_000, predict=700)
+    numbers = result.numbers["cross_entropy"]
+    (fits,) = numbers["fits"].values()
+    assert fits["power"]["parameters"] == pytest.approx({"c": 9, "k": 0.3})
+    assert len(next(iter(numbers["held_out"].values()))) == 4
+    assert result.header[-1] == "cross-entropy"
+    assert any("off by 0.0000 on average" in note for note in result.notes)
+    assert any(f"cross-entropy by its power law: {9 * 700**-0.3:.4f}" in n for n in result.notes)
+
+
+def test_a_prediction_outside_of_the_range_is_refused(power_law_alone):
     runs = [run(asked=d, dof=d, test=(law(d),)) for d in (100, 200, 500, 1000, 2000)]
     with pytest.raises(lincon.LinconError, match="100"):
         scaling.summarise(runs, "title", images=1000, predict=50)

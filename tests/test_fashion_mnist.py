@@ -12,6 +12,21 @@ from lincon.tasks.classification.data.idx import FashionMNIST
 from .classification_files import idx_bytes, some_bytes, write_fashion
 
 
+def test_fewer_pixels_are_the_means_of_those_that_they_cover(tmp_path):
+    train, *_ = write_fashion(tmp_path, False)
+    data = FashionMNIST(root=tmp_path, size=14)
+    blocks = train.float().view(-1, 14, 2, 14, 2).mean((2, 4))
+    assert data.shape == (1, 10, 14)
+    assert (data.train_set.tensors[0][:, 0].float() - blocks).abs().max() <= 0.5
+    images, _ = data.prepared(data.train_set[[0, 1]], training=True)
+    assert images.shape == (2, 1, 14, 14)
+
+
+def test_more_pixels_than_there_are_is_refused():
+    with pytest.raises(LinconError, match="size is 32; the images of fashion-mnist have 28"):
+        FashionMNIST(size=32)
+
+
 @pytest.mark.parametrize("compress", [False, True])
 def test_idx_files_are_read_to_the_pixel(tmp_path, compress):
     train, labels, test, test_labels = write_fashion(tmp_path, compress)

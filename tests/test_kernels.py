@@ -13,7 +13,7 @@ import torch
 import lincon
 from lincon import kernels
 from lincon.errors import LinconError
-from lincon.generators import Codebook, Fold, Hash, Mask, Random, Ring, one_nonzero
+from lincon.generators import Codebook, Dense, Fold, Hash, Mask, Random, Ring, Sparse, one_nonzero
 from lincon.generators.one_nonzero import OneNonzero
 from lincon.maps.scaled import Scaled
 from tests.models import convnet, images
@@ -48,6 +48,16 @@ MAPS = {
     "codebook, large": (codebook(400_001, 70_000), "tabled"),
 }
 GENERATORS = pytest.mark.parametrize(("generator", "loop"), MAPS.values(), ids=MAPS)
+
+
+PROJECTIONS = {
+    "dense": (Dense(30_001, 101, 5), "rademacher"),
+    "dense, whole words": (Dense(20_001, 128, 5), "rademacher"),
+    "dense, wider than a block": (Dense(3_001, 2_999, 5), "rademacher"),
+    "sparse": (Sparse(30_001, 2_011, 5), "strata"),
+    "sparse, a row": (Sparse(1, 1, 5), "strata"),
+}
+SUMS = pytest.mark.parametrize(("generator", "loop"), PROJECTIONS.values(), ids=PROJECTIONS)
 
 
 def ranges(generator):
@@ -103,10 +113,54 @@ def test_tensors_of_any_sizes_with_their_multipliers_in_one_pass(generator, loop
         assert torch.equal(scaled.adjoint(part, start, stop), expected)
 
 
-@pytest.mark.parametrize("name", ["ring", "hash", "fold", "deck", "codebook"])
+@SUMS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_sums_of_many_entries_are_those_of_float64_to_their_rounding(generator, loop, dtype):
+    """One rounding of the type of the weights, after sums in float32 or wider."""
+    scales = [1.0, 0.5] if generator.rows > 1 else [0.5]
+    sizes = [generator.rows // 3, generator.rows - generator.rows // 3][-len(scales) :]
+    scaled = Scaled(generator, sizes, scales, False)
+    free, grad = torch.randn(generator.dof).to(dtype), torch.randn(generator.rows).to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    eps = 60 * torch.finfo(wide).eps + (torch.finfo(dtype).eps if dtype != wide else 0)
+    for start, stop in ranges(generator) if generator.rows > 1 else [(0, 1), (0, 0)]:
+        expected = reference(scaled, Scaled.unpack, free.double(), start, stop)
+        got = scaled.unpack(free, start, stop).double()
+        torch.testing.assert_close(got, expected, rtol=eps, atol=eps)
+        expected = reference(scaled, Scaled.adjoint, grad[start:stop].double(), start, stop)
+        got = scaled.adjoint(grad[start:stop], start, stop).double()
+        torch.testing.assert_close(got, expected, rtol=eps, atol=eps)
+    assert generator._loop_on(free.device).name == loop
+    assert "compiled" in generator.made_by(free.device)
+
+
+def test_a_sparse_map_that_is_too_large_to_be_kept_is_drawn_to_the_same_bits(monkeypatch):
+    free, grad = torch.randn(2_011), torch.randn(30_001)
+    kept, drawn = Sparse(30_001, 2_011, 5), Sparse(30_001, 2_011, 5)
+    expected = kept.unpack(free), kept.adjoint(grad)
+    monkeypatch.setattr("lincon.generators.sparse.CACHE_BYTES", 0)
+    assert torch.equal(drawn.unpack(free), expected[0])
+    assert torch.equal(drawn.adjoint(grad), expected[1])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ring",
+        "ring, small and many laps",
+        "hash",
+        "fold",
+        "fold, chunk",
+        "deck",
+        "codebook",
+        "dense",
+        "sparse",
+    ],
+)
 def test_the_same_bits_with_any_number_of_threads(name, monkeypatch):
-    generator, _ = MAPS[name]
+    generator, _ = (MAPS | PROJECTIONS)[name]
     monkeypatch.setattr("lincon.kernels.cpu.SHARE", 1000)
+    monkeypatch.setattr("lincon.kernels.cpu.FAR", 100)
     free, grad = torch.randn(generator.dof), torch.randn(generator.rows)
     results = []
     try:

@@ -262,3 +262,20 @@ def test_the_picture_has_a_place_for_zero_errors(accuracy):
         assert drawn(
             picture({"ring": runs}, {"ring": laws.fit(law, *runs, 100, bootstrap=20)}, "")
         ).any()
+
+
+def test_a_loss_above_one_follows_the_power_law_that_made_it():
+    dof = np.repeat(np.geomspace(100, 100_000, 6), 2)
+    loss = 8.0 * dof**-0.3
+    found = laws.fit("power", dof, 1 - loss, None, bootstrap=20)
+    assert found.parameters == pytest.approx({"c": 8.0, "k": 0.3})
+    predicted = laws.held_out("power", dof, 1 - loss, None)
+    assert [1 - each for _, each, _ in predicted] == pytest.approx(
+        [*(8.0 * np.unique(dof)[1:-1] ** -0.3)]
+    )
+
+
+@pytest.mark.parametrize("loss", [0.0, -0.1, np.nan, np.inf])
+def test_a_loss_that_has_no_logarithm_is_refused(loss):
+    with pytest.raises(LinconError, match="Losses must be positive and finite"):
+        laws.fit("power", np.array([1.0, 10.0, 100.0]), 1 - np.array([3.0, 2.0, loss]), None)

@@ -71,6 +71,21 @@ def test_resnets_have_the_published_parameters(name, layers, stages, norms, cifa
         assert count_parameters(model) == total == sum(stages) + norms + stem + head
 
 
+def test_a_strided_stem_halves_the_image_and_changes_no_weight():
+    plain, strided = (MODELS["resnet14"](1, 10, 16, stride=stride) for stride in (1, 2))
+    images = torch.zeros(2, 1, 16, 16)
+    assert plain.stem(images).shape[2:] == (16, 16)
+    assert strided.stem(images).shape[2:] == (8, 8)
+    counts = [count_parameters(each, body_weights(each)) for each in (plain, strided)]
+    assert counts == [173_056] * 2
+
+
+@pytest.mark.parametrize("options", [{"stride": 3}, {"stride": 2, "form": "imagenet"}])
+def test_a_stride_that_no_stem_has_is_refused(options):
+    with pytest.raises(LinconError, match="stride is"):
+        ResNet(1, 10, widths=(8,), blocks=(1,), **options)
+
+
 def test_resnet20_has_the_parameters_of_the_cifar_network_with_convolutional_shortcuts():
     model = meta("resnet20", 3, 10, 32)
     assert count_parameters(model, body_weights(model)) + model.stem[0].weight.numel() == 270_256

@@ -59,7 +59,7 @@ def bind(
         for number, group in enumerate(groups):
             for index, entry in enumerate(group.ledger):
                 for module, attribute in by_name[entry.name].places:
-                    spot = constraint.spots[number][index]
+                    spot = constraint.state.spots[number][index]
                     generated = Generated(constraint, (number, index), entry.name, spot)
                     install(module, attribute, generated)
     except BaseException:
@@ -271,7 +271,8 @@ def _is_lowered(group: Group, targets: Mapping[str, Target]) -> bool:
 def _remove_hooks(hooks: Any, owner: nn.Module, constraint: Constraint) -> None:
     for number, hook in list(hooks.items()):
         function = getattr(hook, "hook", hook)
-        if getattr(function, "__self__", None) is constraint:
+        bound_to = getattr(function, "__self__", None)
+        if bound_to is constraint or bound_to is constraint.state:
             del hooks[number]
             owner._forward_hooks_always_called.pop(number, None)
             owner._forward_hooks_with_kwargs.pop(number, None)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lincon.attaching.binding import bind, free_name, unbind, unwrapped, warn_of_stale_optimizers
 from lincon.attaching.constraint import Constraint
+from lincon.attaching.cost import warn_of_cost
 from lincon.attaching.dof import Dof
 from lincon.attaching.group import Group
 from lincon.attaching.initial import drawn, initial
@@ -33,6 +34,8 @@ SHAPES = "shapes"
 Source = str | type[Generator] | Generator | Callable[..., Generator]
 Make = Callable[[Share, int], Generator]
 """(share, seed) -> the generator of the tensors of a share."""
+Seeded = tuple[Generator, int]
+"""A generator, and the seed of its first W."""
 
 
 def constrain(
@@ -124,7 +127,10 @@ def constrain(
     # G is computed from integers on the CPU, whatever the default device; W can be trained, whatever
     # the mode.
     with torch.device("cpu"), torch.inference_mode(False):
-        plans = request.plans(shares(chosen, scope, dof), seed)
+        of = shares(chosen, scope, dof)
+        generators = request.generators(of, seed)
+        warn_of_cost(_at_a_time(generators, of, materialize), stacklevel=2)
+        plans = request.plans(of, generators)
         values = {name: value for plan in plans for name, value in plan.values.items()}
         groups = [plan.group for plan in plans]
         for group in groups:  # computed before binding, because it may raise an error
@@ -194,19 +200,23 @@ class Request:
     init: str
     gradient: str
 
-    def plans(self, of: list[Share], seed: int) -> list[Plan]:
-        """A plan for each share. The model does not change."""
-        taken: set[str] = set()
-        plans = []
+    def generators(self, of: list[Share], seed: int) -> list[Seeded]:
+        """The generator of each share, and the seed of its first W."""
+        seeded = []
         for number, share in enumerate(of):
             # A single group uses the seed itself, so that its G is that of a lone generator.
             own_seed = key(seed, _GROUP_STREAM, number) >> 1 if len(of) > 1 else seed
-            plans.append(self._plan(share, own_seed, taken))
-        return plans
+            seeded.append((self._generator(share, own_seed), own_seed))
+        return seeded
 
-    def _plan(self, share: Share, seed: int, taken: set[str]) -> Plan:
+    def plans(self, of: list[Share], generators: list[Seeded]) -> list[Plan]:
+        """A plan for each share. The model does not change."""
+        taken: set[str] = set()
+        pairs = zip(of, generators, strict=True)
+        return [self._plan(share, *seeded, taken) for share, seeded in pairs]
+
+    def _plan(self, share: Share, generator: Generator, seed: int, taken: set[str]) -> Plan:
         first = share.targets[0].tensor
-        generator = self._generator(share, seed)
         group = Group(
             free=free_name(_wanted_name(share.label), self.model, taken),
             generator=generator,
@@ -254,6 +264,17 @@ class Request:
         if own is not None:
             raise LinconError(f"{generator.name} has its own offset; leave offset out.")
         return None if self.offset == "seed" else flat(targets)
+
+
+def _at_a_time(
+    generators: list[Seeded], of: list[Share], materialize: str
+) -> list[tuple[Generator, list[int]]]:
+    """Each generator, with the numbers of rows that it will make at a time."""
+    pairs = []
+    for (generator, _), share in zip(generators, of, strict=True):
+        sizes = [target.tensor.numel() for target in share.targets]
+        pairs.append((generator, sizes if materialize == "layer" else [sum(sizes)]))
+    return pairs
 
 
 def other_devices(targets: list[Target]) -> tuple[str | None, ...]:

@@ -17,24 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from lincon import kernels
 from lincon.attaching.free_vector import FreeVector
 from lincon.attaching.group import Group
 from lincon.attaching.ledger import Ledger
 from lincon.attaching.parts import freeze, running_module, warn_of_part, watch
-from lincon.errors import FileError, LinconWarning, TargetError
-from lincon.files.entry import entry_of, has_values, is_entry, restored
-from lincon.processes.shards import check_unsharded, is_shard, shared
+from lincon.attaching.state import State, holders, prefixes
+from lincon.errors import LinconWarning, TargetError
 from lincon.step.held_tape import HeldTape, may_hold
 from lincon.step.layer_tape import LayerTape
 from lincon.step.layout import Layout
 from lincon.step.model_tape import ModelTape
 from lincon.step.refusals import check_untraced, is_recording_operators
-from lincon.step.tape import Tape, version_of
-from lincon.step.traced import Spot
+from lincon.step.tape import Tape
 from lincon.step.weight import Weight
-
-FITTED = 1e-4
-"""A dense checkpoint is fitted without a warning up to this relative residual."""
 
 
 class Constraint:
@@ -42,10 +38,7 @@ class Constraint:
 
     Attributes:
         owner: the module that was constrained; its parameters hold the free vectors.
-        vectors: the free vectors, one for each group. A tool that sets tensors one by one leaves an
-            entry (see `lincon.files.entry`) in an empty buffer of the owner; whoever asks for the
-            vectors next gets them with its multipliers, or an error.
-        residual: relative residual ‖G W - target‖ / ‖target‖ of the last projection, or None.
+        state: the free vectors, and how a state_dict holds them.
         materialize: "model" generates all weights once a forward, in one operation a group. "layer"
             generates each weight when it is used, frees it, and generates it again for the
             backward, so that Ŵ never exists as a whole.
@@ -55,17 +48,11 @@ class Constraint:
 
     def __init__(self, owner: nn.Module, groups: list[Group], materialize: str = "model") -> None:
         self.owner = owner
-        self._vectors = [FreeVector(owner, group) for group in groups]
-        self._entries = tuple(group.entry for group in groups)
+        self.state = State(owner, groups)
         self.materialize = materialize
-        self.residual: float | None = None
         self.copied_from = uuid4().hex
         self.trainable = frozenset(n for n, p in owner.named_parameters() if p.requires_grad)
         self.layouts = [Layout.of(group) for group in groups]
-        self.spots = [
-            [Spot(vector, index) for index in range(len(vector.group.ledger))]
-            for vector in self._vectors
-        ]
         self._held: HeldTape | None = None
         self._opened: dict[int, Tape | list[list[Tensor]]] = {}
         self._parts: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
@@ -75,12 +62,13 @@ class Constraint:
 
     @property
     def vectors(self) -> list[FreeVector]:
-        buffers, given = self.owner._buffers, self.owner.__dict__
-        for name in self._entries:  # every step comes here: this must be quick
-            if buffers.get(name) is not None or (name in given and _is_written(given[name])):
-                _receive(self) if torch.compiler.is_compiling() else self.receive()
-                break
-        return self._vectors
+        """The free vectors, one for each group."""
+        return self.state.vectors
+
+    @property
+    def residual(self) -> float | None:
+        """Relative residual ‖G W - target‖ / ‖target‖ of the last projection, or None."""
+        return self.state.residual
 
     @property
     def groups(self) -> list[Group]:
@@ -114,7 +102,7 @@ class Constraint:
         layouts = list(self.layouts)
         layouts[number] = Layout.of(group)
         self.layouts = layouts
-        self._set(vectors)
+        self.state.put(vectors)
         self.owner._parameters[group.free] = free
 
     def narrow_group(self, number: int, group: Group, columns: Tensor) -> Tensor:
@@ -130,11 +118,7 @@ class Constraint:
 
     def weights(self) -> dict[str, Tensor]:
         """All generated tensors by first name, differentiable, from one operation a group."""
-        named: dict[str, Tensor] = {}
-        for vector in self.vectors:
-            names = [entry.name for entry in vector.group.ledger]
-            named.update(zip(names, vector.weights(), strict=True))
-        return named
+        return self.state.weights()
 
     def project(self, weights: Mapping[str, Tensor]) -> float:
         """Fit the free vectors to given weights by least squares, in place.
@@ -155,22 +139,12 @@ class Constraint:
         >>> constraint.project({"weight": torch.ones(2, 3)}) < 1e-6
         True
         """
-        self._check_exact()
-        fitted, self.residual = self.fit(weights)
+        self.state.check_exact()
+        fitted, self.state.residual = self.state.fit(weights)
         with torch.no_grad():
             for vector, free in zip(self.vectors, fitted, strict=True):
                 vector.parameter.copy_(free)
-        return self.residual
-
-    def fit(self, weights: Mapping[str, Tensor]) -> tuple[list[Tensor], float]:
-        """The least-squares free vectors for given weights, and the relative residual.
-
-        The model does not change.
-        """
-        fits = [vector.fit(weights) for vector in self.vectors]
-        missed = sum(missed for _, missed, _ in fits)
-        norm = sum(norm for _, _, norm in fits)
-        return [free for free, _, _ in fits], (missed / norm) ** 0.5 if norm else 0.0
+        return self.state.residual
 
     def __repr__(self) -> str:
         names = ", ".join(repr(group.generator) for group in self.groups[:3])
@@ -236,11 +210,6 @@ class Constraint:
             return False
         return any(vector.parameter.requires_grad for vector in self.vectors)
 
-    def _move_spots(self) -> None:
-        for vector, spots in zip(self._vectors, self.spots, strict=True):
-            for index, spot in enumerate(spots):
-                spot.move(vector, index)
-
     def _reads_all(self, part: nn.Module) -> bool:
         """Whether a part of the owner has all the weights that are generated."""
         names = [name for name, module in self.owner.named_modules() if module is part]
@@ -249,7 +218,7 @@ class Constraint:
 
     def hooks(self) -> tuple[Callable[..., None], ...]:
         """The owner's forward pre-hook and hook, load_state_dict's pre-hook, state_dict's hook."""
-        return self._open, self._close, self._load, self._state
+        return self._open, self._close, self.state.load, self.state.save
 
     def _open(self, module: nn.Module, args: Any) -> None:
         """Before the owner's forward: generate all weights, or start to do so layer by layer."""
@@ -287,6 +256,8 @@ class Constraint:
         Ŵ in memory for the next one, with a copy of the free vectors; with ``materialize="layer"``
         or an offset it leaves nothing. The next forward that trains lets go of them too.
 
+        On a GPU it also lets go of what `lincon.kernels.release` does, for all models.
+
         >>> import lincon
         >>> model = nn.Sequential(nn.Linear(8, 4))
         >>> constraint = lincon.constrain(model, "ring", dof=16)
@@ -295,6 +266,7 @@ class Constraint:
         >>> constraint.release()
         """
         self._held = None
+        kernels.release()
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""
@@ -316,231 +288,6 @@ class Constraint:
             del self._opener[_thread()]
             self._close(part, args, output)
 
-    def _state(
-        self, module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any
-    ) -> None:
-        """After the owner's state_dict: add an entry for each group, and drop generated weights.
-
-        A module that writes what it likes to a state_dict writes these as well.
-        """
-        for name in self._generated_names():
-            state_dict.pop(prefix + name, None)
-        for vector in self.vectors:
-            group = vector.group
-            # Tools ask for the attribute of this name too, and some write to the tensor in place.
-            entry = vars(self.owner)[group.entry] = entry_of(group)
-            state_dict[prefix + group.entry] = entry
-
-    def _load(
-        self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *reports: Any
-    ) -> None:
-        """Before the owner's load_state_dict: take the multipliers, or fit a dense checkpoint.
-
-        Everything is checked before anything in the owner changes, its parts included.
-        """
-        self._check_state(state_dict, prefix)
-        self._take(state_dict, prefix)
-        dense = self._dense(state_dict, prefix)
-        if dense:
-            for name in dense:
-                del state_dict[prefix + name]
-            _, _, missing_keys, *_ = reports
-            missing_keys += [prefix + name for name in self._complete(dense)]
-            for name, tensor in self._fitted(dense).items():
-                state_dict.setdefault(prefix + name, tensor)
-
-    def _check_state(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Raise FileError or TargetError if the owner or a part of it cannot take a state_dict."""
-        placed = [
-            (constraint, prefix + part)
-            for constraint in _all_in(self.owner)
-            for part in prefixes(self.owner, constraint.owner)
-        ]
-        for constraint, place in placed:
-            constraint.share_entries(state_dict, place)
-        for constraint, place in placed:
-            constraint.check_values(state_dict, place)
-            constraint.stated(state_dict, place)
-        known = {place + name for constraint, place in placed for name in constraint._entries}
-        for name, tensor in state_dict.items():
-            if name.startswith(prefix) and name not in known and is_entry(name, tensor):
-                raise self._of_unknown(name, state_dict, prefix)
-
-    def _of_unknown(self, name: str, state_dict: Mapping[str, Any], prefix: str) -> FileError:
-        """The refusal of an entry of a free vector that the owner does not have."""
-        front = name[len(prefix) :].partition(".")[0]
-        is_child = front in dict(self.owner.named_children())
-        if not is_child and all(key.startswith(f"{prefix}{front}.") for key in state_dict):
-            return FileError(
-                f"All names in the state_dict begin with {front + '.'!r}, as those of a wrapper do "
-                "(DDP, torch.compile), and those here do not: take that off "
-                "(torch.nn.modules.utils.consume_prefix_in_state_dict_if_present)."
-            )
-        names = ", ".join(repr(vector.group.free) for vector in self._vectors)
-        return FileError(
-            f"The state_dict has {name!r}, of a free vector that this "
-            f"{type(self.owner).__name__} does not have (here: {names}): the scope is "
-            "another one. Constrain the model in the same way (lincon.constrain_like)."
-        )
-
-    def share_entries(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Give every rank of a sharded model the entries of a state_dict.
-
-        Where rank 0 broadcasts a state_dict, torch sends parameters and buffers alone.
-        """
-        shard = next((v.parameter for v in self._vectors if is_shard(v.parameter)), None)
-        if shard is not None:
-            keys = [prefix + name for name in self._entries]
-            here = {key: state_dict[key].cpu() for key in keys if key in state_dict}
-            state_dict.update(shared(here, shard))
-
-    def stated(self, state_dict: Mapping[str, Any], prefix: str) -> list[Group]:
-        """The groups, with the multipliers that a state_dict has for them. Nothing changes.
-
-        Raises:
-            FileError: an entry is damaged, or describes another G.
-        """
-        groups = []
-        for vector in self._vectors:
-            entry = state_dict.get(prefix + vector.group.entry)
-            if isinstance(entry, Tensor) and has_values(entry):
-                groups.append(restored(vector, entry))
-            else:
-                groups.append(vector.group)
-        return groups
-
-    def check_values(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Raise TargetError if free vectors or dense weights in a state_dict cannot be taken."""
-        self._check_quantised(state_dict, prefix)
-        dense = self._dense(state_dict, prefix)
-        if dense:
-            self._check_exact()
-            for vector in self._vectors:
-                vector.check(dense)
-
-    def _dense(self, state_dict: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
-        """The generated weights by name, if a state_dict has them in the place of free vectors."""
-        if any(prefix + vector.group.free in state_dict for vector in self._vectors):
-            return {}
-        keys = {name: prefix + name for name in self._generated_names()}
-        return {name: state_dict[key] for name, key in keys.items() if key in state_dict}
-
-    def _take(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Take the multipliers from a state_dict, and what is no tensor of the owner out of it."""
-        free = [v.group.free for v in self._vectors if prefix + v.group.free in state_dict]
-        silent = [
-            vector.group.free
-            for vector in self._vectors
-            if vector.group.free in free and prefix + vector.group.entry not in state_dict
-        ]
-        if silent:
-            self._say_unstated(silent)
-        self._set([FreeVector(self.owner, group) for group in self.stated(state_dict, prefix)])
-        for name in self._entries:
-            state_dict.pop(prefix + name, None)
-        if free:  # weights beside them were written by a module that writes what it likes
-            for name in self._generated_names():
-                state_dict.pop(prefix + name, None)
-
-    def _say_unstated(self, free: list[str]) -> None:
-        """Warn of free vectors without an entry: a state_dict from before there were any."""
-        names = ", ".join(map(repr, free))
-        warnings.warn(
-            f"The state_dict does not say of what G {names} is: it is right only for a model that "
-            "was constrained in the same way, from the same initial weights (scale='match').",
-            LinconWarning,
-            stacklevel=2,
-        )
-
-    def _generated_names(self) -> list[str]:
-        entries = [entry for vector in self._vectors for entry in vector.group.ledger]
-        return [name for entry in entries for name in entry.names]
-
-    def _set(self, vectors: list[FreeVector], empty: bool = True) -> None:
-        """Replace the vectors. Entries in the owner say nothing new any more."""
-        self._vectors = vectors
-        self._move_spots()
-        if empty:
-            for name in self._entries:
-                vars(self.owner).pop(name, None)
-                self.owner._buffers[name] = None
-
-    def receive(self, empty: bool = True) -> None:
-        """Take the multipliers of entries that a tool has left in the owner, tensor by tensor.
-
-        ``empty`` takes the entries away as well.
-
-        Raises:
-            FileError: an entry is damaged, is of another G, or cannot be read or kept.
-        """
-        left = {v.group.entry: _left(self.owner, v.group.entry) for v in self._vectors}
-        if any(entry is not None and not has_values(entry) for entry in left.values()):
-            if all(has_values(vector.parameter) for vector in self._vectors):
-                raise FileError(
-                    "What says of what G the free vectors are is on the meta device and they are "
-                    "not: do not offload it, or use lincon.load."
-                )
-            return
-        groups = self.stated(left, "")
-        # functional_call puts tensors into the owner for one call, and nothing may last.
-        lasting = all(isinstance(vector.parameter, nn.Parameter) for vector in self._vectors)
-        if lasting:
-            self._set([FreeVector(self.owner, group) for group in groups], empty)
-        elif any(group is not v.group for group, v in zip(groups, self._vectors, strict=True)):
-            raise FileError(
-                "functional_call was given free vectors whose multipliers are not those of the "
-                "model: load_state_dict them into a copy of it, and call that."
-            )
-
-    def _fitted(self, dense: dict[str, Tensor]) -> dict[str, Any]:
-        """What a state_dict has in the place of dense weights: free vectors and W₀, by name."""
-        fitted, self.residual = self.fit(dense)
-        if self.residual > FITTED:
-            warnings.warn(
-                "The checkpoint holds dense weights; the free vectors are fitted to them with a "
-                f"relative residual of {self.residual:.3g}.",
-                LinconWarning,
-                stacklevel=2,
-            )
-        state: dict[str, Any] = {}
-        for vector, free in zip(self.vectors, fitted, strict=True):
-            state[vector.group.free] = free.to(vector.parameter)
-            if vector.group.origin is not None:
-                state[vector.group.origin] = vector.origin
-        return state
-
-    def _complete(self, dense: dict[str, Tensor]) -> list[str]:
-        """Add the weights as they are for tensors that a checkpoint lacks; the names of these."""
-        entries = [e for e in self.ledger if not any(name in dense for name in e.names)]
-        if entries:  # weights are generated only if some are missing
-            with torch.no_grad():
-                own = self.weights()
-            dense.update({entry.name: own[entry.name] for entry in entries})
-        return [entry.name for entry in entries]
-
-    def _check_exact(self) -> None:
-        """Raise TargetError if the free vectors cannot store a fit: if quantised or sharded."""
-        check_unsharded(self.owner)
-        for group in (vector.group for vector in self._vectors):
-            if group.steps is not None:
-                raise TargetError(
-                    f"{group.free!r} is quantised: project the model it was made from, "
-                    "and quantise again."
-                )
-
-    def _check_quantised(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Raise TargetError if numbers would be loaded as integers, or integers as numbers."""
-        for group in (vector.group for vector in self._vectors):
-            stored = state_dict.get(prefix + group.free)
-            quantised = group.steps is not None
-            if isinstance(stored, Tensor) and stored.is_floating_point() == quantised:
-                wanted = "integers" if quantised else "numbers"
-                raise TargetError(
-                    f"{group.free!r} takes {wanted}, but the state_dict has {stored.dtype}: "
-                    "lincon.quantize both models or neither, or lincon.save the other and "
-                    "lincon.load the file into a fresh one."
-                )
-
     # Copies.
 
     def __getstate__(self) -> dict[str, Any]:
@@ -551,7 +298,7 @@ class Constraint:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._parts = WeakKeyDictionary()
-        self._move_spots()
+        self.state.move_spots()
         watch(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Constraint":
@@ -564,31 +311,9 @@ class Constraint:
         copy = object.__new__(Constraint)
         memo[id(self)] = copy
         owner = deepcopy(self.owner, memo)
-        vectors = [FreeVector(owner, vector.group) for vector in self._vectors]
-        own = {"owner": owner, "_vectors": vectors, "spots": deepcopy(self.spots, memo)}
+        own = {"owner": owner, "state": self.state.copied_to(owner, memo)}
         copy.__setstate__({**self.__getstate__(), **own})
         return copy
-
-
-def _left(owner: nn.Module, name: str) -> Tensor | None:
-    """The entry that a tool has left in an owner, or has written to after it was given; or None."""
-    left: Tensor | None = owner._buffers.get(name)
-    given: Tensor | None = vars(owner).get(name)
-    return given if left is None and given is not None and _is_written(given) else left
-
-
-def _is_written(given: Tensor) -> bool:
-    """Whether an entry was written to; a compiler does not ask."""
-    return not torch.compiler.is_compiling() and version_of(given) > 0
-
-
-def _receive(constraint: Constraint) -> None:
-    """`Constraint.receive` where a compiler traces: it runs this once, and compares tensors later."""
-    constraint.receive(empty=False)
-
-
-# As torch.compiler.assume_constant_result does, which imports the compiler.
-_receive._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _traced() -> bool:
@@ -628,7 +353,7 @@ def constraints(model: nn.Module) -> list[Constraint]:
     True
     """
     check_module(model)
-    result = _all_in(model)
+    result: list[Constraint] = holders(model)
     if len({constraint.copied_from for constraint in result}) < len(result):
         warnings.warn(
             "Several constraints here are copies of one, each with a free vector of its own: "
@@ -637,22 +362,6 @@ def constraints(model: nn.Module) -> list[Constraint]:
             stacklevel=2,
         )
     return result
-
-
-def _all_in(model: nn.Module) -> list[Constraint]:
-    by_identity: dict[int, Constraint] = {}
-    for module in model.modules():
-        for hook in module._forward_pre_hooks.values():
-            holder = getattr(hook, "__self__", None)
-            if isinstance(holder, Constraint) and holder.owner is module:
-                by_identity[id(holder)] = holder
-    return list(by_identity.values())
-
-
-def prefixes(model: nn.Module, owner: nn.Module) -> list[str]:
-    """The prefixes of an owner's names in the model: "" or "owner.", one for each place it has."""
-    modules = model.named_modules(remove_duplicate=False)
-    return [f"{name}." if name else "" for name, module in modules if module is owner]
 
 
 def owned(model: nn.Module) -> list[tuple[str, Constraint]]:

@@ -19,5 +19,5 @@ def living(*types: type) -> list[Any]:
 
 
 def _derived(parent: type) -> set[type]:
-    children = set(parent.__subclasses__())
+    children: set[type] = set(parent.__subclasses__())
     return children.union(*map(_derived, children))

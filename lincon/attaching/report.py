@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from lincon.attaching.constraint import Constraint, owned
+from lincon.attaching.cost import USES, Cost, cost_of
 from lincon.attaching.free_vector import FreeVector
 from lincon.generator import Generator
 
@@ -37,6 +38,8 @@ class Summary:
             masks and integers are coded.
         residual: the relative residual of the last projection, or None.
         made_by: what makes the weights: compiled kernels, torch operations, or both.
+        cost: the multiplications by which a forward makes the weights (see
+            `lincon.attaching.cost`), or None if it is not known.
     """
 
     lines: tuple[Line, ...]
@@ -49,6 +52,7 @@ class Summary:
     file: int
     residual: float | None
     made_by: tuple[str, ...] = ()
+    cost: Cost | None = None
 
     @property
     def total(self) -> int:
@@ -75,6 +79,8 @@ class Summary:
             totals.append(
                 f"residual       {self.residual:>14.4g}  (of the last projection, relative)"
             )
+        if self.cost is not None:
+            totals.append(f"made in        {self.cost} at a batch of {USES}")
         totals += [f"made by        {each}" for each in self.made_by]
         return "\n".join([*table, "", *totals])
 
@@ -108,7 +114,18 @@ def summary(model: nn.Module) -> Summary:
         file=stored_bytes(model) - _bytes(origins.values()) + tables,
         residual=_first([constraint.residual for _, constraint in placed]),
         made_by=_made_by(vectors),
+        cost=_cost(placed),
     )
+
+
+def _cost(placed: list[tuple[str, Constraint]]) -> Cost | None:
+    parts = []
+    for _, constraint in placed:
+        for group in constraint.groups:
+            sizes = group.ledger.sizes
+            at_a_time = sizes if constraint.materialize == "layer" else [sum(sizes)]
+            parts.append((group.generator, at_a_time))
+    return cost_of(parts) if parts else None
 
 
 def _made_by(vectors: Iterable[FreeVector]) -> tuple[str, ...]:

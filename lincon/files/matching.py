@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lincon.attaching.claims import claimed
-from lincon.attaching.constraint import owned, prefixes
+from lincon.attaching.constraint import owned
 from lincon.attaching.group import Group
+from lincon.attaching.state import prefixes
 from lincon.attaching.targets import Target, targets
 from lincon.errors import FileError, TargetError
 from lincon.files.base import BaseJson, differing

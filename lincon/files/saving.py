@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lincon.attaching.binding import check_complete, unwrapped
-from lincon.attaching.constraint import Constraint, owned, prefixes
+from lincon.attaching.constraint import Constraint, owned
+from lincon.attaching.state import prefixes
 from lincon.errors import LinconError
 from lincon.files.atomic import atomic_write
 from lincon.files.base import described

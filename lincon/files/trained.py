@@ -4,7 +4,8 @@ import warnings
 
 from torch import nn
 
-from lincon.attaching.constraint import Constraint, constraints, prefixes
+from lincon.attaching.constraint import Constraint, constraints
+from lincon.attaching.state import prefixes
 from lincon.errors import LinconWarning
 from lincon.step.generated import generated_in
 

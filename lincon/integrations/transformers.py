@@ -140,7 +140,7 @@ def from_pretrained(
 def _finished(model: PreTrainedModel, loading: type, cls: type, merge: bool) -> PreTrainedModel:
     """The model, of its own class, with the multipliers that transformers has left in it."""
     for constraint in constraints(model):
-        constraint.receive()
+        constraint.state.receive()
     if merge and constraints(model):
         merged(model)
         describe(model)

@@ -1,10 +1,12 @@
-"""Compiled kernels for maps with one nonzero a row, one module a target.
+"""Compiled kernels for maps, one module a target.
 
 A generator says what its map is by a `Loop`, and `kernel_for` finds what runs it on a device, if
 anything does. A kernel makes the bits of the generator's `entries`. What no kernel does is done by
 torch's operations, more slowly.
 """
 
+import struct
+import sys
 import warnings
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -26,15 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """A map with one nonzero a row, as kernels read it.
+    """A map, as kernels read it: one with one nonzero a row, or some that have many.
 
     Attributes:
-        name: "laps", "folds", "buckets", "decks" or "tabled", a function of every target.
+        name: "laps", "folds", "buckets", "decks" or "tabled", a function of every target; and
+            "rademacher" and "strata", of the CPU's.
         sign_key: the key of `lincon.counter.row_signs`, or None where all signs are +1.
         dof: the width of the map.
         key: the key of the entries.
         more: further numbers, whose meaning is the loop's.
-        index: of "tabled", (rows,) integers. An index of dof is a row of zeros.
+        work: about how many nonzeros a row has.
+        lap: rows, counted from 0, that read no entry twice; 0 if there is no such number.
+        index: of "tabled", (rows,) integers. An index of dof is a row of zeros. Of "strata", int32
+            (strata * dof,), what is drawn, or (0,).
         sign: of "tabled", (rows,) int8, or None where all signs are +1.
     """
 
@@ -43,21 +49,36 @@ class Loop:
     sign_key: int | None = None
     key: int = 0
     more: tuple[int, ...] = ()
+    work: int = 1
+    lap: int = 0
     index: Integer[Tensor, " rows"] | None = None
     sign: Integer[Tensor, " rows"] | None = None
 
     @cached_property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """What the compiled loops read: the table, or all numbers as uint64."""
-        if self.index is not None:
-            sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
-            return array_of(self.index), sign
+    def arrays(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """What the compiled loops read: all numbers as uint64, the table, or both."""
         signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
-        return (np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64),)
+        numbers = np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64)
+        if self.index is None:
+            return numbers
+        if self.more:
+            return numbers, array_of(self.index)
+        sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
+        return array_of(self.index), sign
 
     def unsigned(self) -> "Loop":
         """The same entries, with +1 for every sign."""
         return replace(self, sign_key=None, sign=None)
+
+
+def as_bits(number: float) -> int:
+    """The 64 bits of a float64, for `Loop.more`.
+
+    >>> hex(as_bits(1.0))
+    '0x3ff0000000000000'
+    """
+    bits: int = struct.unpack("Q", struct.pack("d", number))[0]
+    return bits
 
 
 class Kernel(Protocol):
@@ -88,18 +109,31 @@ class Kernel(Protocol):
         """
 
 
+@cache
 def kernel_for(device: torch.device) -> Kernel | None:
     """The kernel for tensors of a device, or None if there is none."""
-    return _cpu() if device.type == "cpu" else None
+    if device.type == "cpu":
+        return _cpu()
+    return _gpu(device) if device.type == "cuda" else None
 
 
 def description(device: torch.device) -> str:
     """What makes weights on a device, for people."""
     if kernel_for(device) is not None:
-        return "compiled (numba)"
+        return "compiled (numba)" if device.type == "cpu" else "compiled (Triton)"
     if device.type == "cpu":
         return "torch operations; pip install 'lincon-torch[fast]' compiles kernels"
     return "torch operations"
+
+
+def release() -> None:
+    """Let go of what kernels keep on GPUs for the maps of all models.
+
+    Maps whose rows are drawn one by one (hash, random, tables) keep their rows in the order of
+    entries, 4 bytes a row, for adjoints without atomics. They are sorted again at the next one.
+    """
+    if gpu := sys.modules.get("lincon.kernels.gpu"):
+        gpu.release()
 
 
 @cache
@@ -118,3 +152,25 @@ def _cpu() -> Kernel | None:
         )
         return None
     return cpu
+
+
+@cache
+def _gpu(device: torch.device) -> Kernel | None:
+    """The module for CUDA devices; None without Triton, or if its loops do not work on a device."""
+    if find_spec("triton") is None:
+        return None
+    try:
+        from lincon.kernels import gpu
+
+        gpu.check(device)
+    except (
+        Exception
+    ) as error:  # of Triton, C compilers, drivers and LLVM, each with its own classes
+        warnings.warn(
+            f"Triton's kernels do not work here ({type(error).__name__}: {error}): weights on GPUs "
+            "are made by torch operations, which are slower.",
+            LinconWarning,
+            stacklevel=2,
+        )
+        return None
+    return gpu

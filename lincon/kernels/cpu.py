@@ -15,16 +15,19 @@ import torch
 from torch import Tensor
 
 from lincon.kernels import Loop, loops
-from lincon.kernels.memory import array_of
 from lincon.maps.segments import Segments
 from lincon.shapes import Float
 
 NARROW = 1 << 18
 """Rows of another dtype than the loops' that are converted at a time."""
-DTYPES = {torch.float32, torch.float64}
-"""Those that the loops have; others are converted, `NARROW` rows at a time."""
+LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+"""The types that the loops have; others are converted, `NARROW` rows at a time."""
 SHARE = 1 << 17
 """The fewest rows for which a further thread is worth waking."""
+SKIPPING = {"folds", "rademacher", "strata"}
+"""Loops that add to some entries in a part of the time that all take."""
+FAR = 1 << 20
+"""Entries that a cache does not hold: each thread draws all rows, but reads and adds its own alone."""
 
 
 def write(
@@ -36,7 +39,7 @@ def write(
 ) -> None:
     """See `lincon.kernels.Kernel`."""
     absolute = segments.starting_at(start)
-    if out.dtype in DTYPES:
+    if out.dtype in LIKE:
         _walk(loop, out, free, start, absolute)
         return
     ring = free.float()
@@ -69,28 +72,43 @@ def _walk(
 ) -> None:
     """Write all of ``rows``, the first of which is ``start``, or add them to ``ring``."""
     function: Callable[..., None] = getattr(loops, loop.name)
-    arrays = array_of(rows), array_of(ring), segments, *loop.arrays
+    rows, ring = _plain(rows), _plain(ring)
+    given = rows.data_ptr(), ring.data_ptr(), LIKE[rows.dtype], segments, loop.arrays
     size, dof = rows.shape[0], loop.dof
-    if size < 2 * SHARE:
-        function(*arrays, (start, start, start + size, 0, dof, int(adds)))
+    work = size * loop.work
+    if work < 2 * SHARE:
+        function(*given, (start, start, start + size, 0, dof, int(adds), dof))
         return
 
-    def write_part(low: int, high: int) -> None:
-        function(*arrays, (start, start + low, start + high, 0, dof, 0))
+    def walk_over(low: int, high: int) -> None:
+        function(*given, (start, low, high, 0, dof, int(adds), dof))
 
-    def add_to_part(low: int, high: int) -> None:
-        function(*arrays, (start, start, start + size, low, high, 1))
+    def add_to(low: int, high: int) -> None:
+        function(*given, (start, start, start + size, low, high, 1, dof))
 
-    if adds:
-        _in_threads(add_to_part, dof, size)
+    if not adds:
+        _in_threads(walk_over, (start, start + size), work)
+    elif loop.lap >= 2 * SHARE:
+        for lap in range(start // loop.lap, -(-(start + size) // loop.lap)):
+            low, high = max(start, lap * loop.lap), min(start + size, (lap + 1) * loop.lap)
+            _in_threads(walk_over, (low, high), high - low)
+    elif loop.name in SKIPPING or dof >= FAR:
+        _in_threads(add_to, (0, dof), work)
     else:
-        _in_threads(write_part, size, size)
+        walk_over(start, start + size)
 
 
-def _in_threads(task: Callable[[int, int], None], size: int, work: int) -> None:
-    """Call ``task`` on parts of [0, size), as many as there are threads and shares of work."""
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where its memory does not hold its numbers one after another."""
+    plain = tensor.is_contiguous() and not tensor.is_neg()
+    return tensor if plain else tensor.resolve_neg().contiguous()
+
+
+def _in_threads(task: Callable[[int, int], None], of: tuple[int, int], work: int) -> None:
+    """Call ``task`` on parts of a range, as many as there are threads and shares of work."""
     parts = max(1, min(torch.get_num_threads(), work // SHARE))
-    cuts = [size * part // parts // 64 * 64 for part in range(parts)] + [size]
+    low, high = of
+    cuts = [low + (high - low) * part // parts // 64 * 64 for part in range(parts)] + [high]
     mine, *others = pairwise(cuts)
     running = [_pool(os.getpid(), parts - 1).submit(task, *part) for part in others]
     task(*mine)

@@ -7,11 +7,12 @@ of rows, whatever the threads, because each thread adds to entries of its own.
 
 Each loop takes
 
-    rows, ring   contiguous, of one type (float32 or float64)
+    rows, ring   addresses of contiguous numbers of one type: an array costs a microsecond to wrap
+    like         a number of that type (float32 or float64)
     segments     (n, 3) float64: the first row, the one after the last, and the multiplier
-    numbers      uint64, what the map is (the constants below say where)
+    numbers      uint64, what the map is (the constants below say where), or tables
     job          integers: the row of ``rows[0]``, the first row and the one after the last to walk
-                 over, the first entry and the one after the last to add to, whether to add
+                 over, the first entry and the one after the last to add to, whether to add, and dof
 """
 
 import os
@@ -21,6 +22,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
     raise ImportError("NUMBA_DISABLE_JIT is set")
@@ -30,9 +32,11 @@ if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
 SIGN, HAS_SIGN, DOF, KEY = 0, 2, 3, 4
 TILE, TILES, PERMUTES = 6, 7, 8  # of laps
 RUN, STARTS = 6, 7  # of folds: rows of a run, and the number of places where it may start
+FACTOR = 6  # of projections: the bits of a factor of all entries, float64
+STRATA, ROWS = 7, 8  # of strata: their number, and that of all rows
 DECK = 6  # of a deck: its number of cards, and the keys of six rounds
 
-BASE, FIRST, LAST, LOW, HIGH, ADDS = range(6)
+BASE, FIRST, LAST, LOW, HIGH, ADDS, END = range(7)
 """Places in ``job``."""
 
 LANES = 16
@@ -56,6 +60,23 @@ def _compiled(function: Any = None, *, inline: bool = False) -> Any:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package nor the home can be written to
         return njit(**options)(function)
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any, like: Any) -> Any:
+    """An address as that of numbers like ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(address, like), generate
+
+
+@_compiled(inline=True)
+def _arrays(rows, ring, like, job):
+    """Rows and ring as arrays. Nothing looks at how long that of the ring is."""
+    size = (job[LAST] - job[BASE],)
+    return carray(_pointer(rows, like), size), carray(_pointer(ring, like), size)
 
 
 # Sixteen entries at a time. LLVM finds no vectors in such short loops of its own accord.
@@ -120,6 +141,28 @@ def _add(typing: Any, target: Any, source: Any, signs: Any, scale: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.uint64, types.uint64, types.uint32, scale), generate
+
+
+@intrinsic
+def _sum(typing: Any, source: Any, like: Any) -> Any:
+    """The sum of the 64 numbers at an address, by halves, in the type of ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, like = arguments
+        size = 4 if like.type == ir.FloatType() else 8
+        address = _at(builder, source, ir.VectorType(like.type, 64))
+        total, width = builder.load(address, align=size), 64
+        while width > 1:
+            width //= 2
+            low, high = range(width), range(width, 2 * width)
+            parts = [
+                ir.Constant(ir.VectorType(ir.IntType(32), width), list(p)) for p in (low, high)
+            ]
+            halves = [builder.shuffle_vector(total, total, part) for part in parts]
+            total = builder.fadd(*halves)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return like(types.uint64, like), generate
 
 
 # lincon.counter, in the same steps. What is drawn for single rows and tiles is spelt out in 32 bits:
@@ -388,8 +431,9 @@ def _lap_slots(image, turns, numbers, lap, slot, count):
 
 
 @_compiled
-def laps(rows, ring, segments, numbers, job):
+def laps(rows, ring, like, segments, numbers, job):
     """The ring, lap after lap."""
+    rows, ring = _arrays(rows, ring, like, job)
     dof, tile, tiles = np.int64(numbers[DOF]), np.int64(numbers[TILE]), np.int64(numbers[TILES])
     most = max(1, min(SLOTS, SLOTS * 64 // tile))  # slots of a block
     image, turns = np.empty(most, np.uint32), np.empty(most, np.uint32)
@@ -440,8 +484,9 @@ def _laps_block(rows, ring, tables, numbers, job, block):
 
 
 @_compiled
-def folds(rows, ring, segments, numbers, job):
+def folds(rows, ring, like, segments, numbers, job):
     """Runs from places of their own, each of which may go over the end of the array."""
+    rows, ring = _arrays(rows, ring, like, job)
     dof, run_length = np.int64(numbers[DOF]), np.int64(numbers[RUN])
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     for number in range(len(segments)):
@@ -462,8 +507,9 @@ def folds(rows, ring, segments, numbers, job):
 
 
 @_compiled
-def buckets(rows, ring, segments, numbers, job):
+def buckets(rows, ring, like, segments, numbers, job):
     """Hash and random: each row's entry is drawn."""
+    rows, ring = _arrays(rows, ring, like, job)
     index = np.empty(BLOCK, np.uint32)
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     for number in range(len(segments)):
@@ -482,8 +528,9 @@ def buckets(rows, ring, segments, numbers, job):
 
 
 @_compiled
-def decks(rows, ring, segments, numbers, job):
+def decks(rows, ring, like, segments, numbers, job):
     """The authors' deck of cards: a permutation of all rows."""
+    rows, ring = _arrays(rows, ring, like, job)
     image, index = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     keys = numbers[DECK + 1], numbers[DECK + 2], numbers[DECK + 3]
@@ -507,24 +554,41 @@ def _points(rows, ring, index, words, where, job):
     row, length, scale = where
     first, skipped = row - job[BASE], row & 63
     low, high = _u64(job[LOW]), _u64(job[HIGH])
+    if not job[ADDS] or high - low == _u64(job[END]):
+        for place in range(length):
+            _point(rows, ring, index, words, (first, skipped, place, scale), job)
+        return
+    # A thread's own entries come in no order that a processor could guess: they are chosen first.
+    chosen, count = np.empty(BLOCK, np.uint32), 0
     for place in range(length):
-        here, there = _u64(first + place), _u64(index[_u64(place)])
-        bit = _u64(skipped + place)
-        negative = (words[bit >> _u64(6)] >> (bit & _u64(63))) & _u64(1)
-        sign = -scale if negative else scale
-        if not job[ADDS]:
-            rows[here] = ring[there] * sign
-        elif low <= there and there < high:
-            ring[there] += rows[here] * sign
+        chosen[_u64(count)], there = place, _u64(index[_u64(place)])
+        count += np.int64(low <= there) & np.int64(there < high)
+    for number in range(count):
+        place = np.int64(chosen[_u64(number)])
+        _point(rows, ring, index, words, (first, skipped, place, scale), job)
+
+
+@_compiled(inline=True)
+def _point(rows, ring, index, words, where, job):
+    first, skipped, place, scale = where
+    here, there, bit = _u64(first + place), _u64(index[_u64(place)]), _u64(skipped + place)
+    negative = (words[bit >> _u64(6)] >> (bit & _u64(63))) & _u64(1)
+    sign = -scale if negative else scale
+    if job[ADDS]:
+        ring[there] += rows[here] * sign
+    else:
+        rows[here] = ring[there] * sign
 
 
 @_compiled
-def tabled(rows, ring, segments, index, sign, job):
+def tabled(rows, ring, like, segments, table, job):
     """Maps whose entries lie in a table; ``sign`` is int8, or empty where all are +1.
 
     An index at the end of the ring or beyond is a row of zeros.
     """
-    low, high, end = job[LOW], job[HIGH], len(ring)
+    rows, ring = _arrays(rows, ring, like, job)
+    index, sign = table
+    low, high, end = job[LOW], job[HIGH], job[END]
     for number in range(len(segments)):
         row, stop = _part(segments, number, job)
         scale = rows.dtype.type(segments[number, 2])
@@ -539,3 +603,135 @@ def tabled(rows, ring, segments, index, sign, job):
                 rows[here] = ring[_u64(there)] * factor
             elif low <= there and there < high:
                 ring[_u64(there)] += rows[here] * factor
+
+
+# Maps that read every entry.
+
+
+@_compiled(inline=True)
+def _add_signed(total, here, signs, scale):
+    """total[:64] += ± scale times the 64 numbers at the address ``here``."""
+    size, there = _u64(total.itemsize) * _u64(LANES), _u64(total.ctypes.data)
+    for _ in range(64 // LANES):
+        _add(there, here, _u32(signs), scale)
+        there, here, signs = there + size, here + size, signs >> _u64(LANES)
+
+
+@_compiled
+def rademacher(rows, ring, like, segments, numbers, job):
+    """Every row reads all entries, with a sign each: 64 columns share a word."""
+    rows, ring = _arrays(rows, ring, like, job)
+    factor = numbers.view(np.float64)[FACTOR]
+    for number in range(len(segments)):
+        first, stop = _part(segments, number, job)
+        scale = rows.dtype.type(segments[number, 2] * factor)
+        if job[ADDS]:
+            _add_rademacher(rows, ring, (first, stop, scale), numbers, job)
+        else:
+            _write_rademacher(rows, ring, (first, stop, scale), numbers, job)
+
+
+@_compiled
+def _write_rademacher(rows, ring, where, numbers, job):
+    first, stop, scale = where
+    low, high, dof = numbers[KEY], numbers[KEY + 1], np.int64(numbers[DOF])
+    words, one = (dof + 63) // 64, rows.dtype.type(1)
+    last, total = np.zeros(64, rows.dtype), np.zeros(64, rows.dtype)
+    for column in range(dof - (words - 1) * 64):
+        last[column] = ring[(words - 1) * 64 + column]
+    size = _u64(64) * _u64(rows.itemsize)
+    for row in range(first, stop):
+        total[:] = 0
+        counter, there = _u64(row) * _u64(words), _u64(ring.ctypes.data)
+        for _ in range(words - 1):
+            _add_signed(total, there, _bits(low, high, counter), one)
+            counter, there = counter + _u64(1), there + size
+        _add_signed(total, _u64(last.ctypes.data), _bits(low, high, counter), one)
+        rows[_u64(row - job[BASE])] = _sum(_u64(total.ctypes.data), scale) * scale
+
+
+@_compiled
+def _add_rademacher(rows, ring, where, numbers, job):
+    first, stop, scale = where
+    low, high, dof = numbers[KEY], numbers[KEY + 1], np.int64(numbers[DOF])
+    words = (dof + 63) // 64
+    ones, total = np.ones(64, rows.dtype), np.empty(64, rows.dtype)
+    here = _u64(ones.ctypes.data)
+    for block in range(first, stop, BLOCK):  # sums of sums, for their rounding
+        for word in range(job[LOW] // 64, (job[HIGH] + 63) // 64):
+            total[:] = 0
+            for row in range(block, min(stop, block + BLOCK)):
+                value = rows[_u64(row - job[BASE])] * scale
+                signs = _bits(low, high, _u64(row) * _u64(words) + _u64(word))
+                _add_signed(total, here, signs, value)
+            for column in range(64):
+                entry = word * 64 + column
+                if job[LOW] <= entry and entry < job[HIGH]:
+                    ring[_u64(entry)] += total[column]
+
+
+# Maps with some nonzeros a row.
+
+
+@_compiled
+def strata(rows, ring, like, segments, tables, job):
+    """Every column has one nonzero ±1 in each stratum of rows.
+
+    Beside the numbers there is a table, empty or of what `_drawn` makes of all strata.
+    """
+    rows, ring = _arrays(rows, ring, like, job)
+    numbers, drawn = tables
+    factor, height = numbers.view(np.float64)[FACTOR], np.int64(numbers[ROWS])
+    count, base = np.int64(numbers[STRATA]), job[BASE]
+    for number in range(len(segments)):
+        first, stop = _part(segments, number, job)
+        scale = rows.dtype.type(segments[number, 2] * factor)
+        if first >= stop:
+            continue
+        if not job[ADDS]:
+            rows[first - base : stop - base] = 0
+        low, high = first * count // height, -(-stop * count // height)
+        for stratum in range(max(0, low - 1), min(count, high + 1)):
+            where = stratum, first, stop, scale
+            _stratum(rows, ring, where, (numbers, drawn.view(np.uint32)), job)
+        if not job[ADDS]:
+            rows[first - base : stop - base] *= scale
+
+
+@_compiled(inline=True)
+def _stratum(rows, ring, where, tables, job):
+    """The part of a stratum that lies in rows [first, stop)."""
+    stratum, first, stop, scale = where
+    numbers, table = tables
+    count, height, dof = np.int64(numbers[STRATA]), np.int64(numbers[ROWS]), np.int64(numbers[DOF])
+    start = stratum * height // count
+    wide = (stratum + 1) * height // count - start
+    words = np.empty(BLOCK, np.uint32)
+    low, high, offset = _u64(first - start), _u64(stop - first), _u64(first - job[BASE])
+    for block in range(job[LOW], job[HIGH], BLOCK):
+        length, counter = min(BLOCK, job[HIGH] - block), stratum * dof + block
+        if len(table):
+            words = table[counter : counter + length]
+        else:
+            _drawn(words, length, counter, wide, numbers)
+        for column in range(length):
+            word, entry = words[_u64(column)], _u64(block + column)
+            place = _u64(word >> _u32(1)) - low  # wraps where the row is before the first
+            if place >= high:
+                continue
+            if job[ADDS]:
+                value = rows[place + offset] * scale
+                ring[entry] += -value if word & _u32(1) else value
+            else:
+                value = ring[entry]
+                rows[place + offset] += -value if word & _u32(1) else value
+
+
+@_compiled
+def _drawn(words, length, counter, wide, numbers):
+    """Twice the place within a stratum ``wide`` rows high, and one more for -1, of some columns."""
+    low, high = numbers[KEY], numbers[KEY + 1]
+    for column in range(length):
+        word = _bits(low, high, _u64(counter) + _u64(column))
+        place = ((word >> _u64(32)) * _u64(wide)) >> _u64(32)
+        words[column] = _u32((place << _u64(1)) | (word & _u64(1)))

@@ -32,6 +32,7 @@ class LinearMap(Protocol):
         """G[start : start + len(grad)].T @ grad, without autograd."""
 
 
+_PLAIN = Tensor, torch.nn.Parameter
 _numbers = itertools.count()
 _live: WeakValueDictionary[str, LinearMap] = WeakValueDictionary()
 
@@ -48,7 +49,8 @@ def unpack(
 ) -> Float[Tensor, " n"]:
     """G[start:stop] @ vector in ``dtype``, differentiable, where ``rows`` is (start, stop)."""
     if _is_plain(vector):
-        return _live[handle].unpack_rows(vector.to(dtype), *rows)
+        same = vector if vector.dtype == dtype else vector.to(dtype)
+        return _live[handle].unpack_rows(same, *rows)
     return _apply(vector, False, handle, *rows, dtype)
 
 
@@ -57,7 +59,8 @@ def adjoint(
 ) -> Float[Tensor, " dof"]:
     """G[start:stop].T @ vector in ``dtype``, differentiable, where ``rows`` is (start, stop)."""
     if _is_plain(vector):
-        return _live[handle].adjoint_of_rows(vector.contiguous(), rows[0]).to(dtype)
+        result = _live[handle].adjoint_of_rows(vector.contiguous(), rows[0])
+        return result if result.dtype == dtype else result.to(dtype)
     return _apply(vector, True, handle, *rows, dtype)
 
 
@@ -67,7 +70,7 @@ def _is_plain(vector: Tensor) -> bool:
     The operators cost some 50 microseconds, which is more than a small map takes.
     """
     return (
-        type(vector) in (Tensor, torch.nn.Parameter)
+        type(vector) in _PLAIN
         and not (vector.requires_grad and torch.is_grad_enabled())
         and not vector.is_meta
         and not torch._C._functorch.is_legacy_batchedtensor(vector)  # is_grads_batched=True

@@ -97,6 +97,9 @@ class Scaled(Generator):
     def made_by(self, device: torch.device) -> str:
         return self.inner.made_by(device)
 
+    def work(self, rows: int) -> float | None:
+        return self.inner.work(rows)
+
     @per_device
     def table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
         table = self.inner.table(device, dtype)

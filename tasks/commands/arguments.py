@@ -10,7 +10,7 @@ from lincon.errors import LinconError
 CLASSIFICATION = "classification"
 """The task of commands that are not told another."""
 
-Task = Annotated[str, typer.Argument(help="classification, pose or indoor.")]
+Task = Annotated[str, typer.Argument(help="classification, pose, indoor or language.")]
 Scheme = Annotated[
     str,
     typer.Option(help="Scheme of sharing, or any generator, also with options (ring:tile=1)."),

@@ -39,9 +39,9 @@ def data(task: Task = CLASSIFICATION) -> None:
     """List the data sets of a task."""
     from lincon.tasks.experiments.task import find_task
 
-    known = find_task(task).data
-    print_lines([(name, _first_line(kind) + _options(kind)) for name, kind in known.items()])
-    typer.echo("Also a .npz file, or package.module:function: see --data in lincon train --help.")
+    found = find_task(task)
+    print_lines([(name, _first_line(kind) + _options(kind)) for name, kind in found.data.items()])
+    typer.echo(f"Also {found.own}: see --data in lincon train --help.")
 
 
 def _first_line(thing: Any) -> str:

@@ -26,7 +26,7 @@ class Options:
             help="Data set of the task, also with options; an embedded one by default. Yours: a "
             ".npz file of x_train, y_train, x_test, y_test (or x, y); folder:size=32 with --root; "
             "or package.module:function, whose code runs and which returns arrays, data sets or a "
-            "LightningDataModule."
+            "LightningDataModule; a .txt file for language."
         ),
     ] = None
     root: Annotated[
@@ -50,6 +50,13 @@ class Options:
     ] = None
     weight_decay: Annotated[
         float | None, typer.Option(help="On every parameter, the free vector included.")
+    ] = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            help="Training items that stand in for the test set, and are not trained on: for "
+            "choices, which must not see it. With --tune, those that trials are measured on."
+        ),
     ] = None
     threads: Annotated[
         int, typer.Option(min=1, help="Of torch, on the CPU; more pay for large images.")

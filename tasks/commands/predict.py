@@ -1,4 +1,4 @@
-"""Commands that apply a trained model to the user's pictures."""
+"""Commands that apply a trained model to the user's pictures, or go on with a text."""
 
 from collections.abc import Iterable, Sequence
 from math import inf, isfinite
@@ -13,7 +13,9 @@ from lincon.tasks.commands.checking import check_folder
 Pictures = Annotated[list[Path], typer.Argument(help="Files of pictures.")]
 Run = Annotated[Path, typer.Option(help="Folder of a training, as lincon train leaves it.")]
 
-predict = typer.Typer(no_args_is_help=True, help="What a trained model sees in pictures of yours.")
+predict = typer.Typer(
+    no_args_is_help=True, help="What a trained model sees in pictures of yours, or writes."
+)
 
 
 @predict.command()
@@ -74,6 +76,22 @@ def indoor(
     from lincon.tasks.indoor.predict import predict
 
     _print_files(predict(images, run, out))
+
+
+@predict.command()
+def language(
+    prompt: Annotated[str, typer.Argument(help="The text so far; by default there is none.")] = "",
+    run: Run = Path("runs/train"),
+    count: Annotated[int, typer.Option(min=1, help="Bytes to write.")] = 400,
+    temperature: Annotated[
+        float, typer.Option(help="Near 0 the likeliest byte is always taken.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+) -> None:
+    """Go on with a text, byte by byte."""
+    from lincon.tasks.language.predict import predict
+
+    typer.echo(prompt + predict(prompt, run, count, temperature, seed))
 
 
 def parse_box(text: str) -> tuple[float, float, float] | None:

@@ -31,34 +31,89 @@ def compare(
     schemes: Schemes = "",
     model: Models = "",
     dof: Dofs = "",
-    seeds: Seeds = 3,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            help="Runs of each, with the seeds 0, 1, ...; auto: until the difference between the "
+            "first two schemes is decided."
+        ),
+    ] = "3",
+    hours: Annotated[
+        float | None, typer.Option(help="Of training that --seeds auto may spend.")
+    ] = None,
+    matters: Annotated[
+        float | None,
+        typer.Option(help="A smaller difference does not matter to --seeds auto; 0.2 by default."),
+    ] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING=VALUES",
+            help="learning-rate=0.05,0.1 or weight-decay=...: tried for every scheme alike on "
+            "training items that --held-out keeps apart; several options make a grid.",
+        ),
+    ] = None,
+    tune_seeds: Annotated[int, typer.Option(min=1, help="Trials of each setting.")] = 1,
     out: Results = None,
 ) -> None:
     """Train schemes of sharing on equal terms and tabulate them; call again to continue."""
-    from lincon.tasks.experiments.sweeps import compare
+    from dataclasses import replace
 
-    cells = _cells(task, schemes, model, dof, seeds)
-    _run("compare", compare.compare, options, cells, out)
+    from lincon.tasks.experiments.sweeps import compare
+    from lincon.tasks.experiments.sweeps.grid import Grid, parse, trials
+
+    number, auto = _seeds(seeds, hours, matters)
+    cells = _cells(task, schemes, model, dof, number)
+    folder = out or Path("runs") / "compare"
+    sweep, grid = options.sweep("compare", cells, folder), None
+    if tune:
+        grid = Grid(parse(tune), sweep.recipe.held_out, tune_seeds)
+        sweep = replace(sweep, recipe=replace(sweep.recipe, held_out=0), choices=grid.described)
+    if options.dry_run:
+        for _, trial in trials(sweep, grid) if grid else ():
+            print_plan(trial)
+        print_plan(sweep)
+        return
+    print_result(compare.compare(sweep, grid, auto), folder)
+
+
+def _seeds(text: str, hours: float | None, matters: float | None) -> tuple[int, Any]:
+    """How many seeds there may be, and the `Auto` that chooses among them, if any does."""
+    from math import inf
+
+    from lincon.tasks.experiments.sweeps.auto import Auto
+    from lincon.tasks.experiments.sweeps.statistics import LOOKS
+
+    if text == "auto":
+        return LOOKS[-1], Auto(0.2 if matters is None else matters, inf if hours is None else hours)
+    if hours is not None or matters is not None:
+        raise LinconError("--hours and --matters are of --seeds auto; leave them out.")
+    if not text.isdecimal() or int(text) < 1:
+        raise LinconError(f"--seeds is {text!r}; give 1 or more, or auto.")
+    return int(text), None
 
 
 def scaling(
     options: SweepOptions,
+    task: Task = CLASSIFICATION,
     scheme: Scheme = "rpg",
-    model: Models = "resnet-small,resnet-medium",
+    model: Models = "",
     dof: Dofs = "0.01,0.02,0.05,0.1,0.2,0.5",
     predict: Annotated[
-        int | None, typer.Option(help="A DoF at which accuracy is predicted.")
+        int | None, typer.Option(help="A DoF at which the score is predicted.")
     ] = None,
     seeds: Seeds = 3,
     out: Results = None,
 ) -> None:
-    """Fit laws of accuracy against DoF to a sweep of classification; call again to continue."""
+    """Fit laws of the score against DoF to a sweep; call again to continue."""
     from lincon.tasks.classification.studies import scaling
 
     def run(sweep: Any) -> Any:
         return scaling.scaling(sweep, predict)
 
-    cells = _cells(CLASSIFICATION, scheme, model, dof, seeds)
+    if task == CLASSIFICATION:
+        model = model or "resnet-small,resnet-medium"
+    cells = _cells(task, scheme, model, dof, seeds)
     _run("scaling", run, options, cells, out)
 
 

@@ -10,7 +10,9 @@ from lincon import LinconError
 
 T = TypeVar("T")
 
-TASKS = {name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor")}
+TASKS = {
+    name: f"lincon.tasks.{name}.task" for name in ("classification", "pose", "indoor", "language")
+}
 """The module of each task, by the task's name; each has its `TASK`."""
 
 

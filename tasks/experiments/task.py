@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lincon import LinconError
 from lincon.tasks.experiments.data.sets import Data
 from lincon.tasks.experiments.names import TASKS as TASKS
 from lincon.tasks.experiments.names import choose, named
@@ -28,6 +29,8 @@ class Measure:
         digits: after the point, in tables.
         decides: whether tables compare schemes by it.
         counts_items: whether it is a share of the test items, whose smallest step is one of them.
+        worst: of a measure where less is better, the value of a model that knows nothing, if there
+            is one.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Measure:
     digits: int = 2
     decides: bool = False
     counts_items: bool = False
+    worst: float | None = None
 
     def shown(self, values: Mapping[str, float]) -> str:
         """This measure's value among ``values``, as text in the unit of the label.
@@ -45,6 +49,38 @@ class Measure:
         '97.50'
         """
         return f"{self.factor * values[self.name]:.{self.digits}f}"
+
+    @property
+    def span(self) -> float:
+        """From the worst to the best, in the unit of the label.
+
+        Raises:
+            LinconError: less is better, and nothing is the worst.
+
+        >>> Measure("accuracy", "accuracy %").span
+        100
+        """
+        if self.higher_is_better:
+            return self.factor
+        if self.worst is None:
+            raise LinconError(f"{self.label} has no worst value, so it is no share of anything.")
+        return self.factor * self.worst
+
+    def share(self, value: float) -> float:
+        """A value as it is stored, as a fraction: 1 is the best, 0 the worst.
+
+        >>> Measure("bits", "bits", 1, higher_is_better=False, worst=8.0).share(2.0)
+        0.75
+        """
+        return value if self.higher_is_better else 1 - self.factor * value / self.span
+
+    def of_share(self, share: float) -> float:
+        """The value, in the unit of the label, whose share is ``share``.
+
+        >>> Measure("bits", "bits", 1, higher_is_better=False, worst=8.0).of_share(0.75)
+        2.0
+        """
+        return self.span * (share if self.higher_is_better else 1 - share)
 
     def last(self, curves: Mapping[str, Sequence[float]]) -> float:
         """This measure after the last epoch, in the unit of the label.
@@ -79,6 +115,7 @@ class Task:
         baseline: data set -> every measure of a prediction that ignores the input, such as the mean
             of the training set.
         own_data: name that is not in ``data`` -> a data set of the user's own, or None.
+        own: what ``own_data`` takes, in words.
         show: (trained models by name, data set) -> a PNG of their predictions for some test items.
     """
 
@@ -94,6 +131,7 @@ class Task:
     full_dof: Callable[[nn.Module], int] = body_size
     baseline: Callable[[Any], dict[str, float]] | None = None
     own_data: Callable[[str], Callable[..., Data] | None] | None = None
+    own: str = "a .npz file, or package.module:function"
     show: Callable[[Mapping[str, nn.Module], Any], bytes] | None = None
 
     def scheme(self, name: str) -> Scheme:

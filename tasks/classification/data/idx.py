@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from lincon import LinconError
 from lincon.shapes import UInt8
@@ -35,6 +36,9 @@ REMEDY = (
     f"install Debian's package {PACKAGE}, or pass --root FOLDER with the four files of "
     "Fashion-MNIST."
 )
+
+STORED = 28
+"""Height and width of the images in the files."""
 
 FILES = tuple(
     f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
@@ -87,12 +91,22 @@ def read_idx(path: Path, *shape: int | None) -> UInt8[Tensor, "..."]:
 
 
 class FashionMNIST(Images):
-    """60,000 + 10,000 images of clothes, (1, 28, 28), from ``root`` or from Debian's package."""
+    """60,000 + 10,000 images of clothes, (1, 28, 28), from ``root`` or from Debian's package.
+
+    Args:
+        seed: of the order of the training images.
+        batch: images a step.
+        root: folder of the four files.
+        limit: training images used, a fixed choice; None for all.
+        size: height and width; less than 28 averages the pixels under each new one, for less work.
+
+    Raises:
+        LinconError: missing or damaged files, or more pixels than the images have.
+    """
 
     name = "fashion-mnist"
     channels = 1
     classes = 10
-    size = 28
     class_names = (
         *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
         *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
@@ -100,12 +114,26 @@ class FashionMNIST(Images):
     mean = torch.tensor([0.2860])
     std = torch.tensor([0.3530])
 
+    def __init__(
+        self,
+        seed: int = 0,
+        batch: int = 64,
+        root: Path | None = None,
+        limit: int | None = None,
+        *,
+        size: int = STORED,
+    ) -> None:
+        if not 1 <= size <= STORED:
+            raise LinconError(f"size is {size}; the images of {self.name} have {STORED} pixels.")
+        self.size = size
+        super().__init__(seed, batch, root, limit)
+
     def _read(self, root: Path | None) -> tuple[Labelled, Labelled]:
         paths = _find(PACKAGED if root is None else root)
         return self._part(*paths[:2]), self._part(*paths[2:])
 
     def _part(self, image_path: Path, label_path: Path) -> Labelled:
-        images = read_idx(image_path, None, self.size, self.size)
+        images = read_idx(image_path, None, STORED, STORED)
         labels = read_idx(label_path, None)
         if len(images) != len(labels):
             raise LinconError(
@@ -117,10 +145,17 @@ class FashionMNIST(Images):
         if labels.max() >= self.classes:
             problem = f"a label {labels.max()}, above {self.classes - 1}"
             raise LinconError(f"{label_path} holds {problem}: fetch it again.")
-        return InMemory(images.unsqueeze(1), labels.long())
+        return InMemory(_averaged(images.unsqueeze(1), self.size), labels.long())
 
     def _augmentation(self) -> nn.Module:
         return crop_and_flip(self.size, padding=2)
+
+
+def _averaged(images: UInt8[Tensor, "n 1 _ _"], size: int) -> UInt8[Tensor, "n 1 {size} {size}"]:
+    """Images with fewer pixels, each the mean of those that it covers, rounded."""
+    if images.shape[-1] == size:
+        return images
+    return adaptive_avg_pool2d(images.float(), size).round().byte()
 
 
 def _opened(path: Path) -> BufferedReader | gzip.GzipFile:

@@ -25,7 +25,9 @@ _resnet34 = partial(ResNet, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3))
 MODELS: dict[str, Architecture] = {
     "resnet-small": partial(ResNet, widths=(8, 16, 20), blocks=(1, 1, 1)),
     "resnet-medium": partial(ResNet, widths=(16, 32, 64), blocks=(1, 1, 1)),
+    "resnet14": partial(ResNet, widths=(16, 32, 64), blocks=(2, 2, 2)),
     "resnet20": partial(ResNet, widths=(16, 32, 64), blocks=(3, 3, 3)),
+    "resnet32": partial(ResNet, widths=(16, 32, 64), blocks=(5, 5, 5)),
     "resnet18": _resnet18,
     "resnet34": _resnet34,
     "resnet18-imagenet": partial(_resnet18, form="imagenet"),
@@ -37,8 +39,9 @@ MODELS: dict[str, Architecture] = {
 """Models by name: called with (channels, classes, size), and with `width=` for another width.
 
 `resnet-small` is so small that a dense G at a tenth of its weights stays within that generator's
-cache; `resnet20` has 1x1 convolutions for shortcuts, where He et al. 2016 pad; `vit-tiny` and
-`vit-small` are DeiT's (Touvron et al. 2021).
+cache; `resnet14`, `resnet20` and `resnet32` have 1x1 convolutions for shortcuts, where He et al. 2016
+pad, and `resnet20:stride=2` works at half the size of the image; `vit-tiny` and `vit-small` are
+DeiT's (Touvron et al. 2021).
 """
 
 

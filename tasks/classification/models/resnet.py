@@ -46,11 +46,14 @@ class ResNet(nn.Module):
         widths: channels of each stage.
         blocks: basic blocks in each stage.
         width: factor on all widths (each at least 1 channel).
+        stride: of the first convolution of the CIFAR form: 2 halves the image, and divides the work
+            by four.
         form: "cifar" begins with a 3x3 convolution; "imagenet" with a 7x7 and a maximum, which
             halve the image twice.
 
     Raises:
-        LinconError: images of ``size`` are too small to be halved that often, or an unknown form.
+        LinconError: images of ``size`` are too small to be halved that often, an unknown form, or a
+            stride that is neither 1 nor 2 or not of the CIFAR form.
 
     >>> import torch
     >>> model = ResNet(3, 10, size=32, widths=(8, 16), blocks=(1, 1))
@@ -67,15 +70,22 @@ class ResNet(nn.Module):
         widths: Sequence[int],
         blocks: Sequence[int],
         width: float = 1.0,
+        stride: int = 1,
         form: Literal["cifar", "imagenet"] = "cifar",
     ) -> None:
         super().__init__()
         if form not in ("cifar", "imagenet"):
             raise LinconError(f"Unknown form {form!r}; there are: cifar, imagenet.")
-        _check_size(size, len(widths) - 1 + 2 * (form == "imagenet"), form)
+        if stride not in ((1, 2) if form == "cifar" else (1,)):
+            raise LinconError(
+                f"stride is {stride}; the first convolution of the CIFAR form takes 1 or 2, that "
+                "of the ImageNet form has its own."
+            )
+        of_stem = 2 if form == "imagenet" else stride - 1
+        _check_size(size, len(widths) - 1 + of_stem, form)
         widths = [max(1, round(width * each)) for each in widths]
         strides = [1] + [2] * (len(widths) - 1)
-        self.stem = _stem(channels, widths[0], form)
+        self.stem = _stem(channels, widths[0], stride, form)
         stages = map(_stage, [widths[0], *widths], widths, strides, blocks)
         self.body = nn.Sequential(*stages)
         self.head = nn.Linear(widths[-1], classes)
@@ -98,10 +108,11 @@ def _check_size(size: int | None, halvings: int, form: str) -> None:
         )
 
 
-def _stem(channels: int, outputs: int, form: str) -> nn.Sequential:
+def _stem(channels: int, outputs: int, stride: int, form: str) -> nn.Sequential:
     after = nn.BatchNorm2d(outputs), nn.ReLU()
     if form == "cifar":
-        return nn.Sequential(nn.Conv2d(channels, outputs, 3, padding=1, bias=False), *after)
+        conv = nn.Conv2d(channels, outputs, 3, stride, padding=1, bias=False)
+        return nn.Sequential(conv, *after)
     conv = nn.Conv2d(channels, outputs, 7, stride=2, padding=3, bias=False)
     return nn.Sequential(conv, *after, nn.MaxPool2d(3, stride=2, padding=1))
 

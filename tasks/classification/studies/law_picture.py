@@ -12,32 +12,37 @@ from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator
 from lincon.tasks.classification.studies.laws import Fit
 from lincon.tasks.experiments.sweeps.figures import COLOURS, marker
 
-_SMALLEST = 0.01  # percent: stands for zero if no run made any error
+_SMALLEST = 0.01  # in the axis' unit: stands for zero if no run made any error
 
 
 def picture(
-    points: Mapping[str, tuple[np.ndarray, np.ndarray]], fits: Mapping[str, Fit], title: str
+    points: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    fits: Mapping[str, Fit],
+    title: str,
+    error: str = "test error (%)",
+    unit: float = 100,
 ) -> Figure:
-    """Test error (%) against DoF, both axes logarithmic, a colour for each name.
+    """Test error against DoF, both axes logarithmic, a colour for each name.
 
     ``points`` are the DoF (n,) and accuracies (n,), fractions, of n runs. The picture shows their
     mean and one standard deviation each way. ``fits`` add the fitted curve and its 95 % bootstrap
     band, and the exponent with its interval to the legend. Half the smallest error of any run
-    stands for zero, which a logarithmic axis does not have; curves end there.
+    stands for zero, which a logarithmic axis does not have; curves end there. The axis is called
+    ``error``, and an error of 1 is ``unit`` on it.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     figure.suptitle(title, fontsize=10, wrap=True)
-    axes.set(xlabel="degrees of freedom", ylabel="test error (%)", xscale="log", yscale="log")
-    smallest = _smallest(points)
+    axes.set(xlabel="degrees of freedom", ylabel=error, xscale="log", yscale="log")
+    smallest = _smallest(points, unit)
     for index, (name, (dof, accuracy)) in enumerate(points.items()):
         color = COLOURS[index % len(COLOURS)]
         label = name if name not in fits else f"{name}: {_label(fits[name])}"
-        error = 100 * (1 - np.asarray(accuracy))
         style = {"color": color, "fmt": marker(index), "label": label}
-        _draw_points(axes, np.asarray(dof), error, smallest, style)
+        errors = unit * (1 - np.asarray(accuracy))
+        _draw_points(axes, np.asarray(dof), errors, smallest, style)
         if name in fits:
-            _draw_fit(axes, fits[name], smallest, color)
+            _draw_fit(axes, fits[name], smallest, (color, unit))
     _tick(axes.xaxis, EngFormatter(sep=""))
     _tick(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3, which="both")
@@ -45,8 +50,8 @@ def picture(
     return figure
 
 
-def _smallest(points: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
-    errors = np.concatenate([100 * (1 - np.asarray(accuracy)) for _, accuracy in points.values()])
+def _smallest(points: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: float) -> float:
+    errors = np.concatenate([unit * (1 - np.asarray(accuracy)) for _, accuracy in points.values()])
     return errors[errors > 0].min() / 2 if np.any(errors > 0) else _SMALLEST
 
 
@@ -62,9 +67,10 @@ def _draw_points(
     axes.errorbar(distinct, mean, bars, markersize=5, capsize=3, linewidth=1, **style)
 
 
-def _draw_fit(axes: Axes, fit: Fit, smallest: float, color: str) -> None:
+def _draw_fit(axes: Axes, fit: Fit, smallest: float, style: tuple[str, float]) -> None:
+    color, unit = style
     dof = np.clip(np.geomspace(fit.low, fit.high, 200), fit.low, fit.high)
-    best, high, low = 100 * (1 - fit.curve(dof))
+    best, high, low = unit * (1 - fit.curve(dof))
     axes.plot(dof, np.where(best < smallest, np.nan, best), color=color, linewidth=1.5)
     low, high = np.maximum(low, smallest), np.maximum(high, smallest)
     axes.fill_between(dof, low, high, color=color, alpha=0.15, linewidth=0)

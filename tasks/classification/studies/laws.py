@@ -109,7 +109,7 @@ def fit(
     law: str,
     dof: np.ndarray,
     accuracy: np.ndarray,
-    images: int,
+    images: int | None,
     *,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -129,7 +129,8 @@ def fit(
     Args:
         law: a name in `LAWS`.
         dof, accuracy: (n,), of n runs; accuracies are fractions.
-        images: number of test images.
+        images: number of test images; None for a loss, such as the cross-entropy, whose ``accuracy``
+            is 1 minus the loss, and may be below 0.
         bootstrap: number of samples.
         seed: of the samples.
 
@@ -185,7 +186,7 @@ def compare_exponents(a: Fit, b: Fit) -> Difference:
 
 
 def held_out(
-    law: str, dof: np.ndarray, accuracy: np.ndarray, images: int
+    law: str, dof: np.ndarray, accuracy: np.ndarray, images: int | None
 ) -> list[tuple[float, float, float]]:
     """Leave out each DoF in turn but the smallest and the largest, and predict it from the rest.
 
@@ -220,7 +221,7 @@ def as_json(fit: Fit) -> dict[str, object]:
 
 
 def _checked(
-    law: Law, dof: np.ndarray, accuracy: np.ndarray, images: int
+    law: Law, dof: np.ndarray, accuracy: np.ndarray, images: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     dof, accuracy = np.asarray(dof, dtype=float), np.asarray(accuracy, dtype=float)
     if dof.ndim != 1 or dof.shape != accuracy.shape:
@@ -230,9 +231,11 @@ def _checked(
         )
     if not np.all(np.isfinite(dof) & (dof > 0)):
         raise LinconError("Degrees of freedom must be positive numbers.")
-    if not np.all((accuracy >= 0) & (accuracy <= 1)):
+    if images is None and not np.all(np.isfinite(accuracy) & (accuracy < 1)):
+        raise LinconError("Losses must be positive and finite.")
+    if images is not None and not np.all((accuracy >= 0) & (accuracy <= 1)):
         raise LinconError("Accuracies must be fractions in [0, 1].")
-    if images < 1:
+    if images is not None and images < 1:
         raise LinconError(f"Accuracies are of at least one test image; got {images}.")
     if (distinct := len(np.unique(dof))) < law.distinct:
         raise LinconError(
@@ -241,8 +244,9 @@ def _checked(
     return dof, accuracy
 
 
-def _response(law: Law, accuracy: np.ndarray, images: int) -> np.ndarray:
-    return np.log(np.maximum(1 - accuracy, 0.5 / images)) if law.logarithmic else accuracy
+def _response(law: Law, accuracy: np.ndarray, images: int | None) -> np.ndarray:
+    least = 0.5 / images if images else 0.0
+    return np.log(np.maximum(1 - accuracy, least)) if law.logarithmic else accuracy
 
 
 def _solved(law: Law, dof: np.ndarray, responses: np.ndarray) -> np.ndarray:
@@ -283,14 +287,15 @@ def _student(freedom: int) -> float:
     return float(student.ppf(_SIDES[1], freedom) / norm.ppf(_SIDES[1]))
 
 
-def _aic(law: Law, response: np.ndarray, fitted: np.ndarray, images: int) -> float:
+def _aic(law: Law, response: np.ndarray, fitted: np.ndarray, images: int | None) -> float:
     """Akaike's criterion for Gaussian residuals, always as a density of the accuracy."""
     variance = np.mean((response - fitted) ** 2)
     if law.logarithmic:
         # The Jacobian of the logarithm is the geometric mean of the errors.
         variance *= np.exp(2 * response.mean())
-    # Accuracies are counts of images, so no law is known better than by their rounding.
-    rounding = 1 / (12 * images**2)
+    # Accuracies are counts of images, so no law is known better than by their rounding. Losses are
+    # rounded to float32.
+    rounding = 1 / (12 * images**2) if images else float(np.finfo(np.float32).eps) ** 2
     return float(len(response) * np.log(max(variance, rounding)) + 2 * len(law.names))
 
 

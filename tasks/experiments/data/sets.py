@@ -79,6 +79,32 @@ class Data(lightning.LightningDataModule, ABC):
         train_set, self.test_set = self._read(root)
         self.train_set = train_set if limit is None else self._limited(train_set, limit)
 
+    def hold_out(self, count: int, limit: int | None = None) -> None:
+        """Let ``count`` training items stand in for the test set, a fixed choice of them.
+
+        Choices that are made by what a model scores on them, such as a learning rate, leave the
+        test set unseen.
+
+        Args:
+            count: items that are held out; they are as the test sees items, not augmented.
+            limit: how many of the others are used; None for all.
+
+        Raises:
+            LinconError: a count that leaves no item to train on, or fewer items than ``limit``.
+        """
+        items = len(self.train_set)
+        if not 1 <= count < items:
+            raise LinconError(
+                f"{count} of {items} training items are to be held out: choose from 1 to "
+                f"{items - 1}."
+            )
+        held = self._chosen(self.train_set, count)
+        is_left = torch.ones(items, dtype=torch.bool).index_fill(0, held, False)
+        self.test_set = self.evaluated(True).subset(held)
+        self.train_set = self.train_set.subset(is_left.nonzero().flatten())
+        if limit is not None:
+            self.train_set = self._limited(self.train_set, limit)
+
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:

@@ -6,22 +6,94 @@ from typing import Any
 
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import paired
+from lincon.tasks.experiments.sweeps.auto import Auto
 from lincon.tasks.experiments.sweeps.curves import picture
-from lincon.tasks.experiments.sweeps.report import Result, group_seeds, header, line, notes_of
+from lincon.tasks.experiments.sweeps.grid import Grid, Trial, said, tune
+from lincon.tasks.experiments.sweeps.report import (
+    Result,
+    group_seeds,
+    header,
+    line,
+    notes_of,
+    with_column,
+)
+from lincon.tasks.experiments.sweeps.statistics import LOOKS, Difference
 from lincon.tasks.experiments.sweeps.sweep import PREDICTIONS, Sweep
 from lincon.tasks.experiments.task import Measure, find_task
+from lincon.tasks.experiments.training.ranks import exit_unless_first
 from lincon.tasks.experiments.training.recipe import Cell
 from lincon.tasks.experiments.training.run import Run
 
 
-def compare(sweep: Sweep) -> Result:
-    """Train every cell, and write table, numbers and learning curves; called again it continues."""
-    runs = sweep.run()
-    result = summarise(runs, sweep.title, sweep.measures, sweep.grains)
-    result = replace(result, notes=[*result.notes, *baseline_note(sweep), *notes_of(runs)])
-    result.write(sweep, runs)
-    show(sweep)
+def compare(sweep: Sweep, grid: Grid | None = None, auto: Auto | None = None) -> Result:
+    """Train every cell, and write table, numbers and learning curves; called again it continues.
+
+    All three are written each time another seed is whole.
+
+    Args:
+        sweep: the trainings.
+        grid: settings that are tuned first, for every scheme alike.
+        auto: says when there are seeds enough; the sweep then has the most that may be.
+    """
+    trials: list[Trial] = []
+    if grid is not None:
+        sweep, trials = tune(sweep, grid)
+    cells: list[Cell] = []
+    for cells in sweep.rounds():
+        result, reason = _of_seeds(sweep, cells, trials, auto)
+        result.write(sweep, sweep.runs_of(cells))
+        if reason:
+            break
+    exit_unless_first()
+    show(replace(sweep, cells=cells))
     return result
+
+
+def _of_seeds(
+    sweep: Sweep, cells: Sequence[Cell], trials: Sequence[Trial], auto: Auto | None
+) -> tuple[Result, str]:
+    """The result of some seeds, and why they suffice, if `Auto` says so."""
+    runs, looks = sweep.runs_of(cells), len(LOOKS) if auto else 1
+    title = replace(sweep, cells=cells).title
+    result = summarise(runs, title, sweep.measures, sweep.grains, looks)
+    reason = auto.reason(_main(result, sweep.measures[0]), runs) if auto else ""
+    notes = [*result.notes, *baseline_note(sweep), *notes_of(runs)]
+    if reason:
+        notes.append(reason)
+    elif left := len(_seeds(sweep.cells)) - len(_seeds(cells)):
+        notes.append(f"So far: {left} more seed{'' if left == 1 else 's'} may be trained.")
+    result = replace(result, notes=notes)
+    return (_with_picked(result, sweep, runs, trials) if trials else result), reason
+
+
+def _main(result: Result, score: Measure) -> Difference | None:
+    """The main difference: that of the first line which differs from the reference."""
+    found = [entry["differences"].get(score.name) for entry in result.numbers["table"]]
+    return next((Difference(**each) for each in found if each), None)
+
+
+def _seeds(cells: Sequence[Cell]) -> set[int]:
+    return {cell.seed for cell in cells}
+
+
+def _with_picked(
+    result: Result, sweep: Sweep, runs: Sequence[Run], trials: Sequence[Trial]
+) -> Result:
+    """The result with what was picked for each line, and how."""
+    first = [group[0] for group in group_seeds(runs)]
+    cells = [Cell(run.model, run.scheme, run.asked, 0, sweep.recipe.task) for run in first]
+    tuned, measure = sweep.choices["tuned"], sweep.measures[0]
+    tried = "; ".join(dict.fromkeys(said(trial.settings) for trial in trials))
+    seeds = f"{tuned['seeds']} other seed{'' if tuned['seeds'] == 1 else 's'}"
+    note = (
+        f"Picked for each line alike by {measure.label} on {tuned['held_out']:,} training items "
+        f"that are held out, with {seeds}, from: {tried}. The test set is not looked at."
+    )
+    return replace(
+        with_column(result, "picked", [said(sweep.settings_of(cell) or {}) for cell in cells]),
+        numbers={**result.numbers, "trials": [asdict(trial) for trial in trials]},
+        notes=[*result.notes, note],
+    )
 
 
 def baseline_note(sweep: Sweep) -> list[str]:
@@ -66,14 +138,15 @@ def summarise(
     title: str,
     measures: Sequence[Measure],
     grains: Mapping[str, float] | None = None,
+    looks: int = 1,
 ) -> Result:
     """The table of a comparison; where there are several models, its first column names them.
 
-    ``grains`` are the smallest steps of measures, by name.
+    ``grains`` are the smallest steps of measures, by name; claims are corrected for all ``looks``.
     """
     groups = group_seeds(runs)
     deciding = [measure for measure in measures if measure.decides]
-    found = paired.paired(groups, deciding, grains)
+    found = paired.paired(groups, deciding, grains, looks)
     reference = paired.reference_of(groups) if any(_any(row) for row in found.values()) else ""
     table = [
         replace(line(group, measures), differences=found.get(place, {}))
@@ -90,7 +163,7 @@ def summarise(
         rows=rows,
         numbers={"table": [asdict(entry) for entry in table]},
         figure=picture(runs, title, measures[0]),
-        notes=paired.note(groups, found),
+        notes=paired.note(groups, found, looks),
     )
 
 

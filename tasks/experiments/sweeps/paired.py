@@ -84,12 +84,16 @@ def _of_common_seeds(
     return [here[seed] for seed in seeds], [there[seed] for seed in seeds]
 
 
-def note(groups: Sequence[Group], found: Mapping[int, Mapping[str, Any]]) -> list[str]:
+def note(
+    groups: Sequence[Group], found: Mapping[int, Mapping[str, Any]], looks: int = 1
+) -> list[str]:
     """What a reader must know of the columns of differences, if there are any."""
     if not any(each for row in found.values() for each in row.values()):
         return []
     number = sum(len(row) for row in found.values())
     several = f", corrected for the {number} comparisons of this table" if number > 1 else ""
+    if looks > 1:
+        several += f", each looked at up to {looks} times"
     return [
         f"Differences to {reference_of(groups)} are over pairs of one seed, with the 95 % interval "
         f"of their mean. A star: the interval{several}, excludes zero. Where there is none, the "

@@ -19,7 +19,17 @@ from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training.models import build, dof_of, scheme_of
 from lincon.tasks.experiments.training.recipe import Cell
 
-HEADER = "model", "scheme", "dof", "total parameters", "file bytes", "runs", "left", "time left"
+HEADER = (
+    "model",
+    "scheme",
+    "dof",
+    "total parameters",
+    "file bytes",
+    "made in",
+    "runs",
+    "left",
+    "time left",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Planned:
         dof: free numbers in the body that are asked for.
         total: all parameters of the model as it is first trained.
         file_bytes: size of the file of that model.
+        made_in: what a forward takes to make the weights, beside the model itself.
         runs: how many trainings.
         left: how many of them have not ended.
         seconds: about what one of them takes.
@@ -40,6 +51,7 @@ class Planned:
     dof: int
     total: int
     file_bytes: int
+    made_in: str
     runs: int
     left: int
     seconds: float
@@ -52,6 +64,7 @@ class Planned:
             f"{self.dof:,}",
             f"{self.total:,}",
             f"{self.file_bytes:,}",
+            self.made_in,
             str(self.runs),
             str(self.left),
             clock(self.left * self.seconds),
@@ -100,6 +113,7 @@ def _planned(sweep: Sweep, cells: Sequence[Cell], missing: set[str]) -> Planned:
         dof=dof if scheme_of(cell).takes_dof else scheme_of(cell).dof(model),
         total=count_parameters(model),
         file_bytes=file_bytes,
+        made_in=str(lincon.summary(model).cost or "-"),
         runs=len(cells),
         left=sum(each.name in missing for each in cells),
         seconds=_seconds(sweep, cell, model),

@@ -5,7 +5,7 @@ The table of a comparison has a line for each model, scheme and DoF.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from statistics import mean, median, stdev
 from typing import Any
@@ -199,6 +199,12 @@ class Result:
     def console(self) -> Table:
         """The table for a terminal."""
         return console_table(self.header, self.rows, self.title)
+
+
+def with_column(result: Result, name: str, texts: Sequence[str]) -> Result:
+    """The result with another column, the last of its table."""
+    rows = [(*row, text) for row, text in zip(result.rows, texts, strict=True)]
+    return replace(result, header=(*result.header, name), rows=rows)
 
 
 def notes_of(runs: Sequence[Run]) -> list[str]:

@@ -38,22 +38,41 @@ class Store:
         path = self.place(cell) / "run.json"
         return Run(**_read(path)["run"]) if path.exists() else None
 
-    def check(self, cell: Cell, fingerprints: Mapping[str, str]) -> None:
-        """Raise LinconError if the finished run of a cell was made of anything else."""
+    def check(
+        self,
+        cell: Cell,
+        fingerprints: Mapping[str, str],
+        settings: Mapping[str, float] | None = None,
+    ) -> None:
+        """Raise LinconError if the finished run of a cell was made of anything else.
+
+        ``settings`` of the recipe are those of this cell alone; None where they are not yet known.
+        """
         path = self.place(cell) / "run.json"
         if not path.exists():
             return
-        if changed := differences(_read(path).get("fingerprints", {}), fingerprints):
+        record = _read(path)
+        changed = differences(record.get("fingerprints", {}), fingerprints)
+        if settings is not None:
+            changed += differences(record.get("settings", {}), settings)
+        if changed:
             raise LinconError(
                 f"{path} is of another training, which the same names stood for "
                 f"({', '.join(changed)}): choose another folder, or delete {path.parent}."
             )
 
-    def put(self, cell: Cell, run: Run, fingerprints: Mapping[str, str]) -> None:
-        """Keep a finished run, and the fingerprints of what it was made of."""
+    def put(
+        self,
+        cell: Cell,
+        run: Run,
+        fingerprints: Mapping[str, str],
+        settings: Mapping[str, float] | None = None,
+    ) -> None:
+        """Keep a finished run, with the fingerprints of what it was made of, and its settings."""
         record = {
             "recipe": self.recipe,
             "fingerprints": dict(fingerprints),
+            **({"settings": dict(settings)} if settings else {}),
             "run": asdict(run),
             "provenance": provenance(),
         }

@@ -1,6 +1,6 @@
 """Trainings of many cells on one recipe, kept as they finish: the basis of every experiment."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,10 @@ SEVERAL_PROCESSES = "strategy", "devices", "num_nodes"
 """Flags of the Trainer with which one training has several processes."""
 
 
+Settings = Mapping[str, Any]
+"""Fields of a recipe, and their values."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """The trainings of an experiment.
@@ -43,6 +47,8 @@ class Sweep:
         parallel: trainings at a time. Several run by Ray, each in a process of its own, with the
             same results.
         command: whose results these are; those of another are not replaced.
+        choices: from what the settings were picked, as plain JSON, if any were.
+        settings: by `group_name`, the fields of the recipe that were picked for those cells.
     """
 
     recipe: Recipe
@@ -51,6 +57,8 @@ class Sweep:
     setup: Setup = field(default_factory=Setup)
     parallel: int = 1
     command: str = "compare"
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Settings] = field(default_factory=dict)
 
     def run(self) -> list[Run]:
         """Train the cells that are missing, and return all runs in the order of the cells.
@@ -64,26 +72,50 @@ class Sweep:
                 made of other code, tensors or items, a training, results of which these are not a
                 continuation, or files that this command did not write and would replace.
         """
+        for _ in self.rounds():
+            pass
+        exit_unless_first()
+        return self.finished()
+
+    def rounds(self) -> Iterator[list[Cell]]:
+        """`run`, with a stop each time another seed is whole, and one before the first training.
+
+        Yields:
+            The cells of all seeds whose trainings have ended; none twice, and never no cell.
+        """
         missing = self.check()
         epochs = self.recipe.epochs
         done = len(self.cells) - len(missing)
         quiet = self.setup.quiet
         with EpochBar(len(self.cells) * epochs, done * epochs, quiet=quiet) as bar:
+            left = list(missing)
+            if whole := self._whole(left):
+                yield whole
             for cell, run in self._trained(missing, bar):
-                self.store.put(cell, run, self.fingerprints(cell))
-        exit_unless_first()
-        return self.finished()
+                self.store.put(cell, run, self.fingerprints(cell), self.settings_of(cell))
+                left.remove(cell)
+                if cell.seed not in {other.seed for other in left}:
+                    yield self._whole(left)
+
+    def _whole(self, left: Sequence[Cell]) -> list[Cell]:
+        """The cells of seeds of which none is left."""
+        seeds = {cell.seed for cell in left}
+        return [cell for cell in self.cells if cell.seed not in seeds]
 
     def finished(self) -> list[Run]:
         """The runs that have ended, in the order of the cells."""
-        runs = [self.store.get(cell) for cell in self.cells]
+        return self.runs_of(self.cells)
+
+    def runs_of(self, cells: Sequence[Cell]) -> list[Run]:
+        """The runs of some cells that have ended, in their order."""
+        runs = [self.store.get(cell) for cell in cells]
         return [run for run in runs if run is not None]
 
     def check(self) -> list[Cell]:
         """The cells that are to be trained; raises what `run` does before the first training."""
         self._check_parallel()
         for cell in self.cells:
-            self.store.check(cell, self.fingerprints(cell))
+            self.store.check(cell, self.fingerprints(cell), self.settings_of(cell))
         missing = [cell for cell in self.cells if not self.store.get(cell)]
         self._check_outputs(missing)
         return missing
@@ -99,14 +131,22 @@ class Sweep:
 
     def fingerprints(self, cell: Cell) -> dict[str, str]:
         """Of what the training of a cell is made of: the code, the tensors, the items."""
-        return self._fingerprints[replace(cell, seed=0).name]
+        return self._fingerprints[group_name(cell)]
+
+    def settings_of(self, cell: Cell) -> Settings | None:
+        """What was picked for a cell; None before it is."""
+        return self.settings.get(group_name(cell)) if self.choices else {}
+
+    def recipe_of(self, cell: Cell) -> Recipe:
+        """The recipe with what was picked for a cell."""
+        return replace(self.recipe, **self.settings.get(group_name(cell), {}))
 
     @cached_property
     def _fingerprints(self) -> dict[str, dict[str, str]]:
         """Build every cell before the first is trained, so that a refusal comes at once."""
         found = {}
         for cell in self.cells:
-            name = replace(cell, seed=0).name  # names tell a dof of 1 from one of 1.0
+            name = group_name(cell)
             if name not in found:
                 check_epochs(self.recipe, cell)
                 model = build(cell, self.data.shape)
@@ -145,7 +185,12 @@ class Sweep:
         place = self.store.place(cell)
         try:
             _, run = train(
-                self.recipe, cell, place, self.setup, callbacks, resume=interrupted(place)
+                self.recipe_of(cell),
+                cell,
+                place,
+                self.setup,
+                callbacks,
+                resume=interrupted(place),
             )
         except LinconError as error:
             raise type(error)(f"{cell.name}: {error}") from error
@@ -173,8 +218,11 @@ class Sweep:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What all runs have in common, as plain JSON: the recipe and the Trainer's options."""
-        return describe(self.recipe, self.setup.trainer)
+        """What all runs have in common, as plain JSON: the recipe and the Trainer's options.
+
+        Fields that were picked have the values to choose from.
+        """
+        return {**describe(self.recipe, self.setup.trainer), **self.choices}
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -196,3 +244,8 @@ class Sweep:
         images = "" if self.recipe.images is None else f" ({self.recipe.images:,} training images)"
         epochs = f"{self.recipe.epochs} epoch{'' if self.recipe.epochs == 1 else 's'}"
         return f"{models} on {self.recipe.data}{images}, {epochs}, {spread}"
+
+
+def group_name(cell: Cell) -> str:
+    """The name of cells that differ in their seeds only. It tells a dof of 1 from one of 1.0."""
+    return replace(cell, seed=0).name

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from math import inf
 from pathlib import Path
@@ -41,6 +41,8 @@ class Recipe:
             epochs), "thirds" (a tenth after each third), "tenths" (a tenth at 60 and 90 %), or
             "exponential" (evenly, to a hundredth).
         weight_decay: on every parameter, the free vector included.
+        held_out: training items that stand in for the test set, and are not trained on; 0 for the
+            test set itself. For choices, which must not see the test set.
 
     Raises:
         LinconError: an unknown name, or a number that is too small or not finite.
@@ -55,6 +57,7 @@ class Recipe:
     learning_rate: float = 0.1
     schedule: str = "cycle"
     weight_decay: float = 5e-4
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -67,6 +70,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LinconError(f"{name} is {value}; at least 1 is needed.")
+        if self.held_out < 0:
+            raise LinconError(f"held_out is {self.held_out}; give 0 or more.")
         if not 0 < self.learning_rate < inf or not 0 <= self.weight_decay < inf:
             raise LinconError(
                 f"learning rate {self.learning_rate} must be above 0, "
@@ -151,15 +156,34 @@ def open_data(recipe: Recipe, seed: int, root: Path | None = None) -> Any:
         LinconError: missing or damaged files, or fewer images than the recipe asks for.
     """
     make = find_task(recipe.task).data_set(recipe.data)
-    return make(seed, recipe.batch, root, recipe.images)
+    if not recipe.held_out:
+        return make(seed, recipe.batch, root, recipe.images)
+    data = make(seed, recipe.batch, root, None)
+    data.hold_out(recipe.held_out, recipe.images)
+    return data
 
 
 def describe(recipe: Recipe, trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as plain JSON, with the options of the Trainer, if there are any."""
+    """A recipe as plain JSON, with the options of the Trainer, if there are any.
+
+    Items that are held out are named where there are any.
+    """
     description = asdict(recipe)
+    if not recipe.held_out:
+        del description["held_out"]
     if trainer:
         description["trainer"] = dict(trainer)
     return description
+
+
+def recipe_of(record: Mapping[str, Any]) -> Recipe:
+    """The recipe in what `describe` made, among other entries. Raises KeyError if it is not whole.
+
+    >>> recipe_of(describe(Recipe(epochs=3), {})).epochs
+    3
+    """
+    names = [field.name for field in fields(Recipe)]
+    return Recipe(**{name: record[name] for name in names if name != "held_out" or name in record})
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,14 @@ from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training.fingerprints import TEST_ITEMS, changed_code
 from lincon.tasks.experiments.training.models import load
 from lincon.tasks.experiments.training.ranks import is_first
-from lincon.tasks.experiments.training.recipe import Cell, Recipe, differences, open_data
+from lincon.tasks.experiments.training.recipe import (
+    Cell,
+    Recipe,
+    describe,
+    differences,
+    open_data,
+    recipe_of,
+)
 
 UNFINISHED = "unfinished"
 """A key in the record of a training that has not ended; a model beside it is an earlier one's."""
@@ -88,7 +95,9 @@ def _has_record(folder: Path) -> bool:
         record = _read(folder)
     except LinconError:
         return False
-    return all(field.name in record for field in (*fields(Cell), *fields(Recipe)))
+    return all(
+        name in record for name in [*[each.name for each in fields(Cell)], *describe(Recipe(), {})]
+    )
 
 
 def check_resumable(folder: Path, description: dict[str, Any]) -> None:
@@ -143,7 +152,7 @@ def reload(folder: Path) -> tuple[nn.Module, Cell, Recipe, list[int]]:
         )
     try:
         cell = Cell(**{field.name: record[field.name] for field in fields(Cell)})
-        recipe = Recipe(**{field.name: record[field.name] for field in fields(Recipe)})
+        recipe = recipe_of(record)
         shape = [int(size) for size in record["shape"]]
     except (KeyError, TypeError):
         raise LinconError(

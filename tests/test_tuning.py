@@ -1,0 +1,171 @@
+"""Settings that are tuned on held-out items, and comparisons that choose their number of seeds."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lincon import LinconError
+from lincon.tasks.classification.learner import MEASURES
+from lincon.tasks.experiments.sweeps import compare
+from lincon.tasks.experiments.sweeps.auto import Auto
+from lincon.tasks.experiments.sweeps.grid import FIRST_SEED, Grid, Trial, parse
+from lincon.tasks.experiments.sweeps.statistics import LOOKS, difference
+from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.training.recipe import Cell, Recipe, cells, open_data
+from lincon.tasks.experiments.training.run import Run
+
+RECIPE = Recipe(epochs=1, batch=16, images=512)
+GRID = Grid({"learning_rate": [1e-6, 0.1]}, held_out=200)
+
+
+def items(split):
+    return {tuple(image.flatten().tolist()) for image in split.tensors[0]}
+
+
+def test_held_out_items_are_training_items_that_are_not_trained_on():
+    whole, held = open_data(RECIPE, 0), open_data(replace(RECIPE, held_out=200), 0)
+    assert (len(held.train_set), len(held.test_set)) == (512, 200)
+    training = items(open_data(Recipe(), 0).train_set)
+    assert items(held.test_set) <= training - items(held.train_set)
+    assert items(held.train_set) <= training
+    assert not items(held.test_set) & items(whole.test_set)
+    assert held.test_set.labels.bincount().tolist() == pytest.approx([20] * 10, abs=1)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(held_out=1297), Recipe(held_out=200, images=1200)])
+def test_holding_out_more_than_there_is_is_refused(recipe):
+    with pytest.raises(LinconError, match="choose from 1 to"):
+        open_data(recipe, 0)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """The folder of a tuned comparison of two schemes with two seeds, and its result."""
+    out = tmp_path_factory.mktemp("tuned")
+    sweep = Sweep(RECIPE, cells(["resnet-small"], ["rpg", "random"], [0.1], range(2)), out)
+    return sweep, compare.compare(sweep, GRID)
+
+
+def test_what_scores_best_on_the_held_out_items_is_trained_with(tuned):
+    sweep, result = tuned
+    assert result.header[-1] == "picked"
+    assert [row[-1] for row in result.rows] == ["learning rate 0.1"] * 2
+    for cell in sweep.cells:
+        record = json.loads((sweep.out / "runs" / cell.name / "training.json").read_text())
+        assert record["learning_rate"] == 0.1
+        assert "held_out" not in record
+
+
+def test_trials_have_seeds_of_their_own_and_are_in_the_results(tuned):
+    sweep, _ = tuned
+    results = json.loads((sweep.out / "results.json").read_text())
+    assert results["recipe"]["tuned"] == {
+        "learning_rate": [1e-6, 0.1],
+        "held_out": 200,
+        "seeds": 1,
+    }
+    assert [trial["settings"]["learning_rate"] for trial in results["trials"]] == [
+        *(1e-6, 1e-6),
+        *(0.1, 0.1),
+    ]
+    assert {seed for trial in results["trials"] for seed in trial["scores"]} == {str(FIRST_SEED)}
+    low, high = (results["trials"][n]["scores"][str(FIRST_SEED)] for n in (0, 2))
+    assert high > low
+
+
+def test_a_tuned_comparison_continues_with_another_seed_and_trains_nothing_twice(
+    tuned, monkeypatch
+):
+    sweep, result = tuned
+    trained = []
+    train = Sweep.train
+
+    def counted(self, cell, callbacks=()):
+        trained.append(cell)
+        return train(self, cell, callbacks)
+
+    monkeypatch.setattr(Sweep, "train", counted)
+    again = compare.compare(sweep, GRID)
+    assert (again.rows, trained) == (result.rows, [])
+    with pytest.raises(LinconError, match="tuned is"):
+        compare.compare(sweep, replace(GRID, seeds=2))
+
+
+def test_a_run_that_was_made_with_other_settings_is_refused(tuned):
+    sweep, _ = tuned
+    name = sweep.cells[0].name
+    picked = {replace(cell, seed=0).name: {"learning_rate": 0.2} for cell in sweep.cells}
+    other = replace(sweep, choices=GRID.described, settings=picked)
+    with pytest.raises(LinconError, match=f"{name}.*learning_rate is 0.1 there and 0.2 here"):
+        other.run()
+
+
+@pytest.mark.parametrize("text", ["learning-rate", "learning-rate=", "learning-rate=a"])
+def test_a_setting_without_values_is_refused(text):
+    with pytest.raises(LinconError, match="--tune"):
+        parse([text])
+
+
+def test_what_is_no_setting_or_would_see_the_test_set_is_refused():
+    with pytest.raises(LinconError, match="setting to be tuned 'epochs'"):
+        Grid({"epochs": [1.0]}, held_out=10)
+    with pytest.raises(LinconError, match="--held-out"):
+        Grid({"learning_rate": [0.1]}, held_out=0)
+
+
+def test_a_trial_that_diverges_is_the_worst():
+    good, bad = (Trial("m", "rpg", 0.1, {}, {0: score, 1: 9.0}) for score in (1.0, float("nan")))
+    for measure in MEASURES:
+        assert bad.rank(measure) < good.rank(measure)
+
+
+def runs(seeds, hours=0.0):
+    return [
+        Run("m", "rpg", 1, seed, 1, 1, 1, [3600 * hours / seeds], [], {}, {})
+        for seed in range(seeds)
+    ]
+
+
+def found(scores):
+    return difference(scores, [0.0] * len(scores))
+
+
+@pytest.mark.parametrize(
+    "main, ended, hours, words",
+    [
+        (found([1.0, 1.1, 0.9, 1.0]), 4, 0, "excludes zero"),
+        (found([0.01, -0.01, 0.0, 0.02]), 4, 0, "smaller than 0.2"),
+        (found([1.0, -1.0, 2.0, 0.0]), 4, 0, ""),
+        (found([1.0, 1.1, 0.9, 1.0, 1.0]), 5, 0, ""),  # no look after five
+        (None, 4, 0, ""),
+        (found([1.0, -1.0, 2.0, 0.0]), 4, 3, "stays open"),
+        (found([1.0, -1.0, 2.0, 0.0]), LOOKS[-1], 0, "the most"),
+    ],
+)
+def test_seeds_suffice_when_the_main_difference_is_decided_or_the_hours_are_spent(
+    main, ended, hours, words
+):
+    reason = Auto(matters=0.2, hours=2.0).reason(main, runs(ended, hours))
+    assert words in reason if words else reason == ""
+
+
+def test_a_comparison_ends_when_it_is_decided_and_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(Sweep, "train", lambda self, cell, callbacks=(): made(cell))
+    sweep = Sweep(RECIPE, cells(["resnet-small"], ["rpg", "random"], [0.1], range(48)), tmp_path)
+    result = compare.compare(sweep, auto=Auto())
+    assert any("After 4 seeds the main difference excludes zero" in note for note in result.notes)
+    assert f"up to {len(LOOKS)} times" in " ".join(result.notes)
+    assert len(json.loads((tmp_path / "results.json").read_text())["runs"]) == 8
+    assert compare.compare(sweep, auto=Auto()).rows == result.rows
+
+
+def made(cell: Cell) -> Run:
+    """A run of which random sharing is better by one point, about."""
+    torch.manual_seed(cell.seed)
+    accuracy = 0.9 + 0.01 * (cell.scheme == "random") + 1e-3 * torch.rand(()).item()
+    test = {"accuracy": [accuracy], "cross_entropy": [1 - accuracy]}
+    return Run(
+        cell.model, cell.scheme, cell.dof, cell.seed, 9, 9, 9, [1.0], [1.0], test, {"accuracy": 1.0}
+    )
