@@ -10,6 +10,7 @@ download CUDA all the same. What that build asks for besides is left to it too.
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,6 @@ TORCH = [
     "nvidia-nvjitlink",
     "nvidia-nvshmem-cu13",
     "nvidia-nvtx",
-    "triton",
 ]
 """torch, and what its build for CUDA asks for besides."""
 
@@ -51,7 +51,14 @@ def compiled() -> str:
     command += ["--constraint", "constraints.txt", "pyproject.toml"]
     command += [f"--extra={extra}" for extra in EXTRAS]
     command += [f"--no-emit-package={name}" for name in TORCH]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # torch's build for CUDA asks for a triton of its own; which one we try is our choice.
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as override:
+        ours = [f"{pin}; sys_platform == 'linux'\n" for pin in pins if pin.startswith("triton")]
+        override.writelines(ours)
+        override.flush()
+        command += ["--override", override.name]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     return done.stdout
