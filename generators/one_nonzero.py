@@ -158,7 +158,7 @@ class OneNonzero(Compiled):
         return Loop("tabled", self.dof, index=index, sign=sign)
 
     @per_device
-    def table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
+    def as_table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
         # Other devices add to an index in any order.
         if self.rows > SMALL or device.type != "cpu" or not self._is_plain:
             return None

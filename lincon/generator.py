@@ -125,7 +125,7 @@ class Generator(ABC):
 
     # What a step calls.
 
-    def table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
+    def as_table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
         """G of a small map with one nonzero a row: G @ free = factor * free[index]. Else None.
 
         Where calling a map costs more than its work, a step uses torch's own operations on this.

@@ -57,6 +57,7 @@ def random_masks(network, seed=0):
     return masks
 
 
+@pytest.mark.filterwarnings("ignore:dense. a forward makes")
 @pytest.mark.parametrize("constraint", [None, "ring", "dense", "hash"])
 def test_channels_that_say_nothing_can_be_taken_away(constraint):
     """The oracle: with norms of 0 x + 0 the dropped channels are zero everywhere, so nothing changes without them."""

@@ -50,7 +50,8 @@ def test_a_matrix_counts_its_nonzeros_and_a_part_the_rows_between_its_own():
     assert Part.of(Matrix(12, 6, matrix=dense), rows=rows).work(6) == 72
 
 
-def test_a_generator_far_dearer_than_the_model_is_named_with_those_that_fit():
+def test_a_generator_far_dearer_than_the_model_is_named_with_those_that_fit(monkeypatch):
+    monkeypatch.setattr(cost, "UNNOTICED", 0)
     model = layers()
     with pytest.warns(LinconWarning, match="dense: .* 12 times .* a batch of 64") as warned:
         lincon.constrain(model, "dense", dof=768)
@@ -61,10 +62,17 @@ def test_a_generator_far_dearer_than_the_model_is_named_with_those_that_fit():
     assert "768 multiplications a weight, 12.00 x the model" in str(lincon.summary(model))
 
 
-def test_the_groups_of_a_scope_are_warned_of_once_and_by_their_sum():
+def test_the_groups_of_a_scope_are_warned_of_once_and_by_their_sum(monkeypatch):
+    monkeypatch.setattr(cost, "UNNOTICED", 0)
     with pytest.warns(LinconWarning, match="12 times") as warned:
         lincon.constrain(layers(), "dense", dof=4 * 768, scope="tensor")
     assert len([each for each in warned if "multiplications" in str(each.message)]) == 1
+
+
+def test_what_nobody_would_notice_is_attached_without_a_word():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LinconWarning)
+        lincon.constrain(layers(), "dense", dof=768)
 
 
 @pytest.mark.parametrize("name", ["ring", "hash", "random", "fold", "sparse", "fastfood", "dense"])

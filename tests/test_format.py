@@ -73,5 +73,5 @@ def test_the_coded_ways_of_the_format_are_read_by_another_decoder(decoder):
     sparse[::300], sparse[7] = 3, -2
     cases = sparse, torch.arange(5000) % 3 == 0, torch.randint(0, 9, (70, 70), dtype=torch.int16)
     for values in (*cases, sparse.ne(0)):
-        coded, description = encode(values)  # type: ignore[misc]
+        coded, description = encode(values)
         assert np.array_equal(decoder.decode(coded.numpy(), description), values.numpy())

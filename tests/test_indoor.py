@@ -87,6 +87,7 @@ def test_a_ring_a_layer_makes_all_copies_of_the_layer_of_one_ring():
     assert not torch.allclose(second, ratio * first)
 
 
+@pytest.mark.filterwarnings("ignore:dense. a forward makes")
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_trains_saves_and_loads(scheme, tmp_path):
     _, run = train(RECIPE, cell(scheme), tmp_path)

@@ -51,7 +51,7 @@ def tuned(tmp_path_factory):
 def test_what_scores_best_on_the_held_out_items_is_trained_with(tuned):
     sweep, result = tuned
     assert result.header[-1] == "picked"
-    assert [row[-1] for row in result.rows] == ["learning rate 0.1"] * 2
+    assert [row[-1] for row in result.texts] == ["learning rate 0.1"] * 2
     for cell in sweep.cells:
         record = json.loads((sweep.out / "runs" / cell.name / "training.json").read_text())
         assert record["learning_rate"] == 0.1
@@ -88,7 +88,7 @@ def test_a_tuned_comparison_continues_with_another_seed_and_trains_nothing_twice
 
     monkeypatch.setattr(Sweep, "train", counted)
     again = compare.compare(sweep, GRID)
-    assert (again.rows, trained) == (result.rows, [])
+    assert (again.texts, trained) == (result.texts, [])
     with pytest.raises(LinconError, match="tuned is"):
         compare.compare(sweep, replace(GRID, seeds=2))
 

@@ -311,7 +311,7 @@ class Constraint:
         copy = object.__new__(Constraint)
         memo[id(self)] = copy
         owner = deepcopy(self.owner, memo)
-        own = {"owner": owner, "state": self.state.copied_to(owner, memo)}
+        own = {"owner": owner, "state": deepcopy(self.state, memo)}
         copy.__setstate__({**self.__getstate__(), **own})
         return copy
 

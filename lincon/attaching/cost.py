@@ -23,6 +23,8 @@ CALLS = 1 << 20
 """The multiplications that take as long as a model's calls alone, however small its tensors are."""
 DEAR = 10
 """The ratio above which `constrain` warns."""
+UNNOTICED = 1e8
+"""Multiplications in a forward, about a tenth of a second, below which `constrain` says nothing."""
 RATE = 1e9
 """About the multiplications a second that a core does for a generator."""
 SUGGESTED = "ring", "hash", "fold", "fastfood", "kronecker", "sparse"
@@ -74,7 +76,7 @@ def cost_of(parts: Iterable[tuple[Generator, Sequence[int]]]) -> Cost | None:
 def warn_of_cost(parts: Sequence[tuple[Generator, Sequence[int]]], stacklevel: int) -> None:
     """Warn if making the weights takes more than `DEAR` times what the model does with them."""
     cost = cost_of(parts)
-    if cost is None or cost.ratio <= DEAR:
+    if cost is None or cost.ratio <= DEAR or cost.work < UNNOTICED:
         return
     names = ", ".join(sorted({generator.name for generator, _ in parts}))
     warnings.warn(

@@ -82,12 +82,11 @@ class State:
         norm = sum(norm for _, _, norm in fits)
         return [free for free, _, _ in fits], (missed / norm) ** 0.5 if norm else 0.0
 
-    def copied_to(self, owner: nn.Module, memo: dict[int, Any]) -> "State":
-        """The same for a copy of the owner."""
-        copy = object.__new__(State)
-        copy.owner, copy.residual, copy._entries = owner, self.residual, self._entries
-        copy._vectors = [FreeVector(owner, vector.group) for vector in self._vectors]
-        copy.spots = deepcopy(self.spots, memo)
+    def __deepcopy__(self, memo: dict[int, Any]) -> "State":
+        copy = memo[id(self)] = object.__new__(State)  # the owner's hooks lead here again
+        copy.owner, copy.residual = deepcopy(self.owner, memo), self.residual
+        copy._vectors = [FreeVector(copy.owner, vector.group) for vector in self._vectors]
+        copy._entries, copy.spots = self._entries, deepcopy(self.spots, memo)
         return copy
 
     def save(

@@ -101,8 +101,8 @@ class Scaled(Generator):
         return self.inner.work(rows)
 
     @per_device
-    def table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
-        table = self.inner.table(device, dtype)
+    def as_table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
+        table = self.inner.as_table(device, dtype)
         if table is None:
             return None
         scales = torch.tensor(self.scales, dtype=dtype, device=device)

@@ -68,7 +68,7 @@ class ModelTape(Tape):
         if not trains or vector.dtype != free.dtype or vector.group.devices or is_watched():
             return None
         linear_map = self.map(number)
-        table = linear_map.table(free.device, free.dtype)
+        table = linear_map.as_table(free.device, free.dtype)
         if table is None:
             return None
         index, factor = table

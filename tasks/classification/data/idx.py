@@ -106,6 +106,7 @@ class FashionMNIST(Images):
 
     name = "fashion-mnist"
     channels = 1
+    size = STORED
     classes = 10
     class_names = (
         *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
