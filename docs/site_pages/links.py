@@ -22,6 +22,8 @@ PAGES = {
     "tasks/classification/README.md": "generated/classification",
     "tasks/pose/README.md": "generated/pose",
     "tasks/indoor/README.md": "generated/indoor",
+    "tasks/language/README.md": "generated/language",
+    "SECURITY.md": "generated/security",
 }
 """Files and folders outside of docs/ that are pages of the site."""
 
