@@ -65,5 +65,14 @@ def read(app, docname, source):
     source[0] = as_notebook(rewritten(source[0], HERE / f"{docname}.md"))
 
 
+def source_of(app, module, name):
+    """The module whose source has an object; an attribute whose value is Python's own is the class's."""
+    value = sys.modules.get(module)
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return module if getattr(value, "__module__", None) == "builtins" else None
+
+
 def setup(app):
     app.connect("source-read", read)
+    app.connect("viewcode-follow-imported", source_of)
