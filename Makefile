@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := $(shell find lincon generators tasks tests benchmarks docs examples -name generated -prune -o \( -name '*.py' -o -name '*.md' \) -print) $(wildcard *.md) pyproject.toml
 
-.PHONY: demo test lint types interop bench fuzz soak docs examples matrix lock dist sbom audit release clean
+.PHONY: demo test long lint types interop bench fuzz soak docs examples matrix lock dist sbom audit release clean
 
 .stamps/env:
 	$(PYTHON) -m venv .venv
@@ -24,8 +24,11 @@ SOURCES := $(shell find lincon generators tasks tests benchmarks docs examples -
 	touch $@
 
 .stamps/test: .stamps/lint .stamps/types
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "not long"
 	touch $@
+
+long: .stamps/install
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m long tests
 
 # timm's models need a torchvision that fits the torch at hand; its optimisers, which are tested, do not.
 .stamps/interop: .stamps/install
@@ -93,7 +96,7 @@ dist: .stamps/release
 	$(BIN)/python .ci/wheel.py
 
 # Everything but the upload: docs/releases.md says what comes before and after.
-release: test interop fuzz soak matrix dist sbom
+release: test long interop fuzz soak matrix dist sbom
 
 clean:
 	rm -rf .stamps .venv runs build dist docs/generated *.egg-info

@@ -70,8 +70,8 @@ class Fold(OneNonzero):
 
     def loop(self) -> Loop | None:
         sign_key, start_key = key(self.seed, _SIGN), key(self.seed, _START)
-        lap = 0 if self.chunk else self.dof
-        return Loop("folds", self.dof, sign_key, start_key, self._runs, lap=lap)
+        lap, run = (0, self.chunk) if self.chunk else (self.dof, self.dof)
+        return Loop("folds", self.dof, sign_key, start_key, self._runs, lap=lap, run=run)
 
     @property
     def _runs(self) -> tuple[int, int]:

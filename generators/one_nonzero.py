@@ -33,6 +33,9 @@ SMALL = 1 << 15
 
 _APPLYING = ("_write", "_accumulate", "write", "accumulate", "prepare", "prepare_adjoint")
 
+SMALLEST_RUN = 32
+"""Rows that read neighbours are moved together; in shorter runs a table that is kept is faster."""
+
 GRAIN = 1 << 14
 """Rows that a compiled loop walks over in the time that it takes to call it."""
 
@@ -147,10 +150,11 @@ class OneNonzero(Compiled):
 
     @per_device
     def _loop_on(self, device: torch.device) -> Loop | None:
-        """`loop`, or else that of the table."""
+        """`loop`, or that of the table where it may be kept and is faster."""
         if not self._is_plain:
             return None
-        if (loop := self.loop()) is not None or not self.has_table(device):
+        loop = self.loop()
+        if not self.has_table(device) or (loop is not None and loop.run >= SMALLEST_RUN):
             return loop
         index, sign = self._table(device)
         if sign is not None and sign.dtype != torch.int8:

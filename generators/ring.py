@@ -39,8 +39,6 @@ WORDS = 8
 TILE = 64
 """The default tile of a ring of at least `FEWEST_TILES` of them; smaller rings have smaller ones."""
 FEWEST_TILES = 32
-SMALLEST_RUN = 32
-"""Smaller tiles are slow to move, so that a table, if it may be kept, is faster."""
 
 
 @register
@@ -141,11 +139,11 @@ class Ring(OneNonzero):
             keys = bits(key(self.seed, _DECK), torch.arange(ROUNDS, device="cpu")).tolist()
             more = self.rows, *(each % (1 << 64) for each in keys)
             return Loop("decks", self.dof, sign_key, more=more)
-        if self.tile < SMALLEST_RUN and self.has_table(torch.device("cpu")):
-            return None
         # A deck that is not permuted is read in sequence, as laps are.
         more = self.tile, self.tiles, int(self.permute)
-        return Loop("laps", self.dof, sign_key, key(self.seed, _LAP), more, lap=self.dof)
+        return Loop(
+            "laps", self.dof, sign_key, key(self.seed, _LAP), more, lap=self.dof, run=self.tile
+        )
 
 
 def _checked_tile(tile: int | str, order: str, dof: int) -> int:

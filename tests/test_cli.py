@@ -201,6 +201,7 @@ def test_a_model_of_ones_own_is_compared_by_its_import_path(tmp_path, monkeypatc
     assert "small" in result.stdout
 
 
+@pytest.mark.long
 def test_every_experiment_runs_from_the_command_line(tmp_path):
     quick = ["--epochs", 1, "--seeds", 1, "--images", 300]
     for command in (

@@ -262,6 +262,7 @@ def test_the_folder_that_a_model_comes_from_is_left_alone(trained):
 # The paper's tables.
 
 
+@pytest.mark.long
 def test_the_pruning_table_has_the_papers_rows_at_equal_dof(tmp_path):
     result = call(
         "reproduce", "pruning", "--epochs", 4, "--images", 128, "--seeds", 1, "--out", tmp_path

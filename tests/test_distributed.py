@@ -224,6 +224,7 @@ def trained(two, tmp_path_factory):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("world", "name"),
     [(n, name) for name in CASES for n in (2, 4) if n == 2 or "compiled" not in name],

@@ -33,11 +33,13 @@ def ring():
     return model
 
 
+@pytest.mark.long
 def test_a_killed_training_ends_with_the_bytes_of_one_that_was_not(tmp_path):
     found = interruption.kill(tmp_path, kills=1, epochs=12, longest=0.5, from_checkpoint=True)
     assert found.same and found.resumed == len(found.moments) == 1
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_the_checkpoint_before_whole_and_says_so(tmp_path):
     try:
         said = interruption.fill(tmp_path)

@@ -37,6 +37,7 @@ def both(tmp_path_factory):
     return folder / "one", folder / "two"
 
 
+@pytest.mark.long
 def test_models_are_the_same_bytes_and_runs_the_same_numbers(both):
     one, two = both
     assert len(list(one.glob("runs/*/model.safetensors"))) == 3

@@ -67,6 +67,7 @@ def check_same(folder, expected, atol):
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=atol)
 
 
+@pytest.mark.long
 def test_two_processes_started_by_lightning_take_the_steps_of_one(alone, tmp_path):
     done = start(
         UNAUGMENTED, *FIVE_STEPS, *TWO, "--trainer.strategy", "ddp", "--out", tmp_path / "two"
@@ -154,6 +155,7 @@ def test_a_sweep_on_two_processes_has_every_run_and_one_table(tmp_path):
         lincon.inspect(run / "model.safetensors")
 
 
+@pytest.mark.long
 def test_a_cut_training_goes_on_to_the_same_weights(tmp_path):
     options, cut = (
         ("train", "--epochs", 3, "--images", 128, *TWO, "--trainer.strategy", "fsdp"),

@@ -72,7 +72,7 @@ def wide_numbers(monkeypatch):
 def by_triton(monkeypatch):
     """Tensors of the CPU go to Triton's loops, and so do rings of small tiles."""
     monkeypatch.setattr(one_nonzero, "kernel_for", lambda device: gpu)
-    monkeypatch.setattr("lincon.generators.ring.SMALLEST_RUN", 1)
+    monkeypatch.setattr("lincon.generators.one_nonzero.SMALLEST_RUN", 1)
     yield
     gpu.release()
 

@@ -39,6 +39,7 @@ class Loop:
         more: further numbers, whose meaning is the loop's.
         work: about how many nonzeros a row has.
         lap: rows, counted from 0, that read no entry twice; 0 if there is no such number.
+        run: how many rows in sequence read neighbours, but for the first and the last.
         index: of "tabled", (rows,) integers. An index of dof is a row of zeros. Of "strata", int32
             (strata * dof,), what is drawn, or (0,).
         sign: of "tabled", (rows,) int8, or None where all signs are +1.
@@ -51,6 +52,7 @@ class Loop:
     more: tuple[int, ...] = ()
     work: int = 1
     lap: int = 0
+    run: int = 1
     index: Integer[Tensor, " rows"] | None = None
     sign: Integer[Tensor, " rows"] | None = None
 
