@@ -65,6 +65,7 @@ examples: .stamps/install
 bench: .stamps/install
 	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -p no:randomly --benchmark-json=/dev/null
 	$(BIN)/python -m benchmarks.grid --keep
+	$(BIN)/python -m benchmarks.steps --keep
 
 fuzz: .stamps/install
 	$(BIN)/python -m tests.hostile --count 10000

@@ -1,0 +1,159 @@
+"""Steps and inference of constrained models, in turn with the same models unconstrained.
+
+    python -m benchmarks.steps --threads 1 --generators ring hash kronecker
+
+In every round each model takes one step (zero_grad, forward, backward, SGD) and one forward without
+gradients. A cell is the time as a multiple of the unconstrained model's: the median of all rounds,
+and in brackets the quartiles. Freed memory stays in the process, as in training.
+--keep writes a folder under benchmarks/results.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import quantiles
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lincon
+from benchmarks.results import keep
+from lincon.recycling import keep_pages
+
+DOF = 0.1
+MODES = "model", "layer"
+
+
+class LastOfLSTM(nn.Module):
+    """An LSTM of 128 whose last output is classified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory, self.head = nn.LSTM(32, 128, batch_first=True), nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.memory(x)[0][:, -1])
+        return logits
+
+
+def mlp() -> tuple[nn.Module, Tensor]:
+    """Three layers of 64, batch 32."""
+    layers = nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
+    return nn.Sequential(*layers), torch.randn(32, 64)
+
+
+def cnn() -> tuple[nn.Module, Tensor]:
+    """Convolutions to 16 and 32 channels, batch 64 of 32 x 32."""
+    first, second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2, padding=1)
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), *pooled), torch.randn(64, 3, 32, 32)
+
+
+def transformer() -> tuple[nn.Module, Tensor]:
+    """Four layers of 128, batch 8 of 32 tokens."""
+    layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+    return nn.Sequential(encoder), torch.randn(8, 32, 128)
+
+
+def lstm() -> tuple[nn.Module, Tensor]:
+    """An LSTM of 128, batch 16 of 20 steps."""
+    return LastOfLSTM(), torch.randn(16, 20, 32)
+
+
+MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "transformer": transformer,
+    "lstm": lstm,
+}
+
+
+def works(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Any]]:
+    """A step and an inference."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    def infer() -> None:
+        with torch.no_grad():
+            model(x)
+
+    return {"step": step, "inference": infer}
+
+
+def everything(name: str, generators: list[str]) -> dict[str, dict[str, Callable[[], Any]]]:
+    """What is timed, by model (plain, or generator and mode) and by kind of work."""
+    every: dict[str, dict[str, Callable[[], Any]]] = {}
+    for each in ["plain", *(f"{g} {mode}" for g in generators for mode in MODES)]:
+        torch.manual_seed(0)
+        model, x = MODELS[name]()
+        if each != "plain":
+            generator, mode = each.split()
+            lincon.constrain(model, generator, dof=DOF, materialize=mode)
+        every[each] = works(model, x)
+    return every
+
+
+def rounds(name: str, generators: list[str], seconds: float) -> dict[str, dict[str, list[float]]]:
+    """The seconds of each round, by model and kind of work; the first three rounds are dropped."""
+    every = everything(name, generators)
+    order = [(kind, each) for kind in every["plain"] for each in every]
+    times: dict[str, dict[str, list[float]]] = {
+        each: {kind: [] for kind in work} for each, work in every.items()
+    }
+    number, end = 0, time.perf_counter() + seconds
+    while number < 6 or time.perf_counter() < end:
+        for kind, each in order:
+            start = time.perf_counter()
+            every[each][kind]()
+            times[each][kind].append(time.perf_counter() - start)
+        number += 1
+    return {each: {kind: taken[3:] for kind, taken in own.items()} for each, own in times.items()}
+
+
+def cell(own: list[float], plain: list[float]) -> str:
+    """Multiples of the plain model's time of the same round: median and quartiles."""
+    low, middle, high = quantiles([a / b for a, b in zip(own, plain, strict=True)], n=4)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--generators", nargs="+", default=["ring", "hash", "kronecker"])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each model")
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    keep_pages()
+    header = ["threads", "model", "constrained", "step / plain", "inference / plain"]
+    lines, numbers = [], []
+    print(" | ".join(header))
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        for name in options.models:
+            times = rounds(name, options.generators, options.seconds)
+            plain = times.pop("plain")
+            for each, own in times.items():
+                cells = [cell(own[kind], plain[kind]) for kind in plain]
+                lines.append([threads, name, each, *cells])
+                medians = {kind: quantiles(own[kind], n=4) for kind in own}
+                numbers.append(
+                    {"threads": threads, "model": name, "constrained": each, **medians}
+                    | {f"plain {kind}": quantiles(plain[kind], n=4) for kind in plain}
+                )
+                print(" | ".join(map(str, lines[-1])), flush=True)
+    if options.keep:
+        title = (
+            f"Steps and inference at {DOF:.0%} of the weights, as multiples of the plain model's"
+        )
+        print(f"written to {keep('steps', title, header, lines, numbers)}")
+
+
+if __name__ == "__main__":
+    main()
