@@ -171,6 +171,7 @@ def test_rewinding_starts_what_is_left_where_it_began(tmp_path):
             assert dropped.max() <= smallest * 1.0001
 
 
+@pytest.mark.long
 def test_a_pruned_training_that_is_resumed_ends_with_the_same_bits(tmp_path):
     from tests.test_indoor import Killed, KillIn
 
@@ -288,6 +289,7 @@ def test_the_pruning_table_has_the_papers_rows_at_equal_dof(tmp_path):
     assert rows[0]["after %"] == f"{100 * imp['test']['accuracy'][-1]:.2f}"
 
 
+@pytest.mark.long
 def test_the_quantization_table_measures_what_it_says(tmp_path):
     result = call("reproduce", "quantization", "--epochs", 2, "--seeds", 1, "--out", tmp_path)
     assert result.exit_code == 0, result.output

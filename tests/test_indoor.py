@@ -351,6 +351,7 @@ def test_a_run_of_another_task_predicts_no_depth(trained, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_the_table_of_the_paper_has_its_four_rows(tmp_path):
     result = call(
         "reproduce", "multitask", "--model", TINY, *QUICK, "--seeds", 2, "--out", tmp_path

@@ -458,6 +458,7 @@ def test_a_run_of_another_task_predicts_no_pose(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_the_table_of_the_paper_has_its_seven_rows(tmp_path):
     result = call("reproduce", "pose", "--model", TINY, *QUICK, "--seeds", 1, "--out", tmp_path)
     assert result.exit_code == 0, result.output

@@ -49,6 +49,7 @@ def test_the_generator_on_its_page_obeys_the_laws_and_is_used(tmp_path):
     assert done.stdout == "83 numbers for 750 weights\n"
 
 
+@pytest.mark.long
 def test_the_sharded_example_runs_under_torchrun(tmp_path):
     page = ROOT / "docs" / "processes.md"
     (code,) = re.findall(r"```python\n(# train.py.*?)```", page.read_text(), re.S)

@@ -463,6 +463,7 @@ def one_through_dcp(folder, name, scale, scope):
     return torch.equal(other(INPUT), model(INPUT))
 
 
+@pytest.mark.long
 def test_a_distributed_checkpoint_of_two_ranks_gives_the_same_outputs(tmp_path):
     (tmp_path / "ranks").mkdir()
     results = on_ranks(2, through_dcp, tmp_path / "ranks", str(tmp_path))

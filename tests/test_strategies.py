@@ -76,6 +76,7 @@ def test_two_processes_started_by_lightning_take_the_steps_of_one(alone, tmp_pat
     check_same(tmp_path / "two", alone, atol=1e-6)
 
 
+@pytest.mark.long
 def test_two_nodes_under_torchrun_take_the_steps_of_one(alone, tmp_path):
     meeting = (
         "--nnodes",
@@ -140,6 +141,7 @@ def test_the_other_tasks_train_and_measure_on_two_processes(tmp_path, task, stra
     assert again.stdout.splitlines()[0].startswith("test ") and again.stdout.splitlines()[0] in said
 
 
+@pytest.mark.long
 def test_a_sweep_on_two_processes_has_every_run_and_one_table(tmp_path):
     """With schemes that change the model between their phases, which FSDP2 trains copies of."""
     schemes, out = "imp-once,rpg-knapsack", tmp_path / "out"
