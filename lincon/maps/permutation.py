@@ -60,11 +60,11 @@ def images(
     """
     step = _backward if backward else _forward
     flat = x.reshape(-1)
-    keys = round_keys.view(ROUNDS, -1).expand(ROUNDS, len(flat))
+    keys = round_keys.view(ROUNDS, -1)  # (6, 1) or one column for each x
     image = step(flat, size, keys)
     outside = (image >= size).nonzero().squeeze(1)
     while len(outside):
-        moved = step(image[outside], size, keys[:, outside])
+        moved = step(image[outside], size, keys if keys.shape[1] == 1 else keys[:, outside])
         image[outside] = moved
         outside = outside[moved >= size]
     return image.view(x.shape)
