@@ -27,12 +27,16 @@ lincon.load(torch.nn.Linear(8, 8), "m.safetensors")
 """
 """What must work with the core dependencies alone."""
 
-EXTRAS = "lincon.tasks", "lincon.cli", "lincon.kernels.cpu", "lincon.kernels.loops"
+EXTRAS = (
+    *("lincon.tasks", "lincon.cli", "lincon.experiments", "lincon.figure"),
+    *("lincon.kernels.cpu", "lincon.kernels.loops"),
+)
 """Modules that need what an extra brings."""
 
 ELSEWHERE = {
     "lincon/__main__.py",  # runs the command line
     "lincon/integrations/transformers.py",  # is tested by make interop
+    *("lincon/kernels/gpu.py", "lincon/kernels/gpu_loops.py"),  # Triton comes with torch for CUDA
 }
 """Modules that are in the wheel, and are not imported here."""
 
