@@ -27,6 +27,15 @@ def generator_of(scheme, dof=0.1, model="vit-micro:patch=4"):
     return [group.generator for group in constraint.groups]
 
 
+def test_a_generator_that_asks_for_shapes_is_listed_as_any_other(monkeypatch):
+    class Shaped(lincon.generators.Hash):
+        def __init__(self, rows, dof, seed=0, *, shapes):
+            super().__init__(rows, dof, seed)
+
+    monkeypatch.setattr("lincon.tasks.experiments.schemes.named.get", lambda name: Shaped)
+    assert not needs_tables("shaped")
+
+
 def test_generators_that_need_tables_are_known():
     assert set(available()) - set(SIMPLE) == {
         "lego",
