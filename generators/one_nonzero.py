@@ -17,6 +17,7 @@ from torch import Tensor
 from lincon.errors import LinconError
 from lincon.generator import TABLE_BYTES, Generator, Table, chunks
 from lincon.kernels import Kernel, Loop, description, kernel_for
+from lincon.kernels.memory import is_plain
 from lincon.maps.per_device import per_device
 from lincon.maps.scatter import add_at
 from lincon.maps.segments import NO_SEGMENTS, Segments
@@ -28,7 +29,7 @@ Entries = tuple[Int[Tensor, " n"], Num[Tensor, " n"] | None]
 DTYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 """What kernels make; float8 and others are left to torch."""
 
-SMALL = 1 << 15
+FEW = 1 << 15
 """Rows up to which a step uses torch's operations on a table: it saves calls, not work."""
 
 _APPLYING = ("_write", "_accumulate", "write", "accumulate", "prepare", "prepare_adjoint")
@@ -60,8 +61,8 @@ class Compiled(Generator):
         """What writes to ``out``, or adds to it, in one pass; None if torch's operations do."""
         device = out.device
         kernel = kernel_for(device)
-        plain = type(out) is Tensor and out.is_contiguous() and not out.is_neg()
-        if kernel is None or not plain or out.dtype not in DTYPES:
+        fits = type(out) is Tensor and is_plain(out) and out.dtype in DTYPES
+        if kernel is None or not fits:
             return None
         loop = self._loop_on(device)
         return None if loop is None else (kernel, loop)
@@ -164,7 +165,7 @@ class OneNonzero(Compiled):
     @per_device
     def as_table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
         # Other devices add to an index in any order.
-        if self.rows > SMALL or device.type != "cpu" or not self._is_plain:
+        if self.rows > FEW or device.type != "cpu" or not self._is_plain:
             return None
         index, sign = self._table(device)
         ones = torch.ones(self.rows, dtype=dtype, device=device)

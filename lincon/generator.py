@@ -25,7 +25,7 @@ from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
 from lincon.maps import operators
 from lincon.maps.segments import NO_SEGMENTS, Segments
-from lincon.recycling import LARGE, Recycler
+from lincon.recycling import Recycler
 from lincon.shapes import Float, Int, Num
 
 if TYPE_CHECKING:
@@ -169,10 +169,7 @@ class Generator(ABC):
         self, dtype: torch.dtype, device: torch.device
     ) -> Float[Tensor, " prepared_dof"]:
         """Zeros in which gradients of ``dtype`` are summed."""
-        size, dtype = self.prepared_dof, wide_enough(dtype)
-        if size * dtype.itemsize < LARGE:
-            return torch.zeros(size, dtype=dtype, device=device)
-        return self._recycler.empty(size, dtype, device).zero_()
+        return self._recycler.zeros(self.prepared_dof, wide_enough(dtype), device)
 
     def prepared_rows(
         self, prepared: Float[Tensor, " prepared_dof"], start: int, stop: int

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lincon.attaching.report import stored_bytes as stored_bytes
 from lincon.errors import LinconError
 from lincon.exporting import merged_copy
 
@@ -67,3 +66,11 @@ def compiled(model: nn.Module, example: Tensor) -> Any:
     from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86
 
     return lower_pt2e_quantized_to_x86(model, (example,))
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes of the tensors in a model's state_dict. Tensors at one address count once."""
+    tensors = [each for each in model.state_dict().values() if isinstance(each, Tensor)]
+    # Empty tensors of any kind share an address.
+    apart = {each.data_ptr() if each.numel() else id(each): each for each in tensors}
+    return sum(each.nbytes for each in apart.values())

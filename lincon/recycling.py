@@ -47,6 +47,12 @@ class Recycler:
             result.set_(buffer.untyped_storage(), 0, (size,))  # type: ignore[call-overload]
             return result
 
+    def zeros(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Zeros (size,), in recycled storage if nothing else holds some."""
+        if size * dtype.itemsize < LARGE:  # one operation in place of two
+            return torch.zeros(size, dtype=dtype, device=device)
+        return self.empty(size, dtype, device).zero_()
+
     def _unused(self, wanted: int) -> Tensor | None:
         """A buffer of about this many bytes that nothing else holds, or None."""
         for buffer, holders in self._kept:

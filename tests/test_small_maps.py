@@ -35,16 +35,16 @@ def step(model):
 )
 def test_the_table_makes_the_bits_of_the_tape(generator, options, monkeypatch):
     by_table = step(constrained(generator, **options))
-    monkeypatch.setattr(one_nonzero, "SMALL", 0)
+    monkeypatch.setattr(one_nonzero, "FEW", 0)
     by_tape = step(constrained(generator, **options))
     assert torch.equal(by_table[0], by_tape[0])
     assert torch.equal(by_table[1], by_tape[1])
     torch.testing.assert_close(by_table[2], by_tape[2])
 
 
-@pytest.mark.parametrize(("small", "nodes"), [(one_nonzero.SMALL, 0), (0, 1)])
+@pytest.mark.parametrize(("small", "nodes"), [(one_nonzero.FEW, 0), (0, 1)])
 def test_a_small_map_needs_no_node_of_its_own_in_the_graph(small, nodes, monkeypatch):
-    monkeypatch.setattr(one_nonzero, "SMALL", small)
+    monkeypatch.setattr(one_nonzero, "FEW", small)
     made = []
     plain = tape.Tape.track
     monkeypatch.setattr(tape.Tape, "track", lambda *args: made.append(args) or plain(*args))

@@ -50,7 +50,7 @@ def dense_gradient(model, x):
 @pytest.fixture(autouse=True)
 def no_tables(monkeypatch):
     """Small maps use the tape too, as large ones do."""
-    monkeypatch.setattr(one_nonzero, "SMALL", 0)
+    monkeypatch.setattr(one_nonzero, "FEW", 0)
 
 
 def counted(monkeypatch, generator, method):

@@ -222,7 +222,7 @@ def test_views_that_are_strided_or_negate_are_read_as_their_values():
 
 
 def test_a_compiled_step_has_no_graph_break_and_the_same_gradient(monkeypatch):
-    monkeypatch.setattr(one_nonzero, "SMALL", 0)
+    monkeypatch.setattr(one_nonzero, "FEW", 0)
     model, x = torch.nn.Linear(8, 8).to(DEVICE), torch.ones(2, 8).to(DEVICE)
     lincon.constrain(model, "hash", dof=0.3)
     model(x).sum().backward()

@@ -4,7 +4,7 @@ Everything is checked and computed before anything in the model changes.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lincon.attaching.binding import bind, free_name, unbind, unwrapped, warn_of_stale_optimizers
 from lincon.attaching.constraint import Constraint
-from lincon.attaching.cost import warn_of_cost
+from lincon.attaching.cost import at_a_time, warn_of_cost
 from lincon.attaching.dof import Dof
 from lincon.attaching.group import Group
 from lincon.attaching.initial import drawn, initial
@@ -268,13 +268,11 @@ class Request:
 
 def _at_a_time(
     generators: list[Seeded], of: list[Share], materialize: str
-) -> list[tuple[Generator, list[int]]]:
+) -> list[tuple[Generator, Sequence[int]]]:
     """Each generator, with the numbers of rows that it will make at a time."""
-    pairs = []
-    for (generator, _), share in zip(generators, of, strict=True):
-        sizes = [target.tensor.numel() for target in share.targets]
-        pairs.append((generator, sizes if materialize == "layer" else [sum(sizes)]))
-    return pairs
+    sizes = [[target.tensor.numel() for target in share.targets] for share in of]
+    pairs = zip(generators, sizes, strict=True)
+    return [(generator, at_a_time(own, materialize)) for (generator, _), own in pairs]
 
 
 def other_devices(targets: list[Target]) -> tuple[str | None, ...]:

@@ -52,6 +52,15 @@ class Cost:
         )
 
 
+def at_a_time(sizes: Sequence[int], materialize: str) -> Sequence[int]:
+    """The numbers of rows that a generator makes at a time for tensors of these sizes.
+
+    >>> at_a_time([10, 20], "model"), at_a_time([10, 20], "layer")
+    ([30], [10, 20])
+    """
+    return sizes if materialize == "layer" else [sum(sizes)]
+
+
 def cost_of(parts: Iterable[tuple[Generator, Sequence[int]]]) -> Cost | None:
     """The cost of generators, each with the numbers of rows that it makes at a time.
 

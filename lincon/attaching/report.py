@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from lincon.attaching.constraint import Constraint, owned
-from lincon.attaching.cost import USES, Cost, cost_of
+from lincon.attaching.cost import USES, Cost, at_a_time, cost_of
 from lincon.attaching.free_vector import FreeVector
 from lincon.files.saving import file_bytes
 from lincon.generator import Generator
@@ -135,12 +135,11 @@ def summary(model: nn.Module) -> Summary:
 
 
 def _cost(placed: list[tuple[str, Constraint]]) -> Cost | None:
-    parts = []
-    for _, constraint in placed:
-        for group in constraint.groups:
-            sizes = group.ledger.sizes
-            at_a_time = sizes if constraint.materialize == "layer" else [sum(sizes)]
-            parts.append((group.generator, at_a_time))
+    parts = [
+        (group.generator, at_a_time(group.ledger.sizes, constraint.materialize))
+        for _, constraint in placed
+        for group in constraint.groups
+    ]
     return cost_of(parts) if parts else None
 
 
@@ -172,13 +171,6 @@ def _unused(generators: list[Generator]) -> int:
 
 def _first(residuals: list[float | None]) -> float | None:
     return next((residual for residual in residuals if residual is not None), None)
-
-
-def stored_bytes(model: nn.Module) -> int:
-    """Bytes of the tensors in a model's state_dict. Tensors at one address count once."""
-    tensors = [t for t in model.state_dict().values() if isinstance(t, Tensor)]
-    # Empty tensors of any kind share an address.
-    return _bytes({t.data_ptr() if t.numel() else id(t): t for t in tensors}.values())
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

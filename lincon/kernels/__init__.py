@@ -165,9 +165,7 @@ def _gpu(device: torch.device) -> Kernel | None:
         from lincon.kernels import gpu
 
         gpu.check(device)
-    except (
-        Exception
-    ) as error:  # of Triton, C compilers, drivers and LLVM, each with its own classes
+    except Exception as error:  # of Triton, a C compiler, a driver: each has classes of its own
         warnings.warn(
             f"Triton's kernels do not work here ({type(error).__name__}: {error}): weights on GPUs "
             "are made by torch operations, which are slower.",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lincon.kernels import Loop, loops
+from lincon.kernels.memory import plain
 from lincon.maps.segments import Segments
 from lincon.shapes import Float
 
@@ -72,7 +73,7 @@ def _walk(
 ) -> None:
     """Write all of ``rows``, the first of which is ``start``, or add them to ``ring``."""
     function: Callable[..., None] = getattr(loops, loop.name)
-    rows, ring = _plain(rows), _plain(ring)
+    rows, ring = plain(rows), plain(ring)
     given = rows.data_ptr(), ring.data_ptr(), LIKE[rows.dtype], segments, loop.arrays
     size, dof = rows.shape[0], loop.dof
     work = size * loop.work
@@ -96,12 +97,6 @@ def _walk(
         _in_threads(add_to, (0, dof), work)
     else:
         walk_over(start, start + size)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where its memory does not hold its numbers one after another."""
-    plain = tensor.is_contiguous() and not tensor.is_neg()
-    return tensor if plain else tensor.resolve_neg().contiguous()
 
 
 def _in_threads(task: Callable[[int, int], None], of: tuple[int, int], work: int) -> None:

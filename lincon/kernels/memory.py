@@ -34,13 +34,24 @@ class _Memory:
         }
 
 
-def array_of(tensor: Tensor) -> np.ndarray:
-    """An array over the memory of a tensor on a CPU, or of a copy if that holds other numbers.
+def is_plain(tensor: Tensor) -> bool:
+    """Whether the memory of a tensor holds its numbers, one after another.
 
-    It does if the tensor is not contiguous, or is a view that negates, as torch makes of the
-    imaginary part of a conjugate.
+    It does not if the tensor is a view that negates, as torch makes of the imaginary part of a
+    conjugate.
+    """
+    return tensor.is_contiguous() and not tensor.is_neg()
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy that is plain."""
+    return tensor if is_plain(tensor) else tensor.resolve_neg().contiguous()
+
+
+def array_of(tensor: Tensor) -> np.ndarray:
+    """An array over the memory of a tensor on a CPU, or of a plain copy.
 
     >>> array_of(torch.tensor([1.0, 2.0]))
     array([1., 2.], dtype=float32)
     """
-    return np.asarray(_Memory(tensor.resolve_neg().contiguous()))
+    return np.asarray(_Memory(plain(tensor)))

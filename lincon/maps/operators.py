@@ -130,13 +130,9 @@ operator(f"unpack(Tensor free, {_WHERE}) -> Tensor", _unpack, _unpack_shape)
 operator(f"adjoint(Tensor grad, {_WHERE}) -> Tensor", _adjoint, _adjoint_shape)
 
 
-# The oldest torch that lincon allows does not have it.
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-
-
 def check_not_exported() -> None:
     """Raise LinconError inside of `torch.export`."""
-    if _is_exporting():
+    if torch.compiler.is_exporting():
         raise LinconError(
             "A constrained model cannot be exported, because its G lives in this process: "
             "lincon.merge it first."

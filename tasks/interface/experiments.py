@@ -218,26 +218,31 @@ def _run(
     with ExitStack() as names, _folder(chosen) as out:
         every = _cells(grid, chosen.task, names)
         recipe = chosen.recipe(name_of_data(grid.data, names))
-        sweep = _sweep(command, recipe, every, replace(chosen, out=out))
-        if tune is not None:
-            sweep = replace(sweep, choices=tune.described)
-        if chosen.dry_run:
-            tried = trials(sweep, tune) if tune is not None else []
-            return preview(*(trial for _, trial in tried), sweep)
-        result = work(sweep)
-        return replace(result, runs=result.runs or sweep.finished())
+        return run(command, work, recipe, every, replace(chosen, out=out), tune)
 
 
-def run(command: str, work: Work, recipe: Any, every: Sequence[Cell], settings: Settings) -> Result:
-    """Do the work on the trainings ``every``, or say what it would be; ``settings.out`` is a folder."""
-    sweep = _sweep(command, recipe, every, settings)
-    return preview(sweep) if settings.dry_run else replace(work(sweep), runs=sweep.finished())
+def run(
+    command: str,
+    work: Work,
+    recipe: Any,
+    every: Sequence[Cell],
+    settings: Settings,
+    tune: Grid | None = None,
+) -> Result:
+    """Do the work on the trainings ``every``, or say what it would be; ``settings.out`` is a folder.
 
-
-def _sweep(command: str, recipe: Any, every: Sequence[Cell], settings: Settings) -> Sweep:
+    ``tune`` is what the work tunes first.
+    """
     out = settings.folder()
     assert out is not None
-    return Sweep(recipe, every, out, settings.setup(), settings.parallel, command)
+    sweep = Sweep(recipe, every, out, settings.setup(), settings.parallel, command)
+    if not settings.dry_run:
+        result = work(sweep)
+        return replace(result, runs=result.runs or sweep.finished())
+    if tune is None:
+        return preview(sweep)
+    tuned = replace(sweep, choices=tune.described)
+    return preview(*(trial for _, trial in trials(tuned, tune)), tuned)
 
 
 @contextmanager
