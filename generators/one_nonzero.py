@@ -155,7 +155,8 @@ class OneNonzero(Compiled):
         if not self._is_plain:
             return None
         loop = self.loop()
-        if not self.has_table(device) or (loop is not None and loop.run >= SMALLEST_RUN):
+        is_fast = loop is not None and (loop.index is not None or loop.run >= SMALLEST_RUN)
+        if is_fast or not self.has_table(device):
             return loop
         index, sign = self._table(device)
         if sign is not None and sign.dtype != torch.int8:

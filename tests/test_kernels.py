@@ -341,3 +341,9 @@ def test_an_index_that_is_no_entry_is_refused_with_and_without_kernels(monkeypat
             Beside(rows=9, dof=3).unpack(torch.ones(3))
         with pytest.raises(LinconError, match="within"):
             Beside(rows=9, dof=3).adjoint(torch.ones(9))
+
+
+def test_a_map_that_is_a_table_keeps_no_other():
+    generator = codebook(1_001, 200)
+    generator.unpack(torch.randn(200))
+    assert generator._loop_on(torch.device("cpu")).index is generator.tables()["index"]
