@@ -197,6 +197,8 @@ def test_an_error_in_ones_own_model_is_the_last_line_of_its_own_traceback(
     last = result.stderr.splitlines()[-1]
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert all(word in last for word in (f"{module}.py", *words)), last
+    monkeypatch.setenv("LINCON_TRACEBACK", "")
+    assert call(*arguments).exit_code == 1
     monkeypatch.setenv("LINCON_TRACEBACK", "1")
     assert isinstance(call(*arguments).exception, IndexError | RuntimeError)
 

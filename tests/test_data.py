@@ -38,6 +38,28 @@ def test_prepared_training_images_have_mean_0_and_deviation_1():
     assert len(prepared) == 1297 and abs(prepared.mean()) < 1e-5 and abs(prepared.std() - 1) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda labels: labels.double(), "float64 from 0 to 9"),
+        (lambda labels: labels + 1, "int64 from 1 to 10"),
+        (lambda labels: labels - 1, "int64 from -1 to 8"),
+        (lambda labels: labels.int(), "int32"),
+    ],
+)
+def test_labels_of_a_data_set_class_are_int64_from_0(change, words):
+    class Mine(Digits):
+        name = "mine"
+
+        def _read(self, root):
+            train, test = super()._read(root)
+            test.labels = change(test.labels)
+            return train, test
+
+    with pytest.raises(LinconError, match=f"test labels of data set 'mine' are .*{words}"):
+        Mine(limit=100)
+
+
 def test_bytes_are_prepared_by_channel():
     data = object.__new__(Cifar10)
     prepared = data.prepare(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()

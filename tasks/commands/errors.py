@@ -16,7 +16,7 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 """A class of click, which newer versions of typer carry inside and do not export."""
 
 WHOLE_TRACEBACK = "LINCON_TRACEBACK"
-"""With this variable set, an error that no refusal foresees shows all of its traceback."""
+"""With this variable set and not empty, an error that no refusal foresees shows all of its traceback."""
 
 _GO_ON = (
     "call an experiment again to go on from its finished runs, or train with --resume; "
@@ -60,7 +60,7 @@ def _one_line() -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        if WHOLE_TRACEBACK in os.environ:
+        if os.environ.get(WHOLE_TRACEBACK):
             raise
         _end(f"{last_line(error)}; {WHOLE_TRACEBACK}=1 shows where it comes from", 1)
 

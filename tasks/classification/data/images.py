@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from einops import rearrange
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 from torch import Tensor, nn
 
+from lincon import LinconError
 from lincon.shapes import Float, Num
 from lincon.tasks.classification.data.sets import Batch, Labelled, stratified
 from lincon.tasks.experiments.data.sets import Data
@@ -21,6 +23,9 @@ class Images(Data):
 
     Items are as in the source: uint8, or float in [0, 1]. ``augment`` works on floats in [0, 1];
     ``mean`` and ``std`` standardise them. A limit keeps the shares of the classes.
+
+    Raises:
+        LinconError: labels that are not int64 from 0 to ``classes - 1``, beside those of `Data`.
     """
 
     channels: int
@@ -38,6 +43,16 @@ class Images(Data):
     ) -> None:
         super().__init__(seed, batch, root, limit)
         self.augment = self._augmentation()
+        self._check_labels(self.train_set.labels, "training")
+        self._check_labels(self.test_set.labels, "test")
+
+    def _check_labels(self, labels: Tensor, part: str) -> None:
+        low, high = labels.min(), labels.max()
+        if labels.dtype != torch.int64 or low < 0 or high >= self.classes:
+            raise LinconError(
+                f"{part} labels of data set {self.name!r} are {labels.dtype} from {low:g} to "
+                f"{high:g}; its {self.classes} classes are int64 from 0 to {self.classes - 1}."
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
