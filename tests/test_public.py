@@ -16,6 +16,7 @@ PUBLIC = {
     "lincon.generators": "Codebook Dense Fastfood Fold Hash Identity Kronecker Lego Mask Matrix Nullspace Part "
     "Random Ring Sparse available build get register",
     "lincon.int8": "to_int8",
+    "lincon.integrations.opacus": "constant_offset",
     "lincon.integrations.transformers": "ConstrainedMixin describe from_pretrained save_pretrained",
     "lincon.recycling": "keep_pages",
     "lincon.slicing": "slice_tensors",

@@ -15,6 +15,7 @@ MODULES = {
     "lincon.exporting": "Models for elsewhere.",
     "lincon.int8": "Execution in eight bits.",
     "lincon.recycling": "Large buffers that are used again.",
+    "lincon.integrations.opacus": "Private training beside frozen weights.",
     "lincon.integrations.transformers": "`save_pretrained` and `from_pretrained`.",
 }
 """Public modules beside `lincon` itself."""

@@ -50,7 +50,7 @@ class FreeVector:
         """W₀, or None."""
         if self.group.drawn is not None:
             return self.group.drawn.rows_like(self._exact)
-        return None if self.group.origin is None else self.owner._buffers[self.group.origin]
+        return None if self.group.origin is None else getattr(self.owner, self.group.origin)
 
     @property
     def steps(self) -> Float[Tensor, " steps"] | None:

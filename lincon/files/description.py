@@ -164,23 +164,29 @@ class GroupRecord:
         return self.own_names + [name for entry in self.ledger for name in entry.names]
 
     def build(self, stored: Mapping[str, Tensor], tables: dict[str, Tensor]) -> Group:
-        """Make the group and its generator, whose fingerprint is then computed.
+        """Make the group and its generator, whose fingerprint must be the record's.
 
         Args:
             stored: the tensors of the owner by name.
             tables: the tables of the generator by constructor argument.
 
         Raises:
-            ValueError: record and tensors do not agree, or the generator cannot be made.
+            ValueError: record and tensors do not agree; the generator cannot be made, or is
+                another today.
         """
         free, spec = stored.get(self.free), self.generator
         if free is None or free.shape != (spec["dof"],) or self.ledger.rows != spec["rows"]:
             raise ValueError(f"{self.free!r}, its ledger and its generator do not agree.")
         try:
             generator = build(dict(spec), tables)
-            generator.fingerprint()
+            is_the_same = generator.fingerprint() == self.fingerprint
         except Exception as error:  # a generator may raise anything for wrong options
             raise ValueError(f"{spec['name']!r} cannot be made ({one_line(error)}).") from None
+        if not is_the_same:
+            raise ValueError(
+                f"this lincon makes another G of {generator!r} than the one that described it: "
+                "use the same version."
+            )
         origin = None if self.origin is None else self.origin["name"]
         plain = {name: getattr(self, name) for name in _plain_fields()}
         drawn = None if self.drawn is None else _drawn(self.drawn, self.ledger)

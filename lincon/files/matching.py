@@ -131,22 +131,17 @@ class _Match:
             raise self._refusal(str(error)) from None
 
     def _groups(self, prefix: str) -> list[Group]:
-        """The groups of an owner. Every generator is made, and its fingerprint is compared."""
+        """The groups of an owner, with their generators."""
         contents = self.contents
         stored = _without_prefix(contents.tensors, prefix)
         groups = []
         for record in contents.records[prefix]:
             tables = _without_prefix(contents.tensors, tables_prefix(prefix, record.free))
             try:
-                group = record.build(stored, tables)
+                groups.append(record.build(stored, tables))
             except ValueError as error:
-                raise FileError(f"{contents.path}: {error}") from None
-            if group.generator.fingerprint() != record.fingerprint:
-                raise FileError(
-                    f"{contents.path}: this lincon makes another G of {group.generator!r} than the "
-                    f"one that saved the file; install lincon {contents.header['lincon']}."
-                )
-            groups.append(group)
+                saved_by = f"{contents.path}, saved by lincon {contents.header['lincon']}"
+                raise FileError(f"{saved_by}: {error}") from None
         return groups
 
     def _state(self) -> dict[str, Tensor]:
