@@ -104,11 +104,11 @@ def test_quiet_prints_nothing_but_still_trains(tmp_path):
 
 
 def test_a_dry_run_lists_what_would_be_trained_and_writes_nothing(tmp_path):
-    compare = ["compare", "--schemes", "vanilla,rpg", "--dof", "0.1,500", "--seeds", 2, *QUICK]
+    compare = ["compare", "--schemes", "vanilla,rpg,small", "--dof", "0.1,500", "--seeds", 2, *QUICK]
     out = tmp_path / "out"
     result = call(*compare, "--dry-run", "--out", out)
     assert result.exit_code == 0, result.output
-    assert not out.exists() and "6 of 6 trainings left" in result.stdout
+    assert not out.exists() and "10 of 10 trainings left" in result.stdout
     assert "1 multiplications a weight" in result.stdout
     assert call(*compare, "--out", out).exit_code == 0
     for run in json.loads((out / "results.json").read_text())["runs"]:
@@ -116,9 +116,9 @@ def test_a_dry_run_lists_what_would_be_trained_and_writes_nothing(tmp_path):
         if run["seed"] == 0:  # multipliers of other seeds have a digit more or less
             assert f"{run['file_bytes']:,}" in result.stdout
     again = call(*compare, "--dry-run", "--out", out)
-    assert "0 of 6 trainings left, about 0:00:00" in again.stdout
+    assert "0 of 10 trainings left, about 0:00:00" in again.stdout
     more = call(*compare[:-4], "--seeds", 3, *QUICK, "--dry-run", "--out", out)
-    assert "3 of 9 trainings left" in more.stdout
+    assert "5 of 15 trainings left" in more.stdout
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -39,7 +39,7 @@ class Planned:
 
     Args:
         cell: the first of them.
-        dof: free numbers in the body that are asked for.
+        dof: free numbers in the body; of a scheme of several phases, those that are asked for.
         total: all parameters of the model as it is first trained.
         file_bytes: size of the file of that model.
         made_in: what a forward takes to make the weights, beside the model itself.
@@ -134,11 +134,11 @@ def _planned(sweep: Sweep, cells: Sequence[Cell], missing: set[str]) -> Planned:
     model = build(cell, shape)
     with TemporaryDirectory() as folder:
         file_bytes = lincon.save(model, Path(folder) / "model.safetensors")
-    constraints = lincon.constraints(model)
-    dof = sum(each.dof for each in constraints) if constraints else dof_of(cell, shape)
+    scheme = scheme_of(cell)
     return Planned(
         cell=cell,
-        dof=dof if scheme_of(cell).takes_dof else scheme_of(cell).dof(model),
+        # Of several phases the last makes the model what its DoF are counted of.
+        dof=scheme.dof(model) if len(scheme.phases) == 1 else dof_of(cell, shape),
         total=count_parameters(model),
         file_bytes=file_bytes,
         made_in=str(lincon.summary(model).cost or "-"),
