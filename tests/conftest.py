@@ -36,3 +36,18 @@ def pytest_collection_modifyitems(items):
 def _seeded():
     torch.manual_seed(0)
     torch.set_num_threads(1)  # small operations: threads of a busy machine only wait for each other
+
+
+@pytest.fixture
+def wide_numbers(monkeypatch):
+    """Triton's interpreter calls numbers from 2^31 to 2^32 int64, but holds them as uint32."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    convert = interpreter._implicit_cvt
+
+    def converted(argument):
+        value = convert(argument)
+        if isinstance(argument, int) and value.dtype == interpreter.tl.int64:
+            value.handle.data = value.handle.data.astype("int64")
+        return value
+
+    monkeypatch.setattr(interpreter, "_implicit_cvt", converted)

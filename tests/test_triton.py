@@ -53,21 +53,6 @@ MAPS = {
 }
 
 
-@pytest.fixture
-def wide_numbers(monkeypatch):
-    """Triton's interpreter calls numbers from 2^31 to 2^32 int64, but holds them as uint32."""
-    interpreter = pytest.importorskip("triton.runtime.interpreter")
-    convert = interpreter._implicit_cvt
-
-    def converted(argument):
-        value = convert(argument)
-        if isinstance(argument, int) and value.dtype == interpreter.tl.int64:
-            value.handle.data = value.handle.data.astype("int64")
-        return value
-
-    monkeypatch.setattr(interpreter, "_implicit_cvt", converted)
-
-
 @pytest.fixture(autouse=True)
 def by_triton(monkeypatch):
     """Tensors of the CPU go to Triton's loops, and so do rings of small tiles."""

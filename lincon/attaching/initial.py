@@ -1,6 +1,6 @@
 """The first free vector of a group, and the multipliers that match each tensor's deviation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lincon.attaching.drawn import Drawn
 from lincon.attaching.group import Group
+from lincon.attaching.ledger import Entry, Ledger
 from lincon.attaching.targets import Target
 from lincon.counter import key
 from lincon.errors import TargetError
@@ -18,6 +19,9 @@ _FREE_STREAM = 202
 
 FEW = 32
 """Tensors of fewer values are measured by their root mean square, not a standard deviation."""
+
+AT_A_TIME = 1 << 20
+"""Rows that are made at a time, by whole tensors: all of a large model's would not fit beside it."""
 
 TINY = 100
 """A tensor this many times smaller than the average, such as a class token of 1e-6, is ignored.
@@ -43,12 +47,14 @@ def initial(
     if scale is None and zero:
         return group, torch.zeros_like(free)
     _check_not_meta(targets, scale=scale)
+    known = [_known_values(target) for target in targets]
+    if not any(known):  # nothing to keep, and rows of a model that is larger than the memory
+        return group, torch.zeros_like(free) if zero else free
     wanted = [deviation(target.tensor) for target in targets]
     _check_finite(targets, wanted)
-    drawn = _deviations(group.scaled(), group, free)
+    drawn = _deviations(group.scaled(), group.ledger, free)
 
     # With W of this standard deviation all tensors together keep the one they had.
-    known = [_known_values(target) for target in targets]
     factor = _overall(wanted, known) / (_overall(drawn, known) or 1.0) or 1.0
 
     if scale == "match":
@@ -124,13 +130,31 @@ def _check_finite(targets: list[Target], deviations: list[float]) -> None:
             )
 
 
-def _deviations(linear_map: Scaled, group: Group, free: Tensor) -> list[float]:
+def _deviations(linear_map: Scaled, ledger: Ledger, free: Tensor) -> list[float]:
     """The deviation that W gives each tensor; for few values, its expectation over seeds."""
-    parts = linear_map.unpack(free).split(group.ledger.sizes)
-    return [
-        linear_map.energy(entry.start, entry.stop) ** 0.5 if entry.numel < FEW else deviation(part)
-        for entry, part in zip(group.ledger, parts, strict=True)
-    ]
+    prepared, deviations = linear_map.prepare(free), []
+    for entries in _runs(ledger, max(AT_A_TIME, linear_map.grain)):
+        rows = linear_map.prepared_rows(prepared, entries[0].start, entries[-1].stop)
+        parts = rows.split([entry.numel for entry in entries])
+        deviations += [
+            linear_map.energy(entry.start, entry.stop) ** 0.5
+            if entry.numel < FEW
+            else deviation(part)
+            for entry, part in zip(entries, parts, strict=True)
+        ]
+    return deviations
+
+
+def _runs(ledger: Ledger, rows: int) -> Iterator[list[Entry]]:
+    """The entries, in runs that end as soon as they have so many rows."""
+    run: list[Entry] = []
+    for entry in ledger:
+        run.append(entry)
+        if run[-1].stop - run[0].start >= rows:
+            yield run
+            run = []
+    if run:
+        yield run
 
 
 def _overall(deviations: Sequence[float], sizes: Sequence[int]) -> float:
