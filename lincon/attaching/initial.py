@@ -44,12 +44,12 @@ def initial(
         TargetError: a tensor has no values to match, or holds a value that is not finite.
     """
     free = _standard_normal(group.generator.dof, seed)
-    if scale is None and zero:
-        return group, torch.zeros_like(free)
+    start = torch.zeros_like(free) if zero else free
     _check_not_meta(targets, scale=scale)
     known = [_known_values(target) for target in targets]
-    if not any(known):  # nothing to keep, and rows of a model that is larger than the memory
-        return group, torch.zeros_like(free) if zero else free
+    has_nothing_to_keep = not any(known)  # on meta, perhaps of a model larger than the memory
+    if has_nothing_to_keep or (scale is None and zero):
+        return group, start
     wanted = [deviation(target.tensor) for target in targets]
     _check_finite(targets, wanted)
     drawn = _deviations(group.scaled(), group.ledger, free)
@@ -59,12 +59,9 @@ def initial(
 
     if scale == "match":
         ratios = _ratios(wanted, drawn, factor)
-        # W takes the smallest factor. All multipliers are then at least 1, so that the learning
-        # rates of ordinary training carry over.
-        least = min(factor / TINY, max(ratios))
-        factor = min(ratio for ratio in ratios if ratio >= least)
+        factor = _smallest(ratios, factor)
         group = group.with_scales([ratio / factor for ratio in ratios])
-    return group, torch.zeros_like(free) if zero else free * factor
+    return group, start * factor
 
 
 def drawn(targets: list[Target], seed: int) -> Drawn:
@@ -83,6 +80,15 @@ def _ratios(wanted: list[float], drawn: list[float], overall: float) -> list[flo
     """The factor that each tensor needs. A tensor of zeros takes the overall one."""
     pairs = zip(wanted, drawn, strict=True)
     return [want / have if want > 0 and have > 0 else overall for want, have in pairs]
+
+
+def _smallest(ratios: list[float], overall: float) -> float:
+    """The factor that W takes: the smallest that is not `TINY`.
+
+    All multipliers are then at least 1, so that the learning rates of ordinary training carry over.
+    """
+    least = min(overall / TINY, max(ratios))
+    return min(ratio for ratio in ratios if ratio >= least)
 
 
 def deviation(tensor: Float[Tensor, "..."]) -> float:
