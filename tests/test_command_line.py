@@ -104,7 +104,16 @@ def test_quiet_prints_nothing_but_still_trains(tmp_path):
 
 
 def test_a_dry_run_lists_what_would_be_trained_and_writes_nothing(tmp_path):
-    compare = ["compare", "--schemes", "vanilla,rpg,small", "--dof", "0.1,500", "--seeds", 2, *QUICK]
+    compare = [
+        "compare",
+        "--schemes",
+        "vanilla,rpg,small",
+        "--dof",
+        "0.1,500",
+        "--seeds",
+        2,
+        *QUICK,
+    ]
     out = tmp_path / "out"
     result = call(*compare, "--dry-run", "--out", out)
     assert result.exit_code == 0, result.output
