@@ -30,7 +30,7 @@ from lincon.maps.permutation import Permutation
 from lincon.maps.registry import register
 from lincon.shapes import Float
 
-_SIGN, _NORMAL, _PERMUTATION = 30, 31, 32
+_SIGN_STREAM, _NORMAL_STREAM, _PERMUTATION_STREAM = 30, 31, 32
 CACHE_BYTES = 64 << 20
 """Diagonals and permutations are kept up to this size (64 MiB a generator and device)."""
 BYTES_PER_ROW = 24
@@ -88,11 +88,11 @@ class Fastfood(Projection):
     def _drawn(self, device: torch.device, low: int, high: int) -> _Blocks:
         position = torch.arange(self.size, device=device)
         counter = torch.arange(low, high, device=device)[:, None] * self.size + position
-        sign = signs(bits(key(self.seed, _SIGN), counter), torch.float32)
-        normal = normals(bits(key(self.seed, _NORMAL), counter))
+        sign = signs(bits(key(self.seed, _SIGN_STREAM), counter), torch.float32)
+        normal = normals(bits(key(self.seed, _NORMAL_STREAM), counter))
         forward = torch.empty_like(counter)
         for number, images in enumerate(forward, low):
-            permutation = Permutation(self.size, key(self.seed, _PERMUTATION, number))
+            permutation = Permutation(self.size, key(self.seed, _PERMUTATION_STREAM, number))
             for first, last in chunks(0, self.size):
                 images[first:last] = permutation(position[first:last])
         backward = torch.empty_like(forward).scatter_(1, forward, position.expand_as(forward))

@@ -23,7 +23,7 @@ from lincon.kernels import Loop
 from lincon.maps.registry import register
 from lincon.shapes import Int
 
-_START, _SIGN = 20, 21
+_START_STREAM, _SIGN_STREAM = 20, 21
 
 
 @register
@@ -59,17 +59,17 @@ class Fold(OneNonzero):
 
     def entries(self, rows: Int[Tensor, " n"]) -> Entries:
         run_length, start_count = self._runs
-        stream = key(self.seed, _START)
+        stream = key(self.seed, _START_STREAM)
         start = shared(lambda run: below(bits(stream, run), start_count), rows // run_length)
         index = (start + rows % run_length) % self.dof
-        return index, row_signs(key(self.seed, _SIGN), rows)
+        return index, row_signs(key(self.seed, _SIGN_STREAM), rows)
 
     def unused(self) -> int:
         """Every lap reads each entry once; runs that are shorter are counted."""
         return super().unused() if self.chunk else max(0, self.dof - self.rows)
 
     def loop(self) -> Loop | None:
-        sign_key, start_key = key(self.seed, _SIGN), key(self.seed, _START)
+        sign_key, start_key = key(self.seed, _SIGN_STREAM), key(self.seed, _START_STREAM)
         lap, run = (0, self.chunk) if self.chunk else (self.dof, self.dof)
         return Loop("folds", self.dof, sign_key, start_key, self._runs, lap=lap, run=run)
 

@@ -19,7 +19,7 @@ from lincon.kernels import Loop
 from lincon.maps.registry import register
 from lincon.shapes import Int
 
-_BUCKET, _SIGN = 2, 5
+_BUCKET_STREAM, _SIGN_STREAM = 2, 5
 
 
 @register
@@ -45,9 +45,9 @@ class Hash(OneNonzero):
         super().__init__(rows, checked_bound(dof), seed)
 
     def entries(self, rows: Int[Tensor, " n"]) -> Entries:
-        bucket = word_below(words(key(self.seed, _BUCKET), rows), self.dof)
-        return bucket, row_signs(key(self.seed, _SIGN), rows)
+        bucket = word_below(words(key(self.seed, _BUCKET_STREAM), rows), self.dof)
+        return bucket, row_signs(key(self.seed, _SIGN_STREAM), rows)
 
     def loop(self) -> Loop | None:
-        sign_key, bucket_key = key(self.seed, _SIGN), key(self.seed, _BUCKET)
+        sign_key, bucket_key = key(self.seed, _SIGN_STREAM), key(self.seed, _BUCKET_STREAM)
         return Loop("buckets", self.dof, sign_key, bucket_key)

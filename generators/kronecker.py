@@ -28,7 +28,7 @@ from lincon.maps.permutation import Permutation
 from lincon.maps.registry import register
 from lincon.shapes import Float, Int
 
-_FACTOR, _PERMUTATION = 40, 41
+_FACTOR_STREAM, _PERMUTATION_STREAM = 40, 41
 ROUNDING = 2.0**-32
 """Entries of orthonormal factors are multiples of this: further bits depend on the library."""
 
@@ -81,7 +81,7 @@ class Kronecker(Projection):
     def _factor(self, number: int, rows: int, columns: int) -> Tensor:
         if rows * columns == 0:
             return torch.zeros(rows, columns, dtype=torch.float64)
-        stream = key(self.seed, _FACTOR, number)
+        stream = key(self.seed, _FACTOR_STREAM, number)
         from einops import rearrange
 
         entries = torch.cat(
@@ -101,7 +101,7 @@ class Kronecker(Projection):
     @per_device
     def _permutation(self, device: torch.device) -> Int[Tensor, " rows"]:
         """The place of each row in the unpermuted product, int32."""
-        permutation = Permutation(self.rows, key(self.seed, _PERMUTATION))
+        permutation = Permutation(self.rows, key(self.seed, _PERMUTATION_STREAM))
         return torch.cat(
             [
                 permutation(torch.arange(low, high, device=device)).int()

@@ -128,20 +128,27 @@ class OneNonzero(Compiled):
     def _entries(self, start: int, stop: int, device: torch.device) -> Entries:
         """`entries` of the rows [start, stop), from the table if there is one."""
         if not self.has_table(device):
-            return self.entries(torch.arange(start, stop, device=device))
+            index, sign = self.entries(torch.arange(start, stop, device=device))
+            if index.is_cpu:  # other devices would wait for the answer
+                self._check_index(index)
+            return index, sign
         index, sign = self._table(device)
         return index[start:stop], None if sign is None else sign[start:stop]
 
     @per_device
     def _table(self, device: torch.device) -> Entries:
         index, sign = self.entries(torch.arange(self.rows, device=device))
-        if not index.is_meta and (int(index.min()) < 0 or int(index.max()) >= self.dof):
-            # Kernels do not look where they read and write.
-            raise LinconError(
-                f"{self.name}: entries gives indices from {int(index.min())} to "
-                f"{int(index.max())}; they must be within [0, {self.dof})."
-            )
+        if not index.is_meta:  # kernels do not look where they read and write
+            self._check_index(index)
         return index.to(torch.int32), sign
+
+    def _check_index(self, index: Tensor) -> None:
+        low, high = map(int, index.aminmax()) if len(index) else (0, 0)
+        if low < 0 or high >= self.dof:
+            raise LinconError(
+                f"{self.name}: entries gives indices from {low} to {high}; they must be within "
+                f"[0, {self.dof})."
+            )
 
     @property
     def _is_plain(self) -> bool:

@@ -33,7 +33,7 @@ from lincon.maps.permutation import ROUNDS, Permutation, images
 from lincon.maps.registry import register
 from lincon.shapes import Int
 
-_LAP, _SIGN, _DECK = 10, 11, 12
+_LAP_STREAM, _SIGN_STREAM, _DECK_STREAM = 10, 11, 12
 WORDS = 8
 """Words of 64 bits that a lap draws: where it cuts, the keys of six rounds, and that of turns."""
 TILE = 64
@@ -97,12 +97,12 @@ class Ring(OneNonzero):
         index = rows
         if self.permute:
             index = self._dealt(rows) if self.order == "deck" else self._read(rows)
-        sign = row_signs(key(self.seed, _SIGN), rows) if self.sign else None
+        sign = row_signs(key(self.seed, _SIGN_STREAM), rows) if self.sign else None
         return index % self.dof, sign
 
     def _dealt(self, rows: Tensor) -> Tensor:
         """Π of the module's docstring."""
-        return Permutation(self.rows, key(self.seed, _DECK))(rows)
+        return Permutation(self.rows, key(self.seed, _DECK_STREAM))(rows)
 
     def _read(self, rows: Tensor) -> Tensor:
         """The entries that laps read, before they are taken modulo dof."""
@@ -131,18 +131,24 @@ class Ring(OneNonzero):
 
     def _word(self, lap: Tensor, number: int) -> Tensor:
         """One of the 8 words of 64 bits that each lap draws."""
-        return bits(key(self.seed, _LAP), lap * WORDS + number)
+        return bits(key(self.seed, _LAP_STREAM), lap * WORDS + number)
 
     def loop(self) -> Loop | None:
-        sign_key = key(self.seed, _SIGN) if self.sign else None
+        sign_key = key(self.seed, _SIGN_STREAM) if self.sign else None
         if self.order == "deck" and self.permute:
-            keys = bits(key(self.seed, _DECK), torch.arange(ROUNDS, device="cpu")).tolist()
+            keys = bits(key(self.seed, _DECK_STREAM), torch.arange(ROUNDS, device="cpu")).tolist()
             more = self.rows, *(each % (1 << 64) for each in keys)
             return Loop("decks", self.dof, sign_key, more=more)
         # A deck that is not permuted is read in sequence, as laps are.
         more = self.tile, self.tiles, int(self.permute)
         return Loop(
-            "laps", self.dof, sign_key, key(self.seed, _LAP), more, lap=self.dof, run=self.tile
+            "laps",
+            self.dof,
+            sign_key,
+            key(self.seed, _LAP_STREAM),
+            more,
+            lap=self.dof,
+            run=self.tile,
         )
 
 

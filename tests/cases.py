@@ -1,6 +1,7 @@
 """One example or more of every registered generator; a test fails if a name has none."""
 
 from collections.abc import Callable
+from math import isqrt, prod
 
 import torch
 from einops import rearrange
@@ -10,6 +11,7 @@ import lincon
 from lincon.counter import bits, key
 from lincon.generators import Codebook, Lego, Mask, Matrix, Nullspace, Part, available, get
 from lincon.generators.nullspace import tied
+from lincon.maps.registry import options_of
 from lincon.testing import values
 
 OPTIONS: dict[str, list[dict[str, object]]] = {
@@ -50,12 +52,23 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
     cls = get(name)
     if name == "identity":
         dof = rows
+    if "shapes" in options_of(cls):
+        options = {**options, "shapes": shapes_of(rows)}
+        dof = cls.default_dof(rows, options) or dof
     if not cls.allows_unused:
         dof = min(dof, rows)
     for option in ("tile", "chunk"):
         if isinstance(size := options.get(option), int):
             options = {**options, option: min(size, dof)}
     return cls(rows, dof, seed, **options)
+
+
+def shapes_of(rows: int) -> list[list[int]]:
+    """The shapes of a few tensors that have so many weights together: a matrix, and a convolution."""
+    side = isqrt(rows // 2)
+    left = rows - side * side
+    shapes = [[side, side], [left // 8, 2, 2, 2], [1, left % 8]]
+    return [shape for shape in shapes if prod(shape)]
 
 
 def _matrix(rows: int, dof: int, seed: int, options: dict[str, object]) -> Matrix:

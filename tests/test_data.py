@@ -60,6 +60,38 @@ def test_labels_of_a_data_set_class_are_int64_from_0(change, words):
         Mine(limit=100)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda images: images.double(), r"\(1, 8, 8\) of torch.float64"),
+        (lambda images: images[:, 0], r"\(8, 8\) of torch.float32"),
+        (lambda images: images.expand(-1, 3, -1, -1), r"\(3, 8, 8\)"),
+    ],
+)
+def test_images_of_a_data_set_class_have_its_channels(change, words):
+    class Mine(Digits):
+        name = "mine"
+
+        def _read(self, root):
+            train, test = super()._read(root)
+            train.tensors = change(train.tensors[0]), train.labels
+            return train, test
+
+    with pytest.raises(LinconError, match=f"training images of data set 'mine' are {words}"):
+        Mine()
+
+
+def test_a_data_set_class_without_mean_is_told_where_to_set_it():
+    class Mine(Images):
+        name, channels, classes, size = "mine", 1, 10, 8
+
+        def _read(self, root):
+            return Digits._read(Digits(), root)
+
+    with pytest.raises(LinconError, match="'mine' has no mean and std: set both in _read"):
+        Mine()
+
+
 def test_bytes_are_prepared_by_channel():
     data = object.__new__(Cifar10)
     prepared = data.prepare(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()

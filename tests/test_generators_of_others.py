@@ -68,7 +68,7 @@ class OfMatrices(OneNonzero):
 class Toeplitz(OfMatrices):
     """Ŵ[i, j] = w[i - j]: every diagonal is one number."""
 
-    name = "toeplitz"
+    name = "toeplitz_of_a_test"
 
     @staticmethod
     def numbers(out, fan):
@@ -82,7 +82,7 @@ class Toeplitz(OfMatrices):
 class BlockCirculant(OfMatrices):
     """Blocks of 4 x 4 in which Ŵ[i, j] = w[(i - j) mod 4]."""
 
-    name = "block_circulant"
+    name = "circulant-of-a-test"
 
     @staticmethod
     def numbers(out, fan):
@@ -96,7 +96,7 @@ class BlockCirculant(OfMatrices):
 class LowRank(lincon.Generator):
     """Ŵ = U V with a fixed, random U of ``rank`` columns and free V, tensor after tensor."""
 
-    name = "low_rank"
+    name = "low_rank_of_a_test"
 
     def __init__(self, rows, dof, seed=0, *, rank=2, shapes):
         super().__init__(rows, dof, seed)
@@ -163,12 +163,12 @@ def test_constrain_gives_the_shapes_and_a_file_rebuilds_them(cls, scope, materia
 def test_each_scheme_makes_the_matrices_that_it_promises():
     for cls in GOOD:
         lincon.generators.register(cls)
-    lincon.constrain(toeplitz := nn.Linear(5, 6), "toeplitz")
+    lincon.constrain(toeplitz := nn.Linear(5, 6), "toeplitz_of_a_test")
     assert torch.equal(toeplitz.weight[1:, 1:], toeplitz.weight[:-1, :-1])
-    lincon.constrain(circulant := nn.Linear(8, 8), "block_circulant")
+    lincon.constrain(circulant := nn.Linear(8, 8), "circulant-of-a-test")
     for block in circulant.weight.detach().unfold(0, 4, 4).unfold(1, 4, 4).reshape(-1, 4, 4):
         assert torch.equal(block.roll((1, 1), (0, 1)), block)
-    lincon.constrain(low := nn.Linear(20, 30), "low_rank", rank=3)
+    lincon.constrain(low := nn.Linear(20, 30), "low_rank_of_a_test", rank=3)
     assert int(torch.linalg.matrix_rank(low.weight)) == 3
 
 
@@ -194,7 +194,7 @@ def test_a_bound_or_given_option_is_the_users():
     lincon.generators.register(Toeplitz)
     for given in (
         {"generator": partial(Toeplitz, shapes=[[15, 2]])},
-        {"generator": "toeplitz", "shapes": [[15, 2]]},
+        {"generator": "toeplitz_of_a_test", "shapes": [[15, 2]]},
     ):
         constraint = lincon.constrain(nn.Linear(5, 6), **given, dof=16)
         assert constraint.groups[0].generator.shapes == [[15, 2]]
@@ -387,13 +387,23 @@ def test_the_good_one_that_the_broken_ones_are_made_from_obeys():
     check_generator(lincon.generators.register(Exact)(40, 7))
 
 
+def test_an_index_outside_is_refused_by_name_whatever_the_size():
+    """Below a table's size, in one, and beyond it; kernels do not look where they read."""
+    lincon.generators.register(Outside)
+    for size in (10, 300, 1_500):
+        model = nn.Linear(size, size)
+        with pytest.raises(lincon.LinconError, match=r"outside: entries gives indices from 0 to 7"):
+            lincon.constrain(model, "outside", dof=7)
+            model(torch.randn(1, size))
+
+
 # Registering.
 
 
 def test_the_class_may_be_called_anything():
     lincon.generators.register(BlockCirculant)
-    assert lincon.generators.get("block_circulant") is BlockCirculant
-    assert "block_circulant" in lincon.generators.available()
+    assert lincon.generators.get("circulant-of-a-test") is BlockCirculant
+    assert "circulant-of-a-test" in lincon.generators.available()
 
 
 def test_a_cell_that_runs_again_registers_its_class_again():
@@ -419,8 +429,9 @@ def test_a_cell_that_runs_again_registers_its_class_again():
         (print, "must be a class derived from lincon.Generator"),
         (OneNonzero, "or from OneNonzero and has entries"),
         (broken(name=""), r"Broken has name='': say in the class"),
-        (broken(name="Broken"), r"lower case"),
-        (broken(name="two words"), r"lower case"),
+        (broken(name="Broken"), r"letters from a to z"),
+        (broken(name="two words"), r"letters from a to z"),
+        (broken(name="two:words"), r"letters from a to z"),
         (broken(name=3), r"name=3"),
         (broken(name="ring"), r"'ring' is registered already"),
     ],
@@ -442,4 +453,4 @@ class Point:
 def test_an_entry_point_may_have_another_name_than_the_generator(monkeypatch):
     monkeypatch.setattr(registry, "_loaded", set())
     monkeypatch.setattr(registry, "entry_points", lambda group: [Point()])
-    assert lincon.generators.get("block_circulant") is BlockCirculant
+    assert lincon.generators.get("circulant-of-a-test") is BlockCirculant

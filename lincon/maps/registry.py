@@ -1,5 +1,6 @@
 """Which generators there are, by name, and how a spec becomes a generator again."""
 
+import re
 import warnings
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -21,7 +22,7 @@ def register(cls: G) -> G:
     """Register a generator class under its `name`, as a decorator. The class may be named anyhow.
 
     Raises LinconError if it is no generator, does not say its name, or if the name is not one word
-    in lower case or is another class's.
+    of letters from a to z, digits, "-" and "_", or is another class's.
     """
     name = getattr(cls, "name", None)
     if not (isinstance(cls, type) and issubclass(cls, Generator)) or isabstract(cls):
@@ -29,10 +30,11 @@ def register(cls: G) -> G:
             f"{cls!r} cannot be registered: it must be a class derived from lincon.Generator that "
             "has _write and _accumulate, or from OneNonzero and has entries."
         )
-    if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_-]*", name):
         raise LinconError(
             f"{cls.__name__} has name={name!r}: say in the class by which word users will ask for "
-            f"it, in lower case, such as name = {cls.__name__.lower()!r}."
+            "it, of letters from a to z, digits, '-' and '_', such as name = "
+            f"{cls.__name__.lower()!r}."
         )
     if _is_another(_registered.get(name, cls), cls):
         raise LinconError(f"A generator named {name!r} is registered already: {_registered[name]}.")

@@ -14,14 +14,14 @@ from lincon.tasks.commands.printing import print_lines
 def schemes(task: Task = CLASSIFICATION) -> None:
     """List the schemes of a task, and the generators that are schemes as well."""
     from lincon.generators import get
-    from lincon.tasks.experiments.schemes.named import generators_alone, needs_tables
+    from lincon.tasks.experiments.schemes.named import defaults_of, generators_alone, needs_tables
 
     known = part_of(task, "schemes").SCHEMES
     alone = [name for name in generators_alone(known) if not needs_tables(name)]
     print_lines(
         [
             *((name, scheme.described()) for name, scheme in known.items()),
-            *((name, _first_line(get(name))) for name in alone),
+            *((name, _first_line(get(name)) + _in_brackets(defaults_of(name))) for name in alone),
         ]
     )
     typer.echo(
@@ -68,11 +68,17 @@ def _name(make: Any) -> str:
 
 def _options(make: Any) -> str:
     """The options that may follow a colon, with their defaults."""
-    options = [
-        f"{each.name}={each.default}"
-        for each in signature(make).parameters.values()
-        if each.kind is Parameter.KEYWORD_ONLY
-        and each.name != "width"
-        and (each.default is None or isinstance(each.default, int | float))
-    ]
+    return _in_brackets(
+        {
+            each.name: each.default
+            for each in signature(make).parameters.values()
+            if each.kind is Parameter.KEYWORD_ONLY
+            and each.name != "width"
+            and (each.default is None or isinstance(each.default, int | float))
+        }
+    )
+
+
+def _in_brackets(defaults: dict[str, Any]) -> str:
+    options = [f"{name}={default}" for name, default in defaults.items()]
     return f" (options: {', '.join(options)})" if options else ""

@@ -56,10 +56,15 @@ def options(name: str, make: Callable[..., Any], text: str) -> dict[str, float]:
         text: options and their values.
 
     Raises:
-        LinconError: an unknown option, or a value that is not positive or not of the option's kind.
+        LinconError: an unknown option; a value that is not of the option's kind; an integer that
+            is not positive, or a number below 0.
     """
     parameters = [each for each in signature(make).parameters.values() if _is_option(each)]
     defaults = {parameter.name: parameter.default for parameter in parameters}
+    if not defaults:
+        raise LinconError(
+            f"{name} has no options: one is a keyword-only argument whose default is a number."
+        )
     values = {}
     for item in text.replace(" ", "").split(","):
         key, _, value = item.partition("=")
@@ -75,16 +80,14 @@ def _is_option(parameter: Parameter) -> bool:
 
 def _parse_number(name: str, text: str, default: float | None) -> float:
     """The value of an option whose default is ``default``: an integer, unless that is a float."""
-    kind = float if isinstance(default, float) else int
+    is_float = isinstance(default, float)
+    least, noun = (0, "a number from 0") if is_float else (1, "a positive integer")
     try:
-        value = kind(text)
+        value = float(text) if is_float else int(text)
     except ValueError:
-        value = 0
-    if not 0 < value < inf:
-        noun = "number" if kind is float else "integer"
-        raise LinconError(
-            f"Option {name} is {text!r}; it must be a positive {noun}, as in {name}=2."
-        )
+        value = -1
+    if not least <= value < inf:
+        raise LinconError(f"Option {name} is {text!r}; it must be {noun}, as in {name}=2.")
     return value
 
 

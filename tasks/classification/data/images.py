@@ -1,6 +1,5 @@
 """The base of all data sets of labelled images, augmented and standardised on the device."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,25 @@ __all__ = ["Batch", "Images", "crop_and_flip", "floats"]
 class Images(Data):
     """Labelled images in two parts, ``train_set`` and ``test_set``, indexed by lists.
 
-    Items are as in the source: uint8, or float in [0, 1]. ``augment`` works on floats in [0, 1];
-    ``mean`` and ``std`` standardise them. A limit keeps the shares of the classes.
+    A subclass says ``name``, ``channels``, ``classes`` and ``size``, and writes ``_read(root)``. That
+    sets ``mean`` and ``std``, (channels,) of images in [0, 1], unless the class has them, and returns
+    the training and the test part: `InMemory`, or another `Labelled`, of images (n, channels, height,
+    width), uint8 or float32 in [0, 1], and labels (n,), int64 from 0. ``_augmentation()`` returns what
+    is done to training images. Its own options are keyword-only arguments of ``__init__``, with
+    numbers as defaults; it sets them before it calls this ``__init__``, which calls ``_read``:
+
+        class Stripes(Images):
+            name, channels, classes, size = "stripes", 1, 4, 16
+
+            def __init__(self, seed: int = 0, batch: int = 64, root: Path | None = None,
+                         limit: int | None = None, *, noise: float = 0.3) -> None:
+                self.noise = noise
+                super().__init__(seed, batch, root, limit)
+
+    A limit keeps the shares of the classes.
 
     Raises:
-        LinconError: labels that are not int64 from 0 to ``classes - 1``, beside those of `Data`.
+        LinconError: images or labels that are not as the class says, beside those of `Data`.
     """
 
     channels: int
@@ -43,15 +56,33 @@ class Images(Data):
     ) -> None:
         super().__init__(seed, batch, root, limit)
         self.augment = self._augmentation()
-        self._check_labels(self.train_set.labels, "training")
-        self._check_labels(self.test_set.labels, "test")
+        self._check()
 
-    def _check_labels(self, labels: Tensor, part: str) -> None:
+    def _check(self) -> None:
+        if not {"mean", "std"} <= {*dir(self)}:
+            raise LinconError(
+                f"Data set {self.name!r} has no mean and std: set both in _read, "
+                f"({self.channels},) of the training images."
+            )
+        for part, split in (("training", self.train_set), ("test", self.test_set)):
+            with torch.random.fork_rng(devices=[]):  # items may be drawn at random
+                self._check_images(split[[0]].images, f"{part} images of data set {self.name!r}")
+            self._check_labels(split.labels, f"{part} labels of data set {self.name!r}")
+
+    def _check_images(self, images: Tensor, what: str) -> None:
+        of_kind = images.dtype in (torch.uint8, torch.float32)
+        if not of_kind or images.dim() != 4 or images.shape[1] != self.channels:
+            raise LinconError(
+                f"{what} are {tuple(images.shape[1:])} of {images.dtype}; give ({self.channels}, "
+                "height, width) of torch.uint8, or of torch.float32 from 0 to 1."
+            )
+
+    def _check_labels(self, labels: Tensor, what: str) -> None:
         low, high = labels.min(), labels.max()
         if labels.dtype != torch.int64 or low < 0 or high >= self.classes:
             raise LinconError(
-                f"{part} labels of data set {self.name!r} are {labels.dtype} from {low:g} to "
-                f"{high:g}; its {self.classes} classes are int64 from 0 to {self.classes - 1}."
+                f"{what} are {labels.dtype} from {low:g} to {high:g}; its {self.classes} classes "
+                f"are torch.int64 from 0 to {self.classes - 1}."
             )
 
     @property
@@ -68,9 +99,9 @@ class Images(Data):
             "range": [float(some.min()), float(some.max())],
         }
 
-    @abstractmethod
     def _augmentation(self) -> nn.Module:
-        """A kornia module; its output is (n, channels, size, size), floats in [0, 1]."""
+        """A kornia module; its output is (n, channels, size, size), floats in [0, 1]. None by default."""
+        return nn.Identity()
 
     def _chosen(self, split: Labelled, limit: int) -> Tensor:
         return stratified(split.labels, limit)

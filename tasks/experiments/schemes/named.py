@@ -21,6 +21,9 @@ _OF_CONSTRAIN: dict[str, dict[str, str | None]] = {
 }
 """Options of `lincon.constrain` that every scheme of one generator takes: their values in words."""
 
+SHAPES = "shapes"
+"""The option that `lincon.constrain` sets: those of the tensors."""
+
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -60,6 +63,23 @@ def generators_alone(schemes: Mapping[str, Scheme]) -> list[str]:
     return [name for name in available() if name not in schemes]
 
 
+def defaults_of(generator: str) -> dict[str, Any]:
+    """The options of a generator that a name may give, with their defaults.
+
+    >>> defaults_of("fold")
+    {'chunk': None}
+    """
+    parameters = signature(get(generator)).parameters
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+        and name != SHAPES
+        and "Tensor" not in str(parameter.annotation)  # a table, such as a codebook's index
+        and isinstance(parameter.default, bool | int | float | str | None)
+    }
+
+
 def needs_tables(generator: str) -> bool:
     """Whether a generator needs more than weights, dof and seed: tables cannot be given in a name.
 
@@ -85,14 +105,7 @@ def _known(schemes: Mapping[str, Scheme]) -> str:
 
 def _parse(text: str, generator: str) -> dict[str, Any]:
     """The options in a text such as "tile=1,order=deck"."""
-    parameters = signature(get(generator)).parameters
-    defaults = {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if parameter.kind is Parameter.KEYWORD_ONLY
-        and isinstance(parameter.default, bool | int | float | str | None)
-    }
-    values = {}
+    defaults, values = defaults_of(generator), {}
     for item in text.replace(" ", "").split(","):
         key, _, value = item.partition("=")
         if key in defaults:
