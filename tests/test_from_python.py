@@ -4,6 +4,7 @@ import sys
 from functools import partial
 from statistics import mean, stdev
 from types import ModuleType
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -91,7 +92,54 @@ def test_nothing_is_left_on_the_disk(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+class Pairs(lincon.generators.OneNonzero):
+    """Two neighbours read the same number."""
+
+    name = "pairs-of-a-test"
+
+    def __init__(self, rows, dof, seed=0, *, run=2):
+        super().__init__(rows, dof, seed)
+        self.run = run
+
+    def options(self):
+        return {"run": self.run}
+
+    def entries(self, rows):
+        return rows // self.run % self.dof, None
+
+
+def test_a_generator_class_is_a_scheme(monkeypatch):
+    registry = lincon.maps.registry
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    row = quickly(PARTS, schemes=["ring", Pairs]).rows[1]
+    assert row["scheme"] == f"{__name__}:Pairs" and row["dof"] == 32
+
+    class Typed(Pairs):
+        name = "typed-in-a-test"
+
+    assert quickly(PARTS, schemes=Typed).rows[0]["scheme"] == "given:Typed"
+
+
+def test_trainings_compute_with_one_thread_unless_more_are_asked_for():
+    torch.set_num_threads(2)
+    seen = []
+
+    def watched(channels, classes):
+        seen.append(torch.get_num_threads())
+        return net(channels, classes)
+
+    compare(watched, PARTS, schemes="vanilla", seeds=1, epochs=1, quiet=True)
+    assert set(seen) == {1} and torch.get_num_threads() == 2
+    seen.clear()
+    compare(watched, PARTS, schemes="vanilla", seeds=1, epochs=1, quiet=True, threads=2)
+    assert set(seen) == {2}
+
+
 WRONG = {
+    "a generator, not its class": (
+        lambda: quickly(PARTS, schemes=cast(Any, Pairs(8, 4))),
+        "is no scheme: give a name",
+    ),
     "a model, not a function": (lambda: compare(net(1, 2), PARTS), "a function that makes a new"),
     "an unknown setting": (lambda: quickly(PARTS, lr=1), "Unknown setting 'lr'"),
     "an unknown scheme": (lambda: quickly(PARTS, schemes=["nosuch"]), "Unknown scheme 'nosuch'"),

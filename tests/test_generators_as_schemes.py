@@ -118,6 +118,51 @@ def test_a_wrong_name_or_option_is_one_line(scheme, words, tmp_path):
     assert all(word in said for word in words), said
 
 
+OWN = """
+import lincon
+
+class Pairs(lincon.generators.OneNonzero):
+    name = "pairs-in-a-file"
+
+    def __init__(self, rows, dof, seed=0, *, run=2):
+        super().__init__(rows, dof, seed)
+        self.run = run
+
+    def options(self):
+        return {"run": self.run}
+
+    def entries(self, rows):
+        return rows // self.run % self.dof, None
+
+nothing = 3
+"""
+
+
+def test_a_generator_class_of_a_file_is_a_scheme_with_its_options(tmp_path, monkeypatch):
+    registry = lincon.maps.registry
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    (tmp_path / "pairs_in_a_file.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    scheme = "pairs_in_a_file:Pairs:run=4"
+    (generator,) = generator_of(scheme)
+    assert generator.name == "pairs-in-a-file" and generator.run == 4
+    result = call("compare", "--schemes", f"vanilla,{scheme}", "--dof", "0.1", "--model",
+                  "resnet-small", "--images", 64, "--epochs", 1, "--seeds", 2, "--out",
+                  tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert scheme in table and "minus vanilla's" in table
+    for wrong, words in (
+        ("pairs_in_a_file:nothing", ["int", "'nothing'", "Pairs"]),
+        ("pairs_in_a_file:Pairs:runs=4", ["'runs'", "run"]),
+        ("pairs_in_a_file:Pairs:run=four", ["run", "'four'", "pairs-in-a-file"]),
+        ("no_such_file:Pairs", ["Cannot import 'no_such_file'"]),
+        ("pairs_in_a_file", ["Unknown scheme", "package.module:Class"]),
+    ):
+        said = refused("train", "--scheme", wrong, "--out", tmp_path / "wrong")
+        assert all(word in said for word in words), said
+
+
 @pytest.mark.parametrize("scheme", ["ring:order=up", "ring:tile=0", "fold:chunk=99999999"])
 def test_a_value_that_a_generator_refuses_is_one_line(scheme, tmp_path):
     said = refused("train", "--scheme", scheme, "--out", tmp_path / "out")

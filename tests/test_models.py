@@ -281,11 +281,12 @@ def test_every_model_names_its_options(name):
 
 
 @pytest.mark.parametrize(
-    "text", ["patch=2.5", "patch=", "patch", "patch=two", "patch=0", "width=nan", "width=-1"]
+    "text",
+    ["patch=2.5", "patch=", "patch", "patch=two", "patch=0", "width=nan", "width=-1", "width=0"],
 )
 def test_an_option_without_a_proper_value_is_refused(text):
-    with pytest.raises(LinconError, match=f"Option {text[:5]} .*positive"):
-        architecture(f"vit-tiny:{text}")
+    with pytest.raises(LinconError, match=f"{text[:5]} is .*(positive|from 0)"):
+        meta(f"vit-tiny:{text}", 3, 10, 32)
 
 
 def test_an_option_that_is_no_number_cannot_be_given_in_a_name():
@@ -335,6 +336,12 @@ class Net(nn.Linear):
 def more(channels, classes, size, depth):
     return nn.Linear(channels, classes)
 
+def deep(channels, classes, depth=1):
+    return nn.Linear(channels * depth, classes)
+
+def channels_wide(classes, width=8):
+    return nn.Linear(width, classes)
+
 def four(a, b, c, d):
     return nn.Linear(a, b)
 
@@ -383,6 +390,23 @@ def test_a_function_from_elsewhere_that_takes_a_width_can_be_made_narrower(elsew
     assert nearest_width(make, 4 * hidden + (hidden + 1) * hidden + (hidden + 1) * 7) == 0.3
 
 
+def test_numbers_of_a_function_from_elsewhere_are_options(elsewhere):
+    make = architecture("elsewhere.models:deep:depth=2")
+    assert make(3, 7, 9).weight.shape == (7, 6)
+    assert pickle.loads(pickle.dumps(make))(3, 7, 9).weight.shape == (7, 6)
+    with pytest.raises(LinconError, match="deep 'deep'; there are: depth"):
+        architecture("elsewhere.models:deep:deep=2")
+    with pytest.raises(LinconError, match="two has no options"):
+        architecture("elsewhere.models:two:depth=2")
+
+
+def test_a_width_that_is_no_factor_is_refused_where_it_would_be_taken_for_one(elsewhere):
+    make = partial(architecture("elsewhere.models:channels_wide"), 3, 7, 9)
+    assert make().weight.shape == (7, 8)
+    with pytest.raises(LinconError, match="channels_wide: width is 8 by default; the scheme small"):
+        nearest_width(make, 10)
+
+
 def test_a_function_from_elsewhere_without_a_width_cannot(elsewhere):
     with pytest.raises(
         LinconError, match=r"elsewhere.models:named takes no argument `width`; the scheme small"
@@ -397,6 +421,9 @@ def test_a_function_from_elsewhere_without_a_width_cannot(elsewhere):
         ("elsewhere.needy:none", "nowhere_at_all"),
         ("resnet:width=2", "Cannot import 'resnet'.*resnet18"),
         (":none", "Cannot import ''"),
+        ("elsewhere.nomodels:none", "Cannot import 'elsewhere.nomodels': No module named"),
+        ("elsewhere/models.py:none", "elsewhere/models.py is a file: .* elsewhere.models"),
+        ("elsewhere", "Unknown model 'elsewhere'; .* package.module:function"),
         (".models:none", "Cannot import"),
         ("elsewhere.models:nothing", "has no 'nothing'.*It has: none, named, .*Net"),
         ("elsewhere.models:", "has no ''"),

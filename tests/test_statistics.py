@@ -1,10 +1,12 @@
 """The statistics of tables, on scores whose differences are known."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from lincon.tasks.experiments.sweeps.paired import pairs
 from lincon.tasks.experiments.sweeps.statistics import LOOKS, difference, differences, next_look
 
 TABLES = 1000
@@ -106,6 +108,16 @@ def test_one_seed_says_nothing_of_the_noise_and_lengths_must_agree():
     assert difference([85.0], [84.0]) is None
     with pytest.raises(ValueError, match="paired"):
         difference([85.0, 86.0], [84.0])
+
+
+def test_a_reference_that_takes_no_dof_is_compared_with_all():
+    def group(scheme, asked):
+        return [SimpleNamespace(scheme=scheme, asked=asked, model="net")]
+
+    vanilla, few, many = group("vanilla", None), group("mine", 0.1), group("mine", 0.5)
+    assert pairs([vanilla, few, many]) == [(few, vanilla), (many, vanilla)]
+    rpg, more = group("rpg", 0.1), group("rpg", 0.5)
+    assert pairs([rpg, more, few, vanilla]) == [(few, rpg)]
 
 
 def test_scores_are_paired_by_seed_not_by_place():

@@ -47,9 +47,9 @@ class Cost:
         return self.work / max(USES * self.rows, CALLS)
 
     def __str__(self) -> str:
-        return (
-            f"{self.work / self.rows:,.0f} multiplications a weight, {self.ratio:,.2f} x the model"
-        )
+        each = f"{self.work / self.rows:,.0f}"
+        noun = "multiplication" if each == "1" else "multiplications"
+        return f"{each} {noun} a weight, {self.ratio:,.2f} x the model"
 
 
 def at_a_time(sizes: Sequence[int], materialize: str) -> Sequence[int]:

@@ -26,9 +26,11 @@ Schemes = Annotated[
     ),
 ]
 FUNCTION = (
-    "package.module:function, whose code runs: it gets those of channels, classes and size (height "
-    "and width) that it has arguments for, and returns a torch.nn.Module that makes logits; what "
-    "may be constrained is its submodule body, or all layers but the first and the last."
+    "package.module:name, a function whose code runs: it gets those of channels, classes and size "
+    "(height and width) that it has arguments for, and returns a torch.nn.Module that makes "
+    "logits; what may be constrained is its submodule body, or all layers but the first and the "
+    "last. Other arguments whose default is a number are options (module:net:depth=3); width is a "
+    "factor, 1 by default, for the scheme small."
 )
 """What a model function is given, and what it makes."""
 

@@ -15,8 +15,8 @@ from lincon.tasks.commands.arguments import split_names
 from lincon.tasks.commands.config import read_config
 from lincon.tasks.experiments.files import check_folder
 
-NOT_OF_EXPERIMENTS = "data", "threads", "config"
-"""Options that are no `Settings`: an argument of experiments, torch's own, and the command line's."""
+NOT_OF_EXPERIMENTS = "data", "config"
+"""Options that are no `Settings`: an argument of experiments, and the command line's own."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Options:
         typer.Option(
             help="Data set of the task, also with options; an embedded one by default. Yours: a "
             ".npz file of x_train, y_train, x_test, y_test (or x, y); folder:size=32 with --root; "
-            "or package.module:function, whose code runs and which returns arrays, data sets or a "
-            "LightningDataModule; a .txt file for language."
+            "or package.module:name, a function whose code runs and which returns arrays, data "
+            "sets or a LightningDataModule; a .txt file for language."
         ),
     ] = None
     root: Annotated[

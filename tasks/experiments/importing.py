@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from torch import nn
@@ -85,15 +86,7 @@ def find_function(kind: str, module: str, name: str, known: Iterable[str]) -> Ca
             f"{module}:{name} is a {kind} that a program gave, as an object that no module has: "
             "give it again from Python, or load the trained model by lincon.load."
         )
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # at the end: no file there is taken for a library
-    try:
-        home = import_module(module)
-    except Exception as error:  # whatever the module itself does when it is imported
-        raise LinconError(
-            f"Cannot import {module!r}: {last_line(error)}. Its folder must be the current one or "
-            f"on PYTHONPATH. There are also these of lincon, each a {kind}: {', '.join(known)}."
-        ) from error
+    home = _imported(kind, module, known)
     function: Any = getattr(home, name, None)
     if callable(function) and not isinstance(function, nn.Module):
         return cast(Callable[..., Any], function)
@@ -108,6 +101,29 @@ def find_function(kind: str, module: str, name: str, known: Iterable[str]) -> Ca
         f"Module {module!r} {problem}; a function that makes a {kind} is needed. It has: "
         f"{', '.join(own) or 'none'}."
     )
+
+
+def _imported(kind: str, module: str, known: Iterable[str]) -> ModuleType:
+    """The module, which may lie in the current folder; the arguments are those of `find_function`."""
+    if module.endswith(".py"):
+        right = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise LinconError(f"{module} is a file: give the module in it, {right}.")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # at the end: no file there is taken for a library
+    try:
+        return import_module(module)
+    except Exception as error:  # whatever the module itself does when it is imported
+        raise LinconError(
+            f"Cannot import {module!r}: {_why(error)}. Its folder must be the current one or "
+            f"on PYTHONPATH. There are also these of lincon, each a {kind}: {', '.join(known)}."
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a module, and where in it; a module that is not there has no such place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    is_in_code = any(not _is_of_library(frame.filename) for frame in frames)
+    return last_line(error) if is_in_code else one_line(error)
 
 
 def last_line(error: BaseException) -> str:

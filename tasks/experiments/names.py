@@ -60,7 +60,15 @@ def options(name: str, make: Callable[..., Any], text: str) -> dict[str, float]:
             is not positive, or a number below 0.
     """
     parameters = [each for each in signature(make).parameters.values() if _is_option(each)]
-    defaults = {parameter.name: parameter.default for parameter in parameters}
+    return parsed(name, {each.name: each.default for each in parameters}, text)
+
+
+def parsed(name: str, defaults: Mapping[str, float | None], text: str) -> dict[str, float]:
+    """The options of ``name`` in a text such as "patch=2,depth=6", of those that have ``defaults``.
+
+    Raises:
+        LinconError: as `options`.
+    """
     if not defaults:
         raise LinconError(
             f"{name} has no options: one is a keyword-only argument whose default is a number."

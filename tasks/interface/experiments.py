@@ -23,7 +23,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lincon import LinconError
+import torch
+
+from lincon import Generator, LinconError
 from lincon.tasks.experiments.sweeps import compare as comparing
 from lincon.tasks.experiments.sweeps import gap
 from lincon.tasks.experiments.sweeps.auto import Auto
@@ -41,7 +43,7 @@ from lincon.tasks.interface.defaults import (
     SCALED_DOF,
     SEEDS,
 )
-from lincon.tasks.interface.given import name_of_data, name_of_model
+from lincon.tasks.interface.given import name_of_data, name_of_model, name_of_scheme
 from lincon.tasks.interface.settings import Settings
 
 __all__ = [
@@ -56,6 +58,8 @@ __all__ = [
 ]
 
 Dof = int | float
+Scheme = str | type[Generator]
+Schemes = Scheme | Sequence[Scheme]
 Work = Callable[[Sweep], Result]
 
 
@@ -65,7 +69,7 @@ class Combinations:
 
     models: Any
     data: Any
-    schemes: str | Sequence[str] | None
+    schemes: Schemes | None
     dof: Dof | Sequence[Dof] | None
     seeds: int | Sequence[int]
 
@@ -74,7 +78,7 @@ def compare(
     model: Any = None,
     data: Any = None,
     *,
-    schemes: str | Sequence[str] | None = None,
+    schemes: Schemes | None = None,
     dof: Dof | Sequence[Dof] | None = None,
     seeds: int | Sequence[int] | Auto = SEEDS,
     tune: Grid | None = None,
@@ -85,7 +89,7 @@ def compare(
     Args:
         model: a name, a function, or a list of them; by default the task's own.
         data: a name, arrays, data sets or a function; by default the task's embedded ones.
-        schemes: names, also of generators and with options ("ring:tile=1").
+        schemes: names, also of generators and with options ("ring:tile=1"), or generator classes.
         dof: free numbers in the body: counts (4096) or fractions (0.1).
         seeds: how many runs of each, with the seeds 0, 1, ...; or the seeds; or what chooses their
             number, as in ``Auto(hours=2)``.
@@ -123,7 +127,7 @@ def scaling(
     model: Any = None,
     data: Any = None,
     *,
-    scheme: str = "rpg",
+    scheme: Scheme = "rpg",
     dof: Sequence[Dof] = SCALED_DOF,
     predict: int | None = None,
     seeds: int | Sequence[int] = SEEDS,
@@ -154,7 +158,7 @@ def convergence(
     model: Any = None,
     data: Any = None,
     *,
-    schemes: str | Sequence[str] = CONTRASTED,
+    schemes: Schemes = CONTRASTED,
     dof: Dof | Sequence[Dof] = CONTRASTED_DOF,
     seeds: int | Sequence[int] = SEEDS,
     **settings: Any,
@@ -173,7 +177,7 @@ def generalization(
     model: Any = None,
     data: Any = None,
     *,
-    schemes: str | Sequence[str] | None = None,
+    schemes: Schemes | None = None,
     dof: Dof | Sequence[Dof] | None = None,
     seeds: int | Sequence[int] = SEEDS,
     objectnet: str | Path | None = None,
@@ -236,13 +240,29 @@ def run(
     out = settings.folder()
     assert out is not None
     sweep = Sweep(recipe, every, out, settings.setup(), settings.parallel, command)
-    if not settings.dry_run:
+    with _threads(settings.threads):
+        if settings.dry_run:
+            return _preview(sweep, tune)
         result = work(sweep)
         return replace(result, runs=result.runs or sweep.finished())
+
+
+def _preview(sweep: Sweep, tune: Grid | None) -> Result:
     if tune is None:
         return preview(sweep)
     tuned = replace(sweep, choices=tune.described)
     return preview(*(trial for _, trial in trials(tuned, tune)), tuned)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Torch computes with so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -260,10 +280,11 @@ def _cells(grid: Combinations, task: str, names: ExitStack) -> list[Cell]:
     defaults = find_task(task).defaults
     every_scheme = ",".join(find_task(task).schemes)
     models = _listed(grid.models, [defaults["model"]])
+    schemes = _listed(grid.schemes, defaults.get("schemes", every_scheme).split(","))
     seeds = range(grid.seeds) if isinstance(grid.seeds, int) else grid.seeds
     return cells(
         models=[name_of_model(each, task, names) for each in models],
-        schemes=_listed(grid.schemes, defaults.get("schemes", every_scheme).split(",")),
+        schemes=[name_of_scheme(each, names) for each in schemes],
         dofs=_listed(grid.dof, [_number(text) for text in defaults["dof"].split(",")]),
         seeds=seeds,
         task=task,

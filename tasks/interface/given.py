@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lincon import LinconError
+from lincon import Generator, LinconError
 from lincon.tasks.experiments.importing import give, importable_name
 
 
@@ -28,6 +28,22 @@ def name_of_model(model: Any, task: str, names: ExitStack) -> str:
     if task != "classification":
         raise LinconError(f"models of {task} are given by name; see lincon models {task}.")
     return importable_name(model) or names.enter_context(give(model, _own_name(model)))
+
+
+def name_of_scheme(scheme: Any, names: ExitStack) -> str:
+    """The name of a scheme: itself, or that of a generator class.
+
+    Raises:
+        LinconError: neither a name nor a generator class.
+    """
+    if isinstance(scheme, str):
+        return scheme
+    if not (isinstance(scheme, type) and issubclass(scheme, Generator)):
+        raise LinconError(
+            f"{scheme!r} is no scheme: give a name, such as 'rpg' or 'ring:tile=1', or a generator "
+            "class."
+        )
+    return importable_name(scheme) or names.enter_context(give(scheme, _own_name(scheme)))
 
 
 def name_of_data(data: Any, names: ExitStack) -> str:

@@ -33,6 +33,7 @@ class Settings:
         trainer: flags of Lightning's Trainer.
         log: "csv" and "tensorboard", beside each run.
         parallel: trainings at a time, by Ray.
+        threads: with which torch computes, in each training; few weights are fastest with one.
         quiet: no progress bar.
         dry_run: train nothing and write nothing; the result lists the trainings.
     """
@@ -52,6 +53,7 @@ class Settings:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     log: Sequence[str] = ()
     parallel: int = 1
+    threads: int = 1
     quiet: bool = False
     dry_run: bool = False
 

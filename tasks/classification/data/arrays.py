@@ -107,13 +107,14 @@ def check_classes(
     labels: Int64[Tensor, " train"], others: Int64[Tensor, " test"], source: str
 ) -> None:
     """Raise LinconError unless there are two classes or more, all of which training images have."""
-    classes = int(max(labels.max(), others.max())) + 1
-    absent = [index for index in range(classes) if index not in set(labels.tolist())]
-    if absent or classes < 2:
+    lowest, highest = int(min(labels.min(), others.min())), int(max(labels.max(), others.max()))
+    absent = [index for index in range(highest + 1) if index not in set(labels.tolist())]
+    if absent or highest < 1:
         which = f"none of class {absent[0]}" if absent else "one class only"
+        remedy = f": subtract {lowest}" if lowest else ""
         raise LinconError(
-            f"{source}: labels are 0 to {classes - 1}, and there are training images of {which}; "
-            "number two or more classes from 0."
+            f"{source}: labels are from {lowest} to {highest}, and there are training images of "
+            f"{which}; number two or more classes from 0{remedy}."
         )
 
 

@@ -8,6 +8,7 @@ line to `MODELS`.
 
 from functools import partial
 
+from lincon import LinconError
 from lincon.tasks.classification.models.imported import imported
 from lincon.tasks.classification.models.resnet import BasicBlock as BasicBlock
 from lincon.tasks.classification.models.resnet import ResNet as ResNet
@@ -48,11 +49,17 @@ DeiT's (Touvron et al. 2021).
 def architecture(name: str) -> Architecture:
     """The architecture called ``name``.
 
-    A name is "resnet18", "vit-tiny:patch=2,depth=6" or "package.module:function".
+    A name is "resnet18", "vit-tiny:patch=2,depth=6", "package.module:function" or
+    "package.module:function:depth=6".
 
     Raises LinconError for an unknown model or option, and for a missing module or function.
     """
     model, colon, rest = name.partition(":")
     if colon and model not in MODELS:
         return imported(model, rest, MODELS)
+    if model not in MODELS:
+        raise LinconError(
+            f"Unknown model {name!r}; there are: {', '.join(MODELS)}. One of yours is "
+            "package.module:function."
+        )
     return named("model", name, MODELS)

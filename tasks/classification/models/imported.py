@@ -10,7 +10,11 @@ from torch.nn.parameter import UninitializedParameter
 
 from lincon import LinconError
 from lincon.tasks.experiments.importing import find_function
+from lincon.tasks.experiments.names import parsed
 from lincon.tasks.experiments.schemes.body import Architecture
+
+OF_DATA = "channels", "classes", "size"
+"""What a function is given of the data."""
 
 
 def imported(module: str, name: str, models: Iterable[str] = ()) -> Architecture:
@@ -18,10 +22,27 @@ def imported(module: str, name: str, models: Iterable[str] = ()) -> Architecture
 
     The function gets those of `channels`, `classes` and `size` for which it has arguments of that
     name. If it has none of them, it gets them in this order, as many as it has positional arguments
-    without a default. `width=` is passed on if given. Raises LinconError if the function cannot be
-    imported; ``models`` are the names that the message offers instead.
+    without a default. `width=` is passed on if given. Its other arguments whose default is a number
+    are options: "module:function:depth=3".
+
+    Raises:
+        LinconError: the function cannot be imported (``models`` are the names that the message
+            offers instead), or an option is unknown or not a number.
     """
-    return partial(_make, f"{module}:{name}", find_function("model", module, name, models))
+    own, colon, text = name.partition(":")
+    function = find_function("model", module, own, models)
+    if colon:
+        function = partial(function, **parsed(f"{module}:{own}", _options(function), text))
+    return partial(_make, f"{module}:{name}", function)
+
+
+def _options(function: Callable[..., Any]) -> dict[str, float]:
+    """What a function takes beyond the data, with its defaults: numbers alone."""
+    return {
+        each.name: each.default
+        for each in signature(function).parameters.values()
+        if isinstance(each.default, int | float) and each.name not in OF_DATA
+    }
 
 
 def _make(
@@ -34,9 +55,10 @@ def _make(
     width: float | None = None,
 ) -> nn.Module:
     own = signature(function)
-    values = {"channels": channels, "classes": classes, "size": size}
+    values = dict(zip(OF_DATA, (channels, classes, size), strict=True))
     args, kwargs = _arguments(own.parameters.values(), values)
     if "width" in own.parameters and width is not None:
+        _check_factor(path, own.parameters["width"].default)
         kwargs["width"] = width
     elif width not in (None, 1.0):
         raise LinconError(
@@ -57,6 +79,15 @@ def _make(
             f"{path} has lazy layers, whose weights cannot be counted: give them their sizes."
         )
     return model
+
+
+def _check_factor(path: str, default: Any) -> None:
+    """Raise LinconError for a `width` that is no factor: `small` would make a network of another size."""
+    if default is not Parameter.empty and default != 1:
+        raise LinconError(
+            f"{path}: width is {default!r} by default; the scheme small needs a factor, which is 1 "
+            "by default. Give a number of channels another name."
+        )
 
 
 def _arguments(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.shapes import Float
+from lincon.tasks.experiments.names import check_positive
 
 
 class BasicBlock(nn.Module):
@@ -83,6 +84,7 @@ class ResNet(nn.Module):
             )
         of_stem = 2 if form == "imagenet" else stride - 1
         _check_size(size, len(widths) - 1 + of_stem, form)
+        check_positive(width=width)
         widths = [max(1, round(width * each)) for each in widths]
         strides = [1] + [2] * (len(widths) - 1)
         self.stem = _stem(channels, widths[0], stride, form)

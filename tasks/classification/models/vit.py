@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lincon import LinconError
 from lincon.shapes import Float
+from lincon.tasks.experiments.names import check_positive
 
 _STD = 0.02
 
@@ -59,6 +60,7 @@ class ViT(nn.Module):
             raise LinconError(
                 f"A dim of {dim} cannot be shared by {heads} heads; it must be a multiple of them."
             )
+        check_positive(width=width)
         dim = heads * max(1, round(width * dim / heads))
         self.stem = nn.Conv2d(channels, dim, patch, stride=patch)
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))

@@ -1,7 +1,8 @@
 """Schemes by name: those of a task, and every registered generator, with options after a colon.
 
 "rpg", "ring:tile=1,order=deck" and "mine:block=8" are names; the generators of other distributions,
-which entry points register, are among them.
+which entry points register, are among them. So is a generator class of the user's own,
+"package.module:Class" or "package.module:Class:block=8".
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 
 from lincon import LinconError
-from lincon.generators import available, get
+from lincon.generators import available, get, register
+from lincon.tasks.experiments.importing import find_function
 from lincon.tasks.experiments.schemes.scheme import Scheme, constrained
 
 _OF_CONSTRAIN: dict[str, dict[str, str | None]] = {
@@ -42,12 +44,18 @@ def find_scheme(name: str, schemes: Mapping[str, Scheme]) -> Scheme:
     {'tile': 1, 'order': 'deck'}
     """
     entry, colon, text = name.partition(":")
+    own, _, options = text.partition(":")
     if entry in schemes:
         scheme = schemes[entry]
     elif entry in available():
         scheme = constrained(entry)
+    elif own.isidentifier():
+        scheme, colon, text = constrained(_own_generator(entry, own)), options, options
     else:
-        raise LinconError(f"Unknown scheme {entry!r}; there are: {_known(schemes)}.")
+        raise LinconError(
+            f"Unknown scheme {entry!r}; there are: {_known(schemes)}. A generator of yours is "
+            "package.module:Class."
+        )
     if not colon:
         return scheme
     if not scheme.generator:
@@ -56,6 +64,12 @@ def find_scheme(name: str, schemes: Mapping[str, Scheme]) -> Scheme:
         )
     chosen = {**scheme.options, **_parse(text, scheme.generator)}
     return constrained(scheme.generator, **chosen)
+
+
+def _own_generator(module: str, name: str) -> str:
+    """The name under which a generator class of the user's own is registered, if need be now."""
+    cls: Any = find_function("generator", module, name, available())
+    return str(register(cls).name)
 
 
 def generators_alone(schemes: Mapping[str, Scheme]) -> list[str]:
@@ -109,7 +123,7 @@ def _parse(text: str, generator: str) -> dict[str, Any]:
     for item in text.replace(" ", "").split(","):
         key, _, value = item.partition("=")
         if key in defaults:
-            values[key] = _value(key, value, defaults[key])
+            values[key] = _value(f"{generator}: {key}", value, defaults[key])
         elif key in _OF_CONSTRAIN:
             values[key] = _chosen(key, value)
         else:

@@ -127,7 +127,7 @@ SHARING: dict[str, Scheme] = {
         vanilla,
         (Phase(0.5), Phase(0.3, _prune), Phase(0.2, _cluster)),
         nonzeros,
-        about="Trained, pruned to the DoF, trained on, and 255 centroids a layer, trained on.",
+        about="Trained, pruned to the DoF, trained on, and 256 values a layer, trained on.",
     ),
     "fold": constrained("fold"),
     "fastfood": constrained("fastfood"),

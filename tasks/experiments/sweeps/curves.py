@@ -31,7 +31,7 @@ def picture(runs: Sequence[Run], title: str, measure: Measure) -> Figure:
     dofs: list[int | float | None] = list(asked) or [None]
     labels = list(group_by_label(runs, dof=False))
     parts = list(product(dofs, shares(labels)))
-    grid = panels(len(parts), title)
+    grid = panels(len(parts), title, sharey=True)
     best = measure.factor * max(max(run.curve) for run in runs)
     for axes, (dof, part) in zip(grid, parts, strict=True):
         shown = group_by_label([run for run in runs if run.asked in (dof, None)], dof=False)

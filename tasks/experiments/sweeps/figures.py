@@ -55,12 +55,15 @@ def shares(names: Sequence[T]) -> Iterator[list[T]]:
         yield [reference, *others[start:stop]]
 
 
-def panels(count: int, title: str, columns: int = COLUMNS) -> list[Axes]:
-    """Panels of one figure under its title, in rows of at most ``columns``."""
+def panels(count: int, title: str, columns: int = COLUMNS, sharey: bool = False) -> list[Axes]:
+    """Panels of one figure under its title, in rows of at most ``columns``, with axes of their own.
+
+    With ``sharey`` a height means the same in all.
+    """
     columns = 2 if count == 4 else min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(4.8 * columns, 3.6 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat
     for axes in grid[count:]:
         axes.remove()
     figure.suptitle(title, fontsize=9, wrap=True)
@@ -85,7 +88,8 @@ def band(
     mean = values.mean(0)
     spread = values.std(0, ddof=1) if len(values) > 1 else np.zeros_like(mean)
     drawn = style(number)
-    axes.plot(x, mean, label=label, **drawn)
+    alone = marker(number) if len(x) == 1 else None  # a point makes no line
+    axes.plot(x, mean, label=label, marker=alone, **drawn)
     axes.fill_between(
         x, mean - spread, mean + spread, color=drawn["color"], alpha=0.15, linewidth=0
     )

@@ -23,7 +23,8 @@ def reference_of(groups: Sequence[Group]) -> str:
 def pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
     """Each group with the reference's of the same model and DoF.
 
-    What takes no DoF is compared with the reference if that has a single DoF.
+    What takes no DoF is compared with the reference if that has a single DoF, and a reference that
+    takes none with all others.
     """
     reference = reference_of(groups)
     found = []
@@ -33,11 +34,16 @@ def pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
             for other in groups
             if other[0].scheme == reference
             and other[0].model == group[0].model
-            and (group[0].asked is None or str(other[0].asked) == str(group[0].asked))
+            and (None in (group[0].asked, other[0].asked) or _asked(other) == _asked(group))
         ]
         if group[0].scheme != reference and len(others) == 1:
             found.append((group, others[0]))
     return found
+
+
+def _asked(group: Group) -> str:
+    """The DoF asked for, in words that tell 1 from 1.0."""
+    return str(group[0].asked)
 
 
 def paired(

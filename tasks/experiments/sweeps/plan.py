@@ -105,7 +105,7 @@ def preview(*sweeps: Sweep) -> Result:
         f"(from one timed step of each; {sweep.parallel} at a time); nothing was trained or written"
     )
     return Result(
-        title=f"To be trained: {sweep.title}",
+        title=f"To be trained: {sweep.subject}",
         header=HEADER,
         texts=[each.row() for each in planned],
         numbers={"table": [each.numbers() for each in planned]},

@@ -240,12 +240,18 @@ class Sweep:
     @property
     def title(self) -> str:
         """What was trained, in one line."""
+        several = len({cell.seed for cell in self.cells}) > 1
+        return f"{self.subject}, mean ± standard deviation" if several else self.subject
+
+    @property
+    def subject(self) -> str:
+        """What is trained, on what, how long and how often, in one line."""
         seeds = len({cell.seed for cell in self.cells})
-        spread = f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else "1 seed"
         models = ", ".join(dict.fromkeys(cell.model for cell in self.cells))
         images = "" if self.recipe.images is None else f" ({self.recipe.images:,} training images)"
         epochs = f"{self.recipe.epochs} epoch{'' if self.recipe.epochs == 1 else 's'}"
-        return f"{models} on {self.recipe.data}{images}, {epochs}, {spread}"
+        often = f"{seeds} seed{'' if seeds == 1 else 's'}"
+        return f"{models} on {self.recipe.data}{images}, {epochs}, {often}"
 
 
 def group_name(cell: Cell) -> str:

@@ -7,6 +7,7 @@ from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 from lincon import LinconError
 from lincon.shapes import Float, Int64
+from lincon.tasks.experiments.names import check_positive
 
 BYTES = 256
 _STD = 0.02
@@ -84,6 +85,7 @@ class GPT(nn.Module):
             raise LinconError(
                 f"A dim of {dim} cannot be shared by {heads} heads; it must be a multiple of them."
             )
+        check_positive(width=width)
         dim = heads * max(1, round(width * dim / heads))
         self.context = context
         self.embedding = nn.Embedding(BYTES, dim)
