@@ -192,7 +192,10 @@ def circles(graph: dict[str, set[str]]) -> Iterator[str]:
                 reached[module] |= reached[middle]
     together = sorted(module for module in graph if module in reached[module])
     if together:
-        yield f"imports go in a circle: {', '.join(together)}"
+        yield (
+            f"imports go in a circle: {', '.join(together)}; import from the module that defines a "
+            "name, not from the package"
+        )
 
 
 def arrows(trees: dict[str, ast.Module]) -> Iterator[str]:

@@ -54,7 +54,6 @@ def make(name: str, rows: int, dof: int, seed: int, options: dict[str, object]) 
         dof = rows
     if "shapes" in options_of(cls):
         options = {**options, "shapes": shapes_of(rows)}
-        dof = cls.default_dof(rows, options) or dof
     if not cls.allows_unused:
         dof = min(dof, rows)
     for option in ("tile", "chunk"):

@@ -44,6 +44,61 @@ def saved(folder):
     return folder / "model.safetensors"
 
 
+def small(seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+
+
+def constrained_small(generator="ring", **options):
+    model = small()
+    lincon.constrain(model, generator, dof=10, **options)
+    return model
+
+
+def adapter():
+    model = constrained_small(offset=True)
+    model.requires_grad_(False)
+    model.free.requires_grad_(True)
+    return model
+
+
+def changed(change, *arguments):
+    model = constrained_small()
+    change(model, *arguments)
+    return model
+
+
+FILES = {
+    "a ring": (constrained_small, None),
+    "a deflated header": (lambda: constrained_small(offset="seed"), None),
+    "a table": (lambda: constrained_small("codebook"), None),
+    "a coded mask": (lambda: changed(lincon.prune, 0.5), None),
+    "coded integers": (lambda: changed(lincon.quantize, 4), None),
+    "an adapter": (adapter, "trained"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::lincon.LinconWarning")  # of names that damage has made
+@pytest.mark.parametrize("kind", FILES)
+def test_no_byte_of_a_file_may_be_another(kind, tmp_path):
+    """One bit of each byte, and every bit of the last of the header, whose code may have some to spare."""
+    make, only = FILES[kind]
+    path, other = tmp_path / "model", tmp_path / "other"
+    lincon.save(make(), path, **({"only": only} if only else {}))
+    fresh = small(0 if only else 1)
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    places = [(place, place % 8) for place in range(len(content))]
+    places += [(place, bit) for place in range(end - 60, end) for bit in range(8)]
+    for place, bit in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << bit
+        other.write_bytes(damaged)
+        with pytest.raises(lincon.FileError):
+            lincon.load(fresh, other)
+    lincon.load(fresh, path)
+
+
 GROUP = ("constraints", 0, "groups", 0)
 
 

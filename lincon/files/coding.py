@@ -166,12 +166,27 @@ def _from_huffman(coded: bytes, count: int, width: int = 8) -> np.ndarray:
 
 
 def inflated(coded: bytes, most: int) -> bytes:
-    """The deflated bytes. Raises ValueError if they are cut or more than ``most``."""
-    decoder = zlib.decompressobj(-15)
-    plain = decoder.decompress(coded, most + 1)
-    if len(plain) > most or not decoder.eof or decoder.unused_data:
+    """The deflated bytes. Raises ValueError if they are cut, more than ``most``, or go on by a bit."""
+    plain = _inflated(coded, most)
+    if plain is None or _inflated(_without_highest_bit(coded), most) == plain:
         raise ValueError("the stream is cut, or goes on")
     return plain
+
+
+def _inflated(coded: bytes, most: int) -> bytes | None:
+    decoder = zlib.decompressobj(-15)
+    try:
+        plain = decoder.decompress(coded, most + 1)
+    except zlib.error:
+        return None
+    is_whole = len(plain) <= most and decoder.eof and not decoder.unused_data
+    return plain if is_whole else None
+
+
+def _without_highest_bit(coded: bytes) -> bytes:
+    """The same but for the highest bit of the last byte that is set: the bits after the end are not."""
+    last = coded[-1] if coded else 0
+    return coded[:-1] + bytes([last ^ 1 << (last.bit_length() - 1)]) if last else b""
 
 
 def _to_gaps(symbols: np.ndarray) -> bytes:

@@ -71,8 +71,12 @@ def pack(text: str) -> str:
     if header["format"] < 3:
         return text
     deflated = b85encode(zlib.compress(text.encode(), 9, -15)).decode()
-    known = {name: header[name] for name in ("format", "lincon")}
-    return json.dumps({**known, "deflated": deflated}, separators=(",", ":"))
+    return json.dumps({**_beside(header), "deflated": deflated}, separators=(",", ":"))
+
+
+def _beside(header: dict[str, Any]) -> dict[str, Any]:
+    """What stands beside a deflated header too, for those who cannot read it."""
+    return {name: header[name] for name in ("format", "lincon")}
 
 
 def unpack(path: Path, entry: str) -> str:
@@ -82,7 +86,12 @@ def unpack(path: Path, entry: str) -> str:
         _check_format(path, header)
         if not isinstance(header, dict) or "deflated" not in header:
             return entry
-        return inflated(b85decode(header["deflated"]), LONGEST).decode()
+        deflated = b85decode(header["deflated"])
+        text = inflated(deflated, LONGEST).decode()
+        # The checksum is inside: what is outside must be what the inside makes of it.
+        if header != {**_beside(json.loads(text)), "deflated": b85encode(deflated).decode()}:
+            raise ValueError("what stands beside it is of another")
+        return text
 
 
 @contextmanager
@@ -92,7 +101,14 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except FileError:
         raise
-    except (ValueError, TypeError, OverflowError, RecursionError, zlib.error) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+        zlib.error,
+    ) as error:
         raise FileError(
             f"{path}: its description is damaged ({error}); get another copy."
         ) from None

@@ -77,7 +77,7 @@ def parsed(name: str, defaults: Mapping[str, float | None], text: str) -> dict[s
     for item in text.replace(" ", "").split(","):
         key, _, value = item.partition("=")
         default = choose(f"option of {name}", key, defaults)
-        values[key] = _parse_number(key, value, default)
+        values[key] = _parse_number(f"Option {key} of {name}", value, default)
     return values
 
 
@@ -86,7 +86,7 @@ def _is_option(parameter: Parameter) -> bool:
     return parameter.kind is Parameter.KEYWORD_ONLY and is_number
 
 
-def _parse_number(name: str, text: str, default: float | None) -> float:
+def _parse_number(what: str, text: str, default: float | None) -> float:
     """The value of an option whose default is ``default``: an integer, unless that is a float."""
     is_float = isinstance(default, float)
     least, noun = (0, "a number from 0") if is_float else (1, "a positive integer")
@@ -95,7 +95,7 @@ def _parse_number(name: str, text: str, default: float | None) -> float:
     except ValueError:
         value = -1
     if not least <= value < inf:
-        raise LinconError(f"Option {name} is {text!r}; it must be {noun}, as in {name}=2.")
+        raise LinconError(f"{what} is {text!r}; it must be {noun}, such as {default or 2}.")
     return value
 
 

@@ -59,10 +59,11 @@ class Images(Data):
         self._check()
 
     def _check(self) -> None:
-        if not {"mean", "std"} <= {*dir(self)}:
+        of_channels = [getattr(self, name, None) for name in ("mean", "std")]
+        if any(n is None or n.shape != (self.channels,) for n in of_channels):
             raise LinconError(
-                f"Data set {self.name!r} has no mean and std: set both in _read, "
-                f"({self.channels},) of the training images."
+                f"Data set {self.name!r} has no mean and std of shape ({self.channels},): set both "
+                "in _read, a number a channel, of the training images."
             )
         for part, split in (("training", self.train_set), ("test", self.test_set)):
             with torch.random.fork_rng(devices=[]):  # items may be drawn at random
