@@ -142,7 +142,12 @@ def test_a_generator_class_of_a_file_is_a_scheme_with_its_options(tmp_path, monk
     registry = lincon.maps.registry
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     (tmp_path / "pairs_in_a_file.py").write_text(OWN)
+    (tmp_path / "pairs.py").write_text(OWN.replace("pairs-in-a-file", "pairs"))
     monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(2):  # once it is registered, its name is also that of its module
+        assert generator_of("pairs:Pairs:run=3")[0].run == 3
+        assert generator_of("pairs:Pairs")[0].run == 2
+    assert generator_of("pairs:run=3")[0].run == 3
     scheme = "pairs_in_a_file:Pairs:run=4"
     (generator,) = generator_of(scheme)
     assert generator.name == "pairs-in-a-file" and generator.run == 4
@@ -155,7 +160,7 @@ def test_a_generator_class_of_a_file_is_a_scheme_with_its_options(tmp_path, monk
     for wrong, words in (
         ("pairs_in_a_file:nothing", ["int", "'nothing'", "Pairs"]),
         ("pairs_in_a_file:Pairs:runs=4", ["'runs'", "run"]),
-        ("pairs_in_a_file:Pairs:run=four", ["run", "'four'", "pairs-in-a-file"]),
+        ("pairs_in_a_file:Pairs:run=four", ["run", "'four'", "pairs_in_a_file:Pairs"]),
         ("no_such_file:Pairs", ["Cannot import 'no_such_file'"]),
         ("pairs_in_a_file", ["Unknown scheme", "package.module:Class"]),
     ):

@@ -403,7 +403,7 @@ def test_numbers_of_a_function_from_elsewhere_are_options(elsewhere):
 def test_a_width_that_is_no_factor_is_refused_where_it_would_be_taken_for_one(elsewhere):
     make = partial(architecture("elsewhere.models:channels_wide"), 3, 7, 9)
     assert make().weight.shape == (7, 8)
-    with pytest.raises(LinconError, match="channels_wide: width is 8 by default; the scheme small"):
+    with pytest.raises(LinconError, match="channels_wide: width is 8; the scheme small sets it"):
         nearest_width(make, 10)
 
 

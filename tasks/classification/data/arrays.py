@@ -110,11 +110,11 @@ def check_classes(
     lowest, highest = int(min(labels.min(), others.min())), int(max(labels.max(), others.max()))
     absent = [index for index in range(highest + 1) if index not in set(labels.tolist())]
     if absent or highest < 1:
-        which = f"none of class {absent[0]}" if absent else "one class only"
+        found = f"no training images of class {absent[0]}" if absent else "images of one class only"
         remedy = f": subtract {lowest}" if lowest else ""
         raise LinconError(
-            f"{source}: labels are from {lowest} to {highest}, and there are training images of "
-            f"{which}; number two or more classes from 0{remedy}."
+            f"{source}: labels are from {lowest} to {highest}, and there are {found}; number two "
+            f"or more classes from 0{remedy}."
         )
 
 

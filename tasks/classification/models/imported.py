@@ -85,8 +85,8 @@ def _check_factor(path: str, default: Any) -> None:
     """Raise LinconError for a `width` that is no factor: `small` would make a network of another size."""
     if default is not Parameter.empty and default != 1:
         raise LinconError(
-            f"{path}: width is {default!r} by default; the scheme small needs a factor, which is 1 "
-            "by default. Give a number of channels another name."
+            f"{path}: width is {default!r}; the scheme small sets it, as a factor that is 1 by "
+            "default. Leave the option out, and give a number of channels another name."
         )
 
 

@@ -45,24 +45,24 @@ def find_scheme(name: str, schemes: Mapping[str, Scheme]) -> Scheme:
     """
     entry, colon, text = name.partition(":")
     own, _, options = text.partition(":")
-    if entry in schemes:
+    if own.isidentifier():  # no option: those have an equals sign
+        scheme, entry, text = constrained(_own_generator(entry, own)), f"{entry}:{own}", options
+    elif entry in schemes:
         scheme = schemes[entry]
     elif entry in available():
         scheme = constrained(entry)
-    elif own.isidentifier():
-        scheme, colon, text = constrained(_own_generator(entry, own)), options, options
     else:
         raise LinconError(
             f"Unknown scheme {entry!r}; there are: {_known(schemes)}. A generator of yours is "
             "package.module:Class."
         )
-    if not colon:
+    if not colon or (own.isidentifier() and not options):
         return scheme
     if not scheme.generator:
         raise LinconError(
             f"{name}: the scheme {entry} has no options, since it is no one generator."
         )
-    chosen = {**scheme.options, **_parse(text, scheme.generator)}
+    chosen = {**scheme.options, **_parse(entry, text, scheme.generator)}
     return constrained(scheme.generator, **chosen)
 
 
@@ -117,18 +117,18 @@ def _known(schemes: Mapping[str, Scheme]) -> str:
     return ", ".join(f"{name}{names[name]}" for name in usable)
 
 
-def _parse(text: str, generator: str) -> dict[str, Any]:
-    """The options in a text such as "tile=1,order=deck"."""
+def _parse(entry: str, text: str, generator: str) -> dict[str, Any]:
+    """The options in a text such as "tile=1,order=deck"; messages begin with ``entry``."""
     defaults, values = defaults_of(generator), {}
     for item in text.replace(" ", "").split(","):
         key, _, value = item.partition("=")
         if key in defaults:
-            values[key] = _value(f"{generator}: {key}", value, defaults[key])
+            values[key] = _value(f"{entry}: {key}", value, defaults[key])
         elif key in _OF_CONSTRAIN:
             values[key] = _chosen(key, value)
         else:
             known = ", ".join([*defaults, *_OF_CONSTRAIN])
-            raise LinconError(f"Unknown option {key!r} of {generator}; there are: {known}.")
+            raise LinconError(f"Unknown option {key!r} of {entry}; there are: {known}.")
     return values
 
 

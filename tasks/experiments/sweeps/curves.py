@@ -69,7 +69,9 @@ def _draw(axes: Axes, scores: Float[np.ndarray, "seeds epochs"], number: int, la
 def _set_axes(axes: Axes, measure: Measure, best: float) -> None:
     axes.set(xlabel="epoch", ylabel=f"test {measure.label}")
     if measure.higher_is_better and best >= STRETCHED:
+        axes.set_ylabel(f"test {measure.label} (spaced by errors)")
         _stretch(axes, best)
+    axes.label_outer()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
 

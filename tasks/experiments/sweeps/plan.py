@@ -26,7 +26,7 @@ HEADER = (
     "dof",
     "total parameters",
     "file bytes",
-    "made in",
+    "making weights",
     "runs",
     "left",
     "time left",
@@ -42,7 +42,7 @@ class Planned:
         dof: free numbers in the body; of a scheme of several phases, those that are asked for.
         total: all parameters of the model as it is first trained.
         file_bytes: size of the file of that model.
-        made_in: what a forward takes to make the weights, beside the model itself.
+        making: what a forward takes to make the weights, beside the model itself.
         runs: how many trainings.
         left: how many of them have not ended.
         seconds: about what one of them takes.
@@ -52,7 +52,7 @@ class Planned:
     dof: int
     total: int
     file_bytes: int
-    made_in: str
+    making: str
     runs: int
     left: int
     seconds: float
@@ -70,7 +70,7 @@ class Planned:
             f"{self.dof:,}",
             f"{self.total:,}",
             f"{self.file_bytes:,}",
-            self.made_in,
+            self.making,
             str(self.runs),
             str(self.left),
             clock(self.left * self.seconds),
@@ -134,14 +134,14 @@ def _planned(sweep: Sweep, cells: Sequence[Cell], missing: set[str]) -> Planned:
     model = build(cell, shape)
     with TemporaryDirectory() as folder:
         file_bytes = lincon.save(model, Path(folder) / "model.safetensors")
-    scheme = scheme_of(cell)
+    scheme, cost = scheme_of(cell), lincon.summary(model).cost
     return Planned(
         cell=cell,
         # Of several phases the last makes the model what its DoF are counted of.
         dof=scheme.dof(model) if len(scheme.phases) == 1 else dof_of(cell, shape),
         total=count_parameters(model),
         file_bytes=file_bytes,
-        made_in=str(lincon.summary(model).cost or "-"),
+        making="-" if cost is None else f"{cost.ratio:,.2f} x the model",
         runs=len(cells),
         left=sum(each.name in missing for each in cells),
         seconds=_seconds(sweep, cell, model),
