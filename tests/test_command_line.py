@@ -118,7 +118,7 @@ def test_a_dry_run_lists_what_would_be_trained_and_writes_nothing(tmp_path):
     result = call(*compare, "--dry-run", "--out", out)
     assert result.exit_code == 0, result.output
     assert not out.exists() and "10 of 10 trainings left" in result.stdout
-    assert "0.00 x" in result.stdout
+    assert "0.01 x the model" in result.stdout
     assert call(*compare, "--out", out).exit_code == 0
     for run in json.loads((out / "results.json").read_text())["runs"]:
         assert f"{run['dof']:,}" in result.stdout
