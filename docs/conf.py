@@ -36,6 +36,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 
 nb_execution_mode = "force"
+nb_output_stderr = "remove"  # such as that a progress bar misses ipywidgets
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell: a slow machine is no error
 nb_execution_in_temp = True
