@@ -428,7 +428,10 @@ def test_a_function_from_elsewhere_without_a_width_cannot(elsewhere):
         ("elsewhere.models:nothing", "has no 'nothing'.*It has: none, named, .*Net"),
         ("elsewhere.models:", "has no ''"),
         ("elsewhere.models:number", "Module 'elsewhere.models' has a int called 'number'"),
-        ("elsewhere.models:ready", "has a Linear called 'ready'; a function that makes a model"),
+        (
+            "elsewhere.models:ready",
+            "has a Linear called 'ready'; a function or class that makes a model",
+        ),
         ("elsewhere.models:more", "missing a required.*'depth'"),
         ("elsewhere.models:four", "missing a required.*'d'"),
         ("elsewhere.models:text", "returned a str"),

@@ -98,7 +98,7 @@ def find_function(kind: str, module: str, name: str, known: Iterable[str]) -> Ca
         if callable(value) and getattr(value, "__module__", "") == module
     ]
     raise LinconError(
-        f"Module {module!r} {problem}; a function that makes a {kind} is needed. It has: "
+        f"Module {module!r} {problem}; a function or class that makes a {kind} is needed. It has: "
         f"{', '.join(own) or 'none'}."
     )
 
@@ -107,7 +107,7 @@ def _imported(kind: str, module: str, known: Iterable[str]) -> ModuleType:
     """The module, which may lie in the current folder; the arguments are those of `find_function`."""
     if module.endswith(".py"):
         right = module.removesuffix(".py").strip("./").replace("/", ".")
-        raise LinconError(f"{module} is a file: give the module in it, {right}.")
+        raise LinconError(f"{module} is a file: give the module in it, {right}:name.")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # at the end: no file there is taken for a library
     try:

@@ -58,7 +58,8 @@ class Store:
         if changed:
             raise LinconError(
                 f"{path} is of another training, which the same names stood for "
-                f"({', '.join(changed)}): choose another folder, or delete {path.parent}."
+                f"({', '.join(changed)}): undo that change, choose another folder, or delete "
+                f"{self.folder}."
             )
 
     def put(
