@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
 
@@ -36,6 +37,14 @@ def pytest_collection_modifyitems(items):
 def _seeded():
     torch.manual_seed(0)
     torch.set_num_threads(1)  # small operations: threads of a busy machine only wait for each other
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    """What a test registers is gone after it."""
+    from lincon.maps import registry  # not earlier: Triton is to be told to interpret before
+
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
 @pytest.fixture

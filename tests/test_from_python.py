@@ -108,9 +108,8 @@ class Pairs(lincon.generators.OneNonzero):
         return rows // self.run % self.dof, None
 
 
-def test_a_generator_class_is_a_scheme(monkeypatch):
-    registry = lincon.maps.registry
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+@pytest.mark.usefixtures("own_registry")
+def test_a_generator_class_is_a_scheme():
     row = quickly(PARTS, schemes=["ring", Pairs]).rows[1]
     assert row["scheme"] == f"{__name__}:Pairs" and row["dof"] == 32
 

@@ -118,39 +118,39 @@ def test_a_wrong_name_or_option_is_one_line(scheme, words, tmp_path):
     assert all(word in said for word in words), said
 
 
-OWN = """
-import lincon
+PLUGIN = """
+import torch
+from lincon.generators import OneNonzero
 
-class Pairs(lincon.generators.OneNonzero):
-    name = "pairs-in-a-file"
 
-    def __init__(self, rows, dof, seed=0, *, run=2):
+class Cyclic(OneNonzero):
+    name = "cyclic"
+
+    def __init__(self, rows, dof, seed=0, *, block=1):
         super().__init__(rows, dof, seed)
-        self.run = run
+        self.block = block
 
     def options(self):
-        return {"run": self.run}
+        return {"block": self.block}
 
     def entries(self, rows):
-        return rows // self.run % self.dof, None
-
-nothing = 3
+        return rows // self.block % self.dof, torch.ones_like(rows)
 """
 
 
+@pytest.mark.usefixtures("own_registry")
 def test_a_generator_class_of_a_file_is_a_scheme_with_its_options(tmp_path, monkeypatch):
-    registry = lincon.maps.registry
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-    (tmp_path / "pairs_in_a_file.py").write_text(OWN)
-    (tmp_path / "pairs.py").write_text(OWN.replace("pairs-in-a-file", "pairs"))
+    named = PLUGIN.replace('"cyclic"', '"cyclic-in-a-file"')
+    (tmp_path / "cyclic_in_a_file.py").write_text(f"{named}\nnothing = 3\n")
+    (tmp_path / "cyclic.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     for _ in range(2):  # once it is registered, its name is also that of its module
-        assert generator_of("pairs:Pairs:run=3")[0].run == 3
-        assert generator_of("pairs:Pairs")[0].run == 2
-    assert generator_of("pairs:run=3")[0].run == 3
-    scheme = "pairs_in_a_file:Pairs:run=4"
+        assert generator_of("cyclic:Cyclic:block=3")[0].block == 3
+        assert generator_of("cyclic:Cyclic")[0].block == 1
+    assert generator_of("cyclic:block=3")[0].block == 3
+    scheme = "cyclic_in_a_file:Cyclic:block=4"
     (generator,) = generator_of(scheme)
-    assert generator.name == "pairs-in-a-file" and generator.run == 4
+    assert generator.name == "cyclic-in-a-file" and generator.block == 4
     result = call("compare", "--schemes", f"vanilla,{scheme}", "--dof", "0.1", "--model",
                   "resnet-small", "--images", 64, "--epochs", 1, "--seeds", 2, "--out",
                   tmp_path / "out")  # fmt: skip
@@ -158,11 +158,11 @@ def test_a_generator_class_of_a_file_is_a_scheme_with_its_options(tmp_path, monk
     table = (tmp_path / "out" / "table.md").read_text()
     assert scheme in table and "minus vanilla's" in table
     for wrong, words in (
-        ("pairs_in_a_file:nothing", ["int", "'nothing'", "Pairs"]),
-        ("pairs_in_a_file:Pairs:runs=4", ["'runs'", "run"]),
-        ("pairs_in_a_file:Pairs:run=four", ["run", "'four'", "pairs_in_a_file:Pairs"]),
-        ("no_such_file:Pairs", ["Cannot import 'no_such_file'"]),
-        ("pairs_in_a_file", ["Unknown scheme", "package.module:Class"]),
+        ("cyclic_in_a_file:nothing", ["int", "'nothing'", "Cyclic"]),
+        ("cyclic_in_a_file:Cyclic:blocks=4", ["'blocks'", "block"]),
+        ("cyclic_in_a_file:Cyclic:block=four", ["block", "'four'", "cyclic_in_a_file:Cyclic"]),
+        ("no_such_file:Cyclic", ["Cannot import 'no_such_file'"]),
+        ("cyclic_in_a_file", ["Unknown scheme", "package.module:Class"]),
     ):
         said = refused("train", "--scheme", wrong, "--out", tmp_path / "wrong")
         assert all(word in said for word in words), said
@@ -183,26 +183,6 @@ def test_two_generators_with_options_are_compared(tmp_path):
     assert [run["scheme"] for run in runs] == ["rpg", "ring:tile=1,order=deck", "fold:chunk=8"]
     for folder in (tmp_path / "runs").iterdir():
         assert call("evaluate", folder).exit_code == 0
-
-
-PLUGIN = """
-import torch
-from lincon.generators import OneNonzero
-
-
-class Cyclic(OneNonzero):
-    name = "cyclic"
-
-    def __init__(self, rows, dof, seed=0, *, block=1):
-        super().__init__(rows, dof, seed)
-        self.block = block
-
-    def options(self):
-        return {"block": self.block}
-
-    def entries(self, rows):
-        return rows // self.block % self.dof, torch.ones_like(rows)
-"""
 
 
 def test_a_generator_of_another_distribution_is_a_scheme_and_its_edit_is_seen(tmp_path):

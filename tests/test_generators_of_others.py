@@ -13,11 +13,7 @@ from lincon.generators import OneNonzero
 from lincon.maps import registry
 from lincon.testing import check_generator
 
-
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 # Three good ones.

@@ -103,7 +103,6 @@ def decode(
         OverflowError,
         RuntimeError,
         MemoryError,
-        zlib.error,
     ) as error:
         raise FileError(
             f"A coded tensor is damaged ({one_line(error)}); get another copy."

@@ -101,14 +101,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except FileError:
         raise
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        OverflowError,
-        RecursionError,
-        zlib.error,
-    ) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise FileError(
             f"{path}: its description is damaged ({error}); get another copy."
         ) from None

@@ -1,7 +1,7 @@
 """Commands that list what a task has, a line each."""
 
 from functools import partial
-from inspect import Parameter, getdoc, signature
+from inspect import getdoc
 from typing import Any
 
 import typer
@@ -9,6 +9,7 @@ import typer
 from lincon.tasks.commands.arguments import CLASSIFICATION, FUNCTION, Task
 from lincon.tasks.commands.checking import part_of
 from lincon.tasks.commands.printing import print_lines
+from lincon.tasks.experiments.names import numbers_of
 
 
 def schemes(task: Task = CLASSIFICATION) -> None:
@@ -68,15 +69,8 @@ def _name(make: Any) -> str:
 
 def _options(make: Any) -> str:
     """The options that may follow a colon, with their defaults."""
-    return _in_brackets(
-        {
-            each.name: each.default
-            for each in signature(make).parameters.values()
-            if each.kind is Parameter.KEYWORD_ONLY
-            and each.name != "width"
-            and (each.default is None or isinstance(each.default, int | float))
-        }
-    )
+    numbers = numbers_of(make).items()
+    return _in_brackets({name: default for name, default in numbers if name != "width"})
 
 
 def _in_brackets(defaults: dict[str, Any]) -> str:

@@ -59,8 +59,22 @@ def options(name: str, make: Callable[..., Any], text: str) -> dict[str, float]:
         LinconError: an unknown option; a value that is not of the option's kind; an integer that
             is not positive, or a number below 0.
     """
-    parameters = [each for each in signature(make).parameters.values() if _is_option(each)]
-    return parsed(name, {each.name: each.default for each in parameters}, text)
+    return parsed(name, numbers_of(make), text)
+
+
+def numbers_of(make: Callable[..., Any]) -> dict[str, float | None]:
+    """The keyword-only arguments that are numbers, with their defaults.
+
+    >>> def grid(rows=2, *, columns=3, colour="red"):
+    ...     return columns
+    >>> numbers_of(grid)
+    {'columns': 3}
+    """
+    return {
+        each.name: each.default
+        for each in signature(make).parameters.values()
+        if each.kind is Parameter.KEYWORD_ONLY and isinstance(each.default, int | float | None)
+    }
 
 
 def parsed(name: str, defaults: Mapping[str, float | None], text: str) -> dict[str, float]:
@@ -71,7 +85,8 @@ def parsed(name: str, defaults: Mapping[str, float | None], text: str) -> dict[s
     """
     if not defaults:
         raise LinconError(
-            f"{name} has no options: one is a keyword-only argument whose default is a number."
+            f"{name} has no options: those are arguments whose default is a number, of a class of "
+            "data the keyword-only ones."
         )
     values = {}
     for item in text.replace(" ", "").split(","):
@@ -79,11 +94,6 @@ def parsed(name: str, defaults: Mapping[str, float | None], text: str) -> dict[s
         default = choose(f"option of {name}", key, defaults)
         values[key] = _parse_number(f"Option {key} of {name}", value, default)
     return values
-
-
-def _is_option(parameter: Parameter) -> bool:
-    is_number = parameter.default is None or isinstance(parameter.default, int | float)
-    return parameter.kind is Parameter.KEYWORD_ONLY and is_number
 
 
 def _parse_number(what: str, text: str, default: float | None) -> float:

@@ -6,13 +6,15 @@ which entry points register, are among them. So is a generator class of the user
 """
 
 from collections.abc import Mapping
-from inspect import Parameter, signature
+from inspect import Parameter
 from typing import Any
 
 import torch
 
 from lincon import LinconError
+from lincon.attaching.constrain import SHAPES
 from lincon.generators import available, get, register
+from lincon.maps.registry import options_of
 from lincon.tasks.experiments.importing import find_function
 from lincon.tasks.experiments.schemes.scheme import Scheme, constrained
 
@@ -22,9 +24,6 @@ _OF_CONSTRAIN: dict[str, dict[str, str | None]] = {
     "offset": {"seed": "seed"},  # of W₀ that is the model's own, a file would hold nothing
 }
 """Options of `lincon.constrain` that every scheme of one generator takes: their values in words."""
-
-SHAPES = "shapes"
-"""The option that `lincon.constrain` sets: those of the tensors."""
 
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
@@ -44,9 +43,10 @@ def find_scheme(name: str, schemes: Mapping[str, Scheme]) -> Scheme:
     {'tile': 1, 'order': 'deck'}
     """
     entry, colon, text = name.partition(":")
-    own, _, options = text.partition(":")
+    own, more, options = text.partition(":")
     if own.isidentifier():  # no option: those have an equals sign
-        scheme, entry, text = constrained(_own_generator(entry, own)), f"{entry}:{own}", options
+        scheme = constrained(_own_generator(entry, own))
+        entry, colon, text = f"{entry}:{own}", more, options
     elif entry in schemes:
         scheme = schemes[entry]
     elif entry in available():
@@ -56,7 +56,7 @@ def find_scheme(name: str, schemes: Mapping[str, Scheme]) -> Scheme:
             f"Unknown scheme {entry!r}; there are: {_known(schemes)}. A generator of yours is "
             "package.module:Class."
         )
-    if not colon or (own.isidentifier() and not options):
+    if not colon:
         return scheme
     if not scheme.generator:
         raise LinconError(
@@ -83,12 +83,11 @@ def defaults_of(generator: str) -> dict[str, Any]:
     >>> defaults_of("fold")
     {'chunk': None}
     """
-    parameters = signature(get(generator)).parameters
     return {
         name: parameter.default
-        for name, parameter in parameters.items()
+        for name, parameter in options_of(get(generator)).items()
         if parameter.kind is Parameter.KEYWORD_ONLY
-        and name != SHAPES
+        and name != SHAPES  # which `constrain` gives
         and "Tensor" not in str(parameter.annotation)  # a table, such as a codebook's index
         and isinstance(parameter.default, bool | int | float | str | None)
     }
