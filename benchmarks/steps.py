@@ -2,9 +2,10 @@
 
     python -m benchmarks.steps --threads 1 --generators ring hash kronecker
 
-In every round each model takes one step (zero_grad, forward, backward, SGD) and one forward without
-gradients. A cell is the time as a multiple of the unconstrained model's: the median of all rounds,
-and in brackets the quartiles. Freed memory stays in the process, as in training.
+In every round each model takes one step (zero_grad, forward, backward, SGD); then, in other rounds,
+one forward without gradients of weights that do not change. A cell is the time as a multiple of the
+unconstrained model's: the median of all rounds, and in brackets the quartiles. Freed memory stays in
+the process, as in training.
 --keep writes a folder under benchmarks/results.
 """
 
@@ -102,17 +103,17 @@ def everything(name: str, generators: list[str]) -> dict[str, dict[str, Callable
 def rounds(name: str, generators: list[str], seconds: float) -> dict[str, dict[str, list[float]]]:
     """The seconds of each round, by model and kind of work; the first three rounds are dropped."""
     every = everything(name, generators)
-    order = [(kind, each) for kind in every["plain"] for each in every]
     times: dict[str, dict[str, list[float]]] = {
         each: {kind: [] for kind in work} for each, work in every.items()
     }
-    number, end = 0, time.perf_counter() + seconds
-    while number < 6 or time.perf_counter() < end:
-        for kind, each in order:
-            start = time.perf_counter()
-            every[each][kind]()
-            times[each][kind].append(time.perf_counter() - start)
-        number += 1
+    for kind in every["plain"]:
+        number, end = 0, time.perf_counter() + seconds
+        while number < 6 or time.perf_counter() < end:
+            for each in every:
+                start = time.perf_counter()
+                every[each][kind]()
+                times[each][kind].append(time.perf_counter() - start)
+            number += 1
     return {each: {kind: taken[3:] for kind, taken in own.items()} for each, own in times.items()}
 
 
@@ -127,7 +128,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--generators", nargs="+", default=["ring", "hash", "kronecker"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each model")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="of each kind of work of each model"
+    )
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     keep_pages()

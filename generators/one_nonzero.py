@@ -10,6 +10,7 @@ same bits in one pass. A table of all entries is kept for other maps, if it is n
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from lincon.generator import TABLE_BYTES, Generator, Table, chunks
 from lincon.kernels import Kernel, Loop, description, kernel_for
 from lincon.kernels.memory import is_plain
 from lincon.maps.per_device import per_device
+from lincon.maps.piece import Piece
 from lincon.maps.scatter import add_at
 from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.shapes import Float, Int, Num
@@ -32,7 +34,10 @@ DTYPES = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 FEW = 1 << 15
 """Rows up to which a step uses torch's operations on a table: it saves calls, not work."""
 
-_APPLYING = ("_write", "_accumulate", "write", "accumulate", "prepare", "prepare_adjoint")
+_APPLYING = (
+    *("_write", "write", "prepare"),
+    *("_accumulate", "accumulate", "accumulate_all", "prepare_adjoint"),
+)
 
 SMALLEST_RUN = 32
 """Rows that read neighbours are moved together; in shorter runs a table that is kept is faster."""
@@ -91,7 +96,15 @@ class Compiled(Generator):
         if compiled is None:
             return super().accumulate(out, grad, start, segments)
         kernel, loop = compiled
-        kernel.accumulate(loop, out, grad, start, segments or Segments.plain(len(grad)))
+        plain = segments or Segments.plain(len(grad))
+        kernel.accumulate(loop, out, [Piece(start, grad, plain)])
+
+    def accumulate_all(self, out: Float[Tensor, " prepared_dof"], pieces: Sequence[Piece]) -> None:
+        compiled = self._compiled(out)
+        if compiled is None or type(self).accumulate is not Compiled.accumulate:
+            return super().accumulate_all(out, pieces)
+        kernel, loop = compiled
+        kernel.accumulate(loop, out, [piece.with_segments() for piece in pieces])
 
 
 class OneNonzero(Compiled):
@@ -212,7 +225,7 @@ class OneNonzero(Compiled):
                 squares = weights[low:high].double().cpu()
             if loop is not None and kernel is not None:  # all signs are ±1
                 one = Segments.plain(high - low)
-                kernel.accumulate(loop.unsigned(), total, squares, low, one)
+                kernel.accumulate(loop.unsigned(), total, [Piece(low, squares, one)])
                 continue
             index, sign = self._entries(low, high, total.device)
             if sign is not None:

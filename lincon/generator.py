@@ -12,7 +12,7 @@ once per step, and `prepare_adjoint` applies Sᵀ to the sum of all gradients; `
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -24,6 +24,7 @@ from torch import Tensor
 from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
 from lincon.maps import operators
+from lincon.maps.piece import Piece, joined
 from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.recycling import Recycler
 from lincon.shapes import Float, Int, Num
@@ -164,6 +165,11 @@ class Generator(ABC):
                 self._accumulate(out, part, start + low)
         else:  # a range costs as much as all rows, so all segments go in one call
             self._accumulate(out, times_segments(grad, out.dtype, segments), start)
+
+    def accumulate_all(self, out: Float[Tensor, " prepared_dof"], pieces: Sequence[Piece]) -> None:
+        """`accumulate` of some ranges of rows, in order. A kernel does all of them in one call."""
+        for start, rows, segments in joined(pieces, self.grain):
+            self.accumulate(out, rows, start, segments)
 
     def accumulator(
         self, dtype: torch.dtype, device: torch.device

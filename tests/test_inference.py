@@ -52,12 +52,64 @@ def test_weights_are_generated_once_for_many_forwards(without, generations):
 
 def test_frozen_free_vectors_generate_once_while_the_rest_trains(generations):
     model = constrained()
+    model.free.requires_grad_(False)
     with torch.inference_mode():
         model(x)
-    model.free.requires_grad_(False)
     for _ in range(3):
         model(x).sum().backward()
     assert generations == [0] and model[0].bias.grad is not None
+
+
+@pytest.mark.parametrize("trains_first", [True, False])
+def test_weights_ask_for_gradients_as_the_free_vector_does(generations, trains_first):
+    """Also those that were made before it was frozen, or unfrozen."""
+    model = constrained()
+    for trains in (trains_first, not trains_first):
+        model.free.requires_grad_(trains)
+        with torch.no_grad():
+            model(x)
+            assert read_in_forward(model).requires_grad == trains
+    assert generations == [0, 0]
+
+
+def read_in_forward(model):
+    read = []
+    hook = model[0].register_forward_hook(lambda layer, *_: read.append(layer.weight))
+    model(x)
+    hook.remove()
+    return read[0]
+
+
+@pytest.mark.parametrize("materialize", ["model", "layer"])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_a_forward_runs_the_operations_of_the_merged_model(materialize, mode):
+    """torch folds a transposed input into a product only if the weight asks for gradients."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(64, 2, 128, dropout=0.0, batch_first=True)
+    model, tokens = nn.Sequential(layer), torch.randn(3, 5, 64)
+    lincon.constrain(model, "ring", dof=0.1, materialize=materialize)
+    merged = lincon.merge(copy.deepcopy(model))
+    counts = [_operations(each, tokens, mode) for each in (model, merged)]
+    assert counts[0] == counts[1] and counts[0]["aten::mm"] > 0
+    with mode():
+        assert torch.equal(model(tokens), merged(tokens))
+
+
+def _operations(model, tokens, mode):
+    with mode(), torch.profiler.profile() as profile:
+        model(tokens)
+    names = "aten::mm", "aten::bmm", "aten::addmm"
+    return {n: sum(e.count for e in profile.key_averages() if e.key == n) for n in names}
+
+
+def test_a_gradient_for_a_weight_that_was_read_without_gradients_is_refused():
+    """It would be lost: the weight has no graph that leads to the free vector."""
+    model = constrained()
+    with torch.no_grad():
+        weight = read_in_forward(model)
+    with pytest.raises(lincon.TargetError, match="read it where gradients are enabled, or detach"):
+        (weight * model[0].bias.sum()).sum().backward()
+    (weight.detach() * model[0].bias.sum()).sum().backward()
 
 
 def step(model):

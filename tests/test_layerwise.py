@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint_sequential
 from torch.utils.flop_counter import FlopCounterMode
 
 import lincon
+from lincon.maps.piece import Piece
 from lincon.recycling import Recycler
 from lincon.step.gradient_queue import GradientQueue, SavedBytes
 from lincon.step.layer_tape import LayerTape
@@ -296,15 +297,15 @@ def test_a_queue_of_gradients_waits_until_the_backward_has_freed_room_for_the_bu
     activations.save(saved[0].view(10, 10))  # one storage counts once
     assert activations.saved == 400
     assert not queue.should_wait(buffer=100, weights=301)  # the end of the backward is the peak
-    queue.put(0, 0, torch.zeros(50, dtype=torch.uint8))
+    queue.put(0, Piece(0, torch.zeros(50, dtype=torch.uint8)))
     assert queue.should_wait(buffer=100, weights=300)  # 150 bytes wanted, none of them freed yet
     activations.use(saved[0])
     assert activations.freed == 0  # its view is still to be used
     activations.use(saved[0].view(10, 10))
     assert activations.freed == 100 and queue.should_wait(buffer=100, weights=300)
-    queue.put(0, 1, torch.zeros(150, dtype=torch.uint8))
+    queue.put(0, Piece(1, torch.zeros(150, dtype=torch.uint8)))
     assert queue.should_wait(buffer=100, weights=300)  # 300 bytes, just two buffers ahead
-    queue.put(0, 2, torch.zeros(1, dtype=torch.uint8))
+    queue.put(0, Piece(2, torch.zeros(1, dtype=torch.uint8)))
     assert not queue.should_wait(buffer=100, weights=300)
     queue.take(), queue.take(), queue.take()
     assert not queue.should_wait(buffer=100, weights=300)  # there is room for the buffer now

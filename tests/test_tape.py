@@ -10,6 +10,8 @@ from torch._subclasses import FakeTensorMode
 
 import lincon
 from lincon.generators import Fastfood, Kronecker, Mask, Ring, one_nonzero
+from lincon.kernels import cpu
+from lincon.maps.piece import Piece
 from lincon.maps.scaled import Scaled
 from lincon.step import layout
 from lincon.step.model_tape import ModelTape
@@ -204,7 +206,9 @@ def test_gradients_that_wait_may_come_from_several_devices():
     tape = ModelTape(constraint.vectors, constraint.layouts)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for index in range(5):
-            tape.add(0, 64 * index, torch.ones(8, 8, device="cuda:0" if index % 2 else "cpu"))
+            tape.add(
+                0, [Piece(64 * index, torch.ones(64, device="cuda:0" if index % 2 else "cpu"))]
+            )
         assert tape.collected[0].device == model.free.device and tape.ranges[0][-1] == (
             256,
             group.ledger.rows,
@@ -263,3 +267,34 @@ def test_a_weight_whose_gradient_is_none_can_be_differentiated_twice(materialize
     )
     assert torch.equal(of_x, torch.ones(3))
     assert of_free is None or not of_free.any()
+
+
+@pytest.mark.parametrize("generator", ["ring", "hash", "fold", "sparse", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_backward_is_one_call_of_the_kernel_whatever_the_tensors(generator, dtype, monkeypatch):
+    """The gradients lie anywhere in memory, some are missing, and each has its own multiplier."""
+    pytest.importorskip("numba")
+    torch.manual_seed(0)
+    model, x = layers((96, 96, 96, 96)).to(dtype), torch.randn(3, 8, dtype=dtype)
+    constraint = lincon.constrain(model, generator, dof=300)
+    monkeypatch.setattr(model[2], "forward", lambda x: x)
+    calls = []
+    accumulate = cpu.accumulate
+    monkeypatch.setattr(cpu, "accumulate", lambda *a: calls.append(a[2]) or accumulate(*a))
+    model(x).square().sum().backward()
+    assert [len(pieces) for pieces in calls] == [4]
+    (group,) = constraint.groups
+    expected = torch.zeros(300)
+    for piece in calls[0]:
+        group.map.accumulate(expected, piece.rows, piece.start)
+    torch.testing.assert_close(model.free.grad, expected.to(dtype))
+
+
+def test_a_generator_of_others_gets_small_pieces_that_lie_side_by_side_as_one(monkeypatch):
+    model, x = layers(), torch.randn(3, 8)
+    lincon.constrain(model, "kronecker", dof=0.9, scale="isometric")
+    expected = dense_gradient(model, x)
+    calls = counted(monkeypatch, lincon.constraints(model)[0].groups[0].generator, "_accumulate")
+    model(x).square().sum().backward()
+    assert [(start, len(grad)) for _, grad, start in calls] == [(0, 320)]
+    torch.testing.assert_close(model.free.grad, expected)

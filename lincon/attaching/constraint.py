@@ -154,16 +154,19 @@ class Constraint:
 
     # Reading.
 
-    def read(self, key: tuple[int, int]) -> Tensor:
-        """The tensor of entry ``key`` = (group, index), from the running forward or on demand."""
+    def read(self, key: tuple[int, int], thread: int) -> Tensor:
+        """The tensor of entry ``key`` = (group, index), from the running forward or on demand.
+
+        The forward is that of a thread, or that of the graph that is compiled, 0.
+        """
         number, index = key
-        opened = self._opened.get(_thread())
-        if isinstance(opened, Tape):
+        opened = self._opened.get(thread)
+        if isinstance(opened, list):
+            return opened[number][index]
+        if opened is not None:
             weight = opened.read(key)
             if weight is not None:
                 return weight
-        elif opened is not None:
-            return opened[number][index]
         check_untraced()
         weight = self.vectors[number].weight(index)
         if _traced():

@@ -5,7 +5,7 @@ Every call looks the Parameter up in the owner, because `functional_call`, DDP a
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,19 +31,23 @@ class FreeVector:
 
     @property
     def parameter(self) -> Shaped[Tensor, " dof"]:
-        """W as it is now; integers (int8) if it is quantised. Raises TargetError if it is gone."""
-        self.check_present()
-        return cast(Tensor, self.owner._parameters[self.group.free])
+        """W as it is now; integers (int8) if it is quantised.
 
-    def check_present(self) -> None:
-        """Raise TargetError if the owner does not have the Parameter any more."""
-        if self.owner._parameters.get(self.group.free) is None:
+        Raises TargetError if the owner does not have it any more.
+        """
+        parameter = self.owner._parameters.get(self.group.free)
+        if parameter is None:
             raise TargetError(
                 f"{self.group.free!r} is no longer a Parameter of the {type(self.owner).__name__}: "
                 "it was parametrized, pruned, deleted or merged. Undo that "
                 "(torch.nn.utils.parametrize.remove_parametrizations, torch.nn.utils.prune.remove);"
                 " lincon.prune and lincon.quantize change a free vector."
             )
+        return parameter
+
+    def check_present(self) -> None:
+        """Raise TargetError if the owner does not have the Parameter any more."""
+        _ = self.parameter
 
     @property
     def origin(self) -> Float[Tensor, " rows"] | None:

@@ -8,6 +8,7 @@ torch's operations, more slowly.
 import struct
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from lincon.kernels.memory import array_of
 from lincon.shapes import Float, Integer
 
 if TYPE_CHECKING:
+    from lincon.maps.piece import Piece
     from lincon.maps.segments import Segments
 
 
@@ -96,18 +98,11 @@ class Kernel(Protocol):
     ) -> None:
         """out[:] = rows [start, start + n) of G @ free, each segment times its multiplier."""
 
-    def accumulate(
-        self,
-        loop: Loop,
-        out: Float[Tensor, " dof"],
-        grad: Float[Tensor, " n"],
-        start: int,
-        segments: "Segments",
-    ) -> None:
-        """out += Gᵀ @ grad of rows [start, start + n), each segment times its multiplier.
+    def accumulate(self, loop: Loop, out: Float[Tensor, " dof"], pieces: Sequence["Piece"]) -> None:
+        """out += Gᵀ @ rows of all pieces, in the order of rows, each segment times its multiplier.
 
-        Every entry is added to in the order of rows, so the bits depend on no number of threads.
-        ``out`` is float32 or wider.
+        A piece has segments. Every entry is added to in the order of rows, so the bits depend on no
+        number of threads. ``out`` is float32 or wider.
         """
 
 

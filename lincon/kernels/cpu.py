@@ -5,7 +5,7 @@ and hang after a fork. A forked process makes a pool of its own.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lincon.kernels import Loop, loops
 from lincon.kernels.memory import plain
+from lincon.maps.piece import Piece
 from lincon.maps.segments import Segments
 from lincon.shapes import Float
 
@@ -39,64 +40,68 @@ def write(
     segments: Segments,
 ) -> None:
     """See `lincon.kernels.Kernel`."""
-    absolute = segments.starting_at(start)
     if out.dtype in LIKE:
-        _walk(loop, out, free, start, absolute)
+        _walk(loop, [Piece(start, out, segments)], plain(free))
         return
     ring = free.float()
     for low in range(0, len(out), NARROW):
         narrow = out[low : low + NARROW]
         wide = torch.empty(len(narrow))
-        _walk(loop, wide, ring, start + low, absolute)
+        _walk(loop, [Piece(start + low, wide, segments.within(low, low + len(wide)))], ring)
         narrow.copy_(wide)
 
 
-def accumulate(
-    loop: Loop,
-    out: Float[Tensor, " dof"],
-    grad: Float[Tensor, " n"],
-    start: int,
-    segments: Segments,
-) -> None:
+def accumulate(loop: Loop, out: Float[Tensor, " dof"], pieces: Sequence[Piece]) -> None:
     """See `lincon.kernels.Kernel`."""
-    absolute = segments.starting_at(start)
-    if grad.dtype == out.dtype:
-        _walk(loop, grad, out, start, absolute, adds=True)
+    if all(piece.rows.dtype == out.dtype for piece in pieces):
+        given = [Piece(start, plain(rows), segments) for start, rows, segments in pieces]
+        _walk(loop, given, out, adds=True)
         return
-    for low in range(0, len(grad), NARROW):
-        wide = grad[low : low + NARROW].to(out.dtype)
-        _walk(loop, wide, out, start + low, absolute, adds=True)
+    for start, rows, segments in pieces:
+        for low in range(0, len(rows), NARROW):
+            wide = plain(rows[low : low + NARROW].to(out.dtype))
+            within = segments.within(low, low + len(wide))
+            _walk(loop, [Piece(start + low, wide, within)], out, adds=True)
 
 
-def _walk(
-    loop: Loop, rows: Tensor, ring: Tensor, start: int, segments: np.ndarray, adds: bool = False
-) -> None:
-    """Write all of ``rows``, the first of which is ``start``, or add them to ``ring``."""
+def _walk(loop: Loop, pieces: Sequence[Piece], ring: Tensor, adds: bool = False) -> None:
+    """Write the rows of all pieces, or add them to ``ring``."""
     function: Callable[..., None] = getattr(loops, loop.name)
-    rows, ring = plain(rows), plain(ring)
-    given = rows.data_ptr(), ring.data_ptr(), LIKE[rows.dtype], segments, loop.arrays
-    size, dof = rows.shape[0], loop.dof
-    work = size * loop.work
+    lowest, segments = _laid_out(pieces)
+    given = lowest, ring.data_ptr(), LIKE[ring.dtype], segments, loop.arrays
+    start, stop, dof = pieces[0].start, pieces[-1].stop, loop.dof
+    work = (stop - start) * loop.work
     if work < 2 * SHARE:
-        function(*given, (start, start, start + size, 0, dof, int(adds), dof))
+        function(*given, (start, stop, 0, dof, int(adds), dof))
         return
 
     def walk_over(low: int, high: int) -> None:
-        function(*given, (start, low, high, 0, dof, int(adds), dof))
+        function(*given, (low, high, 0, dof, int(adds), dof))
 
     def add_to(low: int, high: int) -> None:
-        function(*given, (start, start, start + size, low, high, 1, dof))
+        function(*given, (start, stop, low, high, 1, dof))
 
     if not adds:
-        _in_threads(walk_over, (start, start + size), work)
+        _in_threads(walk_over, (start, stop), work)
     elif loop.lap >= 2 * SHARE:
-        for lap in range(start // loop.lap, -(-(start + size) // loop.lap)):
-            low, high = max(start, lap * loop.lap), min(start + size, (lap + 1) * loop.lap)
+        for lap in range(start // loop.lap, -(-stop // loop.lap)):
+            low, high = max(start, lap * loop.lap), min(stop, (lap + 1) * loop.lap)
             _in_threads(walk_over, (low, high), high - low)
     elif loop.name in SKIPPING or dof >= FAR:
         _in_threads(add_to, (0, dof), work)
     else:
-        walk_over(start, start + size)
+        walk_over(start, stop)
+
+
+def _laid_out(pieces: Sequence[Piece]) -> tuple[int, np.ndarray]:
+    """The lowest address, and all segments as loops read them: where is the row that lies there?"""
+    addresses = [piece.rows.data_ptr() for piece in pieces]
+    lowest, size = min(addresses), pieces[0].rows.itemsize
+    segments = [
+        piece.segments.lying_at(piece.start, piece.start - (address - lowest) // size)
+        for piece, address in zip(pieces, addresses, strict=True)
+    ]
+    return lowest, segments[0] if len(segments) == 1 else np.concatenate(segments)
 
 
 def _in_threads(task: Callable[[int, int], None], of: tuple[int, int], work: int) -> None:

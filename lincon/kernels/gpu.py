@@ -9,6 +9,7 @@ Sums are float32, or float64 where the result is. Their order depends on the siz
 atomic.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -23,6 +24,7 @@ from lincon.errors import LinconError
 from lincon.kernels import Loop, gpu_loops
 from lincon.kernels.gpu_loops import Form
 from lincon.maps.permutation import radix
+from lincon.maps.piece import Piece
 from lincon.maps.segments import Segments
 from lincon.shapes import Float, Int
 
@@ -121,7 +123,7 @@ def _is_right(generator: "OneNonzero", start: int, device: torch.device) -> bool
     segments = Segments([(0, half, 2.0), (half, len(rows), 3.0)])
     out, sums = torch.empty(len(rows), device=device), torch.zeros(loop.dof, device=device)
     write(loop, out, free.float().to(device), start, segments)
-    accumulate(loop, sums, (rows % 89).float().to(device), start, segments)
+    accumulate(loop, sums, [Piece(start, (rows % 89).float().to(device), segments)])
     right = torch.equal(out.cpu().long(), free[index] * scale)
     return right and torch.equal(sums.cpu().long(), total)
 
@@ -151,17 +153,16 @@ def write(
         _launch(gpu_loops.write_points, blocks, *arrays, numbers, start, form)
 
 
-def accumulate(
-    loop: Loop,
-    out: Float[Tensor, " dof"],
-    grad: Float[Tensor, " n"],
-    start: int,
-    segments: Segments,
-) -> None:
+def accumulate(loop: Loop, out: Float[Tensor, " dof"], pieces: Sequence[Piece]) -> None:
     """See `lincon.kernels.Kernel`."""
-    if not len(grad):
-        return
-    grad = grad.resolve_neg().contiguous()
+    for piece in pieces:
+        if len(piece.rows):
+            _accumulate(loop, out, piece)
+
+
+def _accumulate(loop: Loop, out: Tensor, piece: Piece) -> None:
+    start, rows, segments = piece
+    grad = rows.resolve_neg().contiguous()
     form = _form(loop, out, segments)
     length = _length(loop)
     first, last = start // length, (start + len(grad) - 1) // length

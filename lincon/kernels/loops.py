@@ -9,10 +9,11 @@ Each loop takes
 
     rows, ring   addresses of contiguous numbers of one type: an array costs a microsecond to wrap
     like         a number of that type (float32 or float64)
-    segments     (n, 3) float64: the first row, the one after the last, and the multiplier
+    segments     (n, 4) float64: the first row, the one after the last, the multiplier, and the row
+                 that would lie at the address ``rows``
     numbers      uint64, what the map is (the constants below say where), or tables
-    job          integers: the row of ``rows[0]``, the first row and the one after the last to walk
-                 over, the first entry and the one after the last to add to, whether to add, and dof
+    job          integers: the first row and the one after the last to walk over, the first entry and
+                 the one after the last to add to, whether to add, and dof
 """
 
 import os
@@ -36,8 +37,10 @@ FACTOR = 6  # of projections: the bits of a factor of all entries, float64
 STRATA, ROWS = 7, 8  # of strata: their number, and that of all rows
 DECK = 6  # of a deck: its number of cards, and the keys of six rounds
 
-BASE, FIRST, LAST, LOW, HIGH, ADDS, END = range(7)
-"""Places in ``job``."""
+FIRST, LAST, LOW, HIGH, ADDS, END, BASE = range(7)
+"""Places in ``job``; that of a segment has the row that would lie at ``rows[0]``."""
+ANY = 1 << 40
+"""The length of arrays at which nothing looks."""
 
 LANES = 16
 """Entries that are moved at a time; the processor's own vectors may be shorter."""
@@ -73,10 +76,9 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
 
 
 @_compiled(inline=True)
-def _arrays(rows, ring, like, job):
-    """Rows and ring as arrays. Nothing looks at how long that of the ring is."""
-    size = (job[LAST] - job[BASE],)
-    return carray(_pointer(rows, like), size), carray(_pointer(ring, like), size)
+def _arrays(rows, ring, like):
+    """Rows and ring as arrays."""
+    return carray(_pointer(rows, like), (ANY,)), carray(_pointer(ring, like), (ANY,))
 
 
 # Sixteen entries at a time. LLVM finds no vectors in such short loops of its own accord.
@@ -371,9 +373,10 @@ def _small_tile(rows, ring, where, signs, scale, adds):
 
 @_compiled(inline=True)
 def _part(segments, number, job):
-    """The rows of a segment that the job walks over."""
+    """The part of a job that lies in a segment."""
     first = max(job[FIRST], np.int64(segments[number, 0]))
-    return first, min(job[LAST], np.int64(segments[number, 1]))
+    last = min(job[LAST], np.int64(segments[number, 1]))
+    return first, last, job[LOW], job[HIGH], job[ADDS], job[END], np.int64(segments[number, 3])
 
 
 @_compiled(inline=True)
@@ -433,13 +436,14 @@ def _lap_slots(image, turns, numbers, lap, slot, count):
 @_compiled
 def laps(rows, ring, like, segments, numbers, job):
     """The ring, lap after lap."""
-    rows, ring = _arrays(rows, ring, like, job)
+    rows, ring = _arrays(rows, ring, like)
     dof, tile, tiles = np.int64(numbers[DOF]), np.int64(numbers[TILE]), np.int64(numbers[TILES])
     most = max(1, min(SLOTS, SLOTS * 64 // tile))  # slots of a block
     image, turns = np.empty(most, np.uint32), np.empty(most, np.uint32)
     words = np.zeros(most * tile // 64 + 3, np.uint64)
     for number in range(len(segments)):
-        row, stop = _part(segments, number, job)
+        own = _part(segments, number, job)
+        row, stop = own[FIRST], own[LAST]
         scale = rows.dtype.type(segments[number, 2])
         while row < stop:
             lap = row // dof
@@ -451,7 +455,7 @@ def laps(rows, ring, like, segments, numbers, job):
             cut = _lap_slots(image, turns, numbers, lap, slot, count)
             _sign_words(words, first >> 6, (end - 1) >> 6, numbers)
             block = first, slot, cut, row, end, count
-            _laps_block(rows, ring, (words, image, turns, scale), numbers, job, block)
+            _laps_block(rows, ring, (words, image, turns, scale), numbers, own, block)
             row = end
 
 
@@ -486,11 +490,12 @@ def _laps_block(rows, ring, tables, numbers, job, block):
 @_compiled
 def folds(rows, ring, like, segments, numbers, job):
     """Runs from places of their own, each of which may go over the end of the array."""
-    rows, ring = _arrays(rows, ring, like, job)
+    rows, ring = _arrays(rows, ring, like)
     dof, run_length = np.int64(numbers[DOF]), np.int64(numbers[RUN])
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     for number in range(len(segments)):
-        row, stop = _part(segments, number, job)
+        own = _part(segments, number, job)
+        row, stop = own[FIRST], own[LAST]
         scale = rows.dtype.type(segments[number, 2])
         while row < stop:
             run = row // run_length
@@ -499,7 +504,7 @@ def folds(rows, ring, like, segments, numbers, job):
             entry = (start + row - run * run_length) % dof
             length = min(BLOCK, min(stop, (run + 1) * run_length) - row, dof - entry)
             _sign_words(words, row >> 6, (row + length - 1) >> 6, numbers)
-            _clipped(rows, ring, (row, entry, length, row & 63), words, scale, job)
+            _clipped(rows, ring, (row, entry, length, row & 63), words, scale, own)
             row += length
 
 
@@ -509,11 +514,12 @@ def folds(rows, ring, like, segments, numbers, job):
 @_compiled
 def buckets(rows, ring, like, segments, numbers, job):
     """Hash and random: each row's entry is drawn."""
-    rows, ring = _arrays(rows, ring, like, job)
+    rows, ring = _arrays(rows, ring, like)
     index = np.empty(BLOCK, np.uint32)
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     for number in range(len(segments)):
-        row, stop = _part(segments, number, job)
+        own = _part(segments, number, job)
+        row, stop = own[FIRST], own[LAST]
         scale = rows.dtype.type(segments[number, 2])
         while row < stop:
             length = min(BLOCK, stop - row, (1 << 32) - (row & ((1 << 32) - 1)))
@@ -523,20 +529,21 @@ def buckets(rows, ring, like, segments, numbers, job):
             for place in range(length):
                 index[place] = _below(_mix(low, high, _u32(first + _u32(place))), dof)
             _sign_words(words, row >> 6, (row + length - 1) >> 6, numbers)
-            _points(rows, ring, index, words, (row, length, scale), job)
+            _points(rows, ring, index, words, (row, length, scale), own)
             row += length
 
 
 @_compiled
 def decks(rows, ring, like, segments, numbers, job):
     """The authors' deck of cards: a permutation of all rows."""
-    rows, ring = _arrays(rows, ring, like, job)
+    rows, ring = _arrays(rows, ring, like)
     image, index = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     keys = numbers[DECK + 1], numbers[DECK + 2], numbers[DECK + 3]
     more_keys = numbers[DECK + 4], numbers[DECK + 5], numbers[DECK + 6]
     for number in range(len(segments)):
-        row, stop = _part(segments, number, job)
+        own = _part(segments, number, job)
+        row, stop = own[FIRST], own[LAST]
         scale = rows.dtype.type(segments[number, 2])
         while row < stop:
             length = min(BLOCK, stop - row)
@@ -544,7 +551,7 @@ def decks(rows, ring, like, segments, numbers, job):
             for place in range(length):
                 index[place] = image[place] % numbers[DOF]
             _sign_words(words, row >> 6, (row + length - 1) >> 6, numbers)
-            _points(rows, ring, index, words, (row, length, scale), job)
+            _points(rows, ring, index, words, (row, length, scale), own)
             row += length
 
 
@@ -586,20 +593,21 @@ def tabled(rows, ring, like, segments, table, job):
 
     An index at the end of the ring or beyond is a row of zeros.
     """
-    rows, ring = _arrays(rows, ring, like, job)
+    rows, ring = _arrays(rows, ring, like)
     index, sign = table
     low, high, end = job[LOW], job[HIGH], job[END]
     for number in range(len(segments)):
-        row, stop = _part(segments, number, job)
+        own = _part(segments, number, job)
+        row, stop = own[FIRST], own[LAST]
         scale = rows.dtype.type(segments[number, 2])
         for place in range(row, stop):
-            here, there = _u64(place - job[BASE]), np.int64(index[_u64(place)])
+            here, there = _u64(place - own[BASE]), np.int64(index[_u64(place)])
             factor = scale
             if len(sign):
                 factor = scale * rows.dtype.type(sign[_u64(place)])
             if there >= end:
                 there, factor = end - 1, rows.dtype.type(0)
-            if not job[ADDS]:
+            if not own[ADDS]:
                 rows[here] = ring[_u64(there)] * factor
             elif low <= there and there < high:
                 ring[_u64(there)] += rows[here] * factor
@@ -620,15 +628,16 @@ def _add_signed(total, here, signs, scale):
 @_compiled
 def rademacher(rows, ring, like, segments, numbers, job):
     """Every row reads all entries, with a sign each: 64 columns share a word."""
-    rows, ring = _arrays(rows, ring, like, job)
+    rows, ring = _arrays(rows, ring, like)
     factor = numbers.view(np.float64)[FACTOR]
     for number in range(len(segments)):
-        first, stop = _part(segments, number, job)
+        own = _part(segments, number, job)
+        first, stop = own[FIRST], own[LAST]
         scale = rows.dtype.type(segments[number, 2] * factor)
-        if job[ADDS]:
-            _add_rademacher(rows, ring, (first, stop, scale), numbers, job)
+        if own[ADDS]:
+            _add_rademacher(rows, ring, (first, stop, scale), numbers, own)
         else:
-            _write_rademacher(rows, ring, (first, stop, scale), numbers, job)
+            _write_rademacher(rows, ring, (first, stop, scale), numbers, own)
 
 
 @_compiled
@@ -679,23 +688,24 @@ def strata(rows, ring, like, segments, tables, job):
 
     Beside the numbers there is a table, empty or of what `_drawn` makes of all strata.
     """
-    rows, ring = _arrays(rows, ring, like, job)
+    rows, ring = _arrays(rows, ring, like)
     numbers, drawn = tables
     factor, height = numbers.view(np.float64)[FACTOR], np.int64(numbers[ROWS])
-    count, base = np.int64(numbers[STRATA]), job[BASE]
+    count = np.int64(numbers[STRATA])
     for number in range(len(segments)):
-        first, stop = _part(segments, number, job)
+        own = _part(segments, number, job)
+        first, stop = own[FIRST], own[LAST]
         scale = rows.dtype.type(segments[number, 2] * factor)
         if first >= stop:
             continue
-        if not job[ADDS]:
-            rows[first - base : stop - base] = 0
+        if not own[ADDS]:
+            rows[first - own[BASE] : stop - own[BASE]] = 0
         low, high = first * count // height, -(-stop * count // height)
         for stratum in range(max(0, low - 1), min(count, high + 1)):
             where = stratum, first, stop, scale
-            _stratum(rows, ring, where, (numbers, drawn.view(np.uint32)), job)
-        if not job[ADDS]:
-            rows[first - base : stop - base] *= scale
+            _stratum(rows, ring, where, (numbers, drawn.view(np.uint32)), own)
+        if not own[ADDS]:
+            rows[first - own[BASE] : stop - own[BASE]] *= scale
 
 
 @_compiled(inline=True)

@@ -4,9 +4,8 @@ This is the map that a constraint applies: the ledger gives each tensor's multip
 `isometric` asks for c = 1 / √diag(Gᵀ diag(s)² G).
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Any, final
 
@@ -15,8 +14,12 @@ from torch import Tensor
 
 from lincon.generator import Generator, Table
 from lincon.maps.per_device import per_device
+from lincon.maps.piece import Piece
 from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.shapes import Float
+
+RANGES = 1 << 12
+"""Ranges of rows whose segments are kept: those of the tensors, step after step."""
 
 
 @final
@@ -59,27 +62,12 @@ class Scaled(Generator):
     def __reduce__(self) -> tuple[Any, ...]:
         return Scaled, (self.inner, self.sizes, self.scales, self.isometric)
 
-    def _segments(self, start: int, stop: int) -> Segments:
-        """(low, high, scale) of the segments within [start, stop), counted from start."""
-        if (start, stop) == (0, self.rows):
-            return self._all_segments
-        inside = []
-        first = bisect_right(self._starts, start) - 1
-        for number in range(first, bisect_left(self._starts, stop)):
-            low, scale = self._starts[number], self.scales[number]
-            high = low + self.sizes[number]
-            inside.append((max(low, start) - start, min(high, stop) - start, scale))
-        return Segments.joined(inside)
-
     @cached_property
-    def _starts(self) -> list[int]:
-        """The first row of each segment."""
-        return list(accumulate(self.sizes, initial=0))[:-1]
-
-    @cached_property
-    def _all_segments(self) -> Segments:
-        pairs = zip(self._starts, self.sizes, self.scales, strict=True)
-        return Segments.joined((start, start + size, scale) for start, size, scale in pairs)
+    def _segments(self) -> Callable[[int, int], Segments]:
+        """The segments of the rows [start, stop), counted from start."""
+        ends = list(accumulate(self.sizes, initial=0))
+        every = Segments.joined(zip(ends, ends[1:], self.scales, strict=False))
+        return lru_cache(RANGES)(every.within)
 
     @per_device
     def _column_scale(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " dof"]:
@@ -134,6 +122,11 @@ class Scaled(Generator):
     ) -> None:
         """Add the adjoint of rows; ``segments`` are its own, as in `write`."""
         self.inner.accumulate(out, grad, start, self._segments(start, start + len(grad)))
+
+    def accumulate_all(self, out: Tensor, pieces: Sequence[Piece]) -> None:
+        """Add the adjoint of all pieces; their segments are its own, as in `write`."""
+        own = [piece._replace(segments=self._segments(piece.start, piece.stop)) for piece in pieces]
+        self.inner.accumulate_all(out, own)
 
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:
         self.write(out, prepared, start)

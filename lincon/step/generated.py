@@ -9,6 +9,7 @@ Torch's tools for parametrizations edit the class of a module. As soon as one of
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from threading import get_ident
 from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
@@ -28,8 +29,8 @@ class Source(Protocol):
 
     owner: nn.Module
 
-    def read(self, key: Key) -> Tensor:
-        """The tensor of entry ``key``."""
+    def read(self, key: Key, thread: int) -> Tensor:
+        """The tensor of entry ``key``, in the forward of a thread; 0 is that of a graph."""
 
     def is_in_graph(self) -> bool:
         """Whether the forward of the owner is part of the graph that is compiled."""
@@ -64,10 +65,12 @@ class Generated(nn.ModuleList):
 
     def read(self) -> Tensor:
         """The weight, without the parametrizations on top."""
+        if not torch.compiler.is_compiling():
+            return self.source.read(self.key, get_ident())
+        if self.source.is_in_graph():
+            return self.source.read(self.key, 0)
         # The number of an entry would be a constant of the graph, which then served no other block.
-        if torch.compiler.is_compiling() and not self.source.is_in_graph():
-            return self.spot.weight()
-        return self.source.read(self.key)
+        return self.spot.weight()
 
     def right_inverse(self, value: Any) -> None:
         """Refuse an assignment. Tying again what is tied changes nothing."""

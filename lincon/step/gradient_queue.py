@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lincon.maps.piece import Piece
+
 
 class SavedBytes:
     """Counts the bytes that autograd saves for the backward and those that the backward frees."""
@@ -47,13 +49,13 @@ class GradientQueue:
     """
 
     activations: SavedBytes
-    gradients: list[tuple[int, int, Tensor]] = field(default_factory=list)
+    gradients: list[tuple[int, Piece]] = field(default_factory=list)
 
-    def put(self, number: int, start: int, grad: Tensor) -> None:
-        """Append the gradient of the rows of a group from ``start`` on."""
-        self.gradients.append((number, start, grad))
+    def put(self, number: int, piece: Piece) -> None:
+        """Append the gradient of some rows of a group."""
+        self.gradients.append((number, piece))
 
-    def take(self) -> tuple[int, int, Tensor]:
+    def take(self) -> tuple[int, Piece]:
         """Remove the first gradient."""
         return self.gradients.pop(0)
 
@@ -71,6 +73,6 @@ class GradientQueue:
         """
         if self.activations.saved < buffer + weights:
             return False
-        waiting = sum(grad.nbytes for *_, grad in self.gradients)
+        waiting = sum(piece.rows.nbytes for _, piece in self.gradients)
         freed = self.activations.freed
         return freed < buffer + waiting <= freed + 2 * buffer

@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from lincon.attaching.free_vector import FreeVector
 from lincon.errors import LinconError
 from lincon.generator import Generator, wide_enough
+from lincon.maps.piece import Piece
 from lincon.step.gradient_queue import GradientQueue, SavedBytes
 from lincon.step.layout import Key, Layout
 from lincon.step.tape import Tape, make_token, version_of
@@ -73,7 +74,7 @@ class LayerTape(Tape):
         reference = self.alive.get(key)
         weight = None if reference is None else reference()
         wants_gradient = torch.is_grad_enabled() and self.free[number].requires_grad
-        if weight is None or (wants_gradient and not weight.requires_grad):
+        if weight is None or (wants_gradient and weight.grad_fn is None):
             generated = self.generate(key, self.vectors[number].dtype)
             (weight,) = self.track([generated], number, range(index, index + 1))
             self.alive[key] = weakref.ref(weight)
@@ -85,7 +86,7 @@ class LayerTape(Tape):
         number, index = key
         vector, layout = self.vectors[number], self.layouts[number]
         linear_map, start = vector.group.map, layout.starts[index]
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             prepared = self.prepared.get((number, dtype))
             if prepared is None:
                 free = vector.effective(self.free[number])
@@ -112,9 +113,10 @@ class LayerTape(Tape):
         """Zeros that are freed with the gradient; recycled storage would outlive the backward."""
         return torch.zeros(generator.prepared_dof, dtype=wide_enough(dtype), device=device)
 
-    def add(self, number: int, start: int, grad: Tensor) -> None:
-        self.queue.put(number, start, grad)
-        del grad  # so that each gradient is freed once it is added
+    def add(self, number: int, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            self.queue.put(number, piece)
+        del piece, pieces[:]  # so that each gradient is freed once it is added
         if number in self.buffers or not self._should_wait(number):
             self._add_waiting()
 
@@ -142,7 +144,9 @@ class LayerTape(Tape):
 
     def _add_waiting(self) -> None:
         while self.queue.gradients:
-            self.accumulate(*self.queue.take())
+            number, piece = self.queue.take()
+            self.accumulate(number, [piece])
+            del piece
 
     def _pack(self, tensor: Tensor) -> Tensor | SavedWeight | SavedByOthers:
         """What is saved in the place of a tensor."""

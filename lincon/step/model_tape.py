@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lincon.attaching.free_vector import FreeVector
+from lincon.maps.piece import Piece
 from lincon.step.layout import Key, Layout
 from lincon.step.tape import Tape
 
@@ -37,7 +38,7 @@ class ModelTape(Tape):
             weights = [part.view(shape) for part, shape in zip(parts, layout.shapes, strict=True)]
             self.watch(weights)
             return weights
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             # These are no views, and each has a counter of writes of its own.
             weights = list(torch.unsafe_split_with_sizes(self.rows(number), layout.sizes))
             for weight, shape in zip(weights, layout.shapes, strict=True):
@@ -59,7 +60,7 @@ class ModelTape(Tape):
         else:
             rows = linear_map.prepared_rows(linear_map.prepare(free.to(dtype)), 0, linear_map.rows)
         origin = vector.origin
-        return rows if origin is None else rows + origin.to(dtype)
+        return rows if origin is None else rows.add_(origin.to(dtype))
 
     def from_table(self, number: int) -> Tensor | None:
         """All rows of a small map in a step that trains, by operations that autograd knows."""
@@ -84,23 +85,23 @@ class ModelTape(Tape):
         super().close()
         self.weights.clear()
 
-    def add(self, number: int, start: int, grad: Tensor) -> None:
-        """Reduce the gradient now if it has at least a grain of rows; else collect it."""
+    def add(self, number: int, pieces: list[Piece]) -> None:
+        """Reduce gradients now if they have at least a grain of rows; else collect them."""
         linear_map = self.map(number)
-        if grad.numel() >= linear_map.grain:
-            self.accumulate(number, start, grad)
+        if sum(len(piece.rows) for piece in pieces) >= linear_map.grain:
+            self.accumulate(number, pieces)
             return
         if number not in self.collected:
-            device = self.free[number].device
-            self.collected[number] = torch.empty(linear_map.rows, dtype=grad.dtype, device=device)
-        stop = start + grad.numel()
-        self.collected[number][start:stop] = grad.reshape(-1)
-        self.ranges.setdefault(number, []).append((start, stop))
+            dtype, device = pieces[0].rows.dtype, self.free[number].device
+            self.collected[number] = torch.empty(linear_map.rows, dtype=dtype, device=device)
+        for piece in pieces:
+            self.collected[number][piece.start : piece.stop] = piece.rows
+            self.ranges.setdefault(number, []).append((piece.start, piece.stop))
 
     def gradient(self, number: int) -> Tensor | None:
         if (flat := self.collected.pop(number, None)) is not None:
-            for start, stop in _joined(self.ranges.pop(number)):
-                self.accumulate(number, start, flat[start:stop])
+            ranges = _joined(self.ranges.pop(number))
+            self.accumulate(number, [Piece(start, flat[start:stop]) for start, stop in ranges])
         return super().gradient(number)
 
     def suspend(self) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ are applied once a step, not once a tensor.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -23,11 +23,9 @@ from torch import Tensor
 
 from lincon.attaching.free_vector import FreeVector
 from lincon.generator import Generator
+from lincon.maps.piece import Piece
 from lincon.step.layout import Key, Layout
-from lincon.step.weight import Kept, in_forward, refuse_write
-
-JOINED = 1 << 14
-"""Gradients of fewer numbers are copied side by side: a call costs more than the copy."""
+from lincon.step.weight import Kept, as_parameter, in_forward, refuse_write
 
 
 class Tape(ABC):
@@ -38,6 +36,10 @@ class Tape(ABC):
         self.layouts = list(layouts)
         self.free = [vector.parameter for vector in self.vectors]
         self.versions = [version_of(free) for free in self.free]
+        self.read_from = [
+            (free, version_of(free), vector.owner._parameters, vector.group.free)
+            for vector, free in zip(self.vectors, self.free, strict=True)
+        ]
         self.buffers: dict[int, Tensor] = {}
         self.watched: list[tuple[Tensor, int]] = []
         self.kept = Kept()
@@ -59,7 +61,7 @@ class Tape(ABC):
         """The weight of an entry."""
 
     @abstractmethod
-    def add(self, number: int, start: int, grad: Tensor) -> None:
+    def add(self, number: int, pieces: list[Piece]) -> None:
         """Add the adjoint of rows to the buffer of a group, at the latest in `gradient`."""
 
     def close(self) -> None:
@@ -73,16 +75,17 @@ class Tape(ABC):
         """The weight of an entry, or None if it must be generated again.
 
         This is so if the free vector has changed since the forward began, or if the caller wants a
-        gradient and the weight has none.
+        gradient and the weight has no graph.
         """
         number, _ = key
-        free = self.vectors[number].parameter
-        if self.free[number] is not free or self.versions[number] != version_of(free):
+        free, version, parameters, name = self.read_from[number]
+        # Spelt out: between large operations every call costs ten times what it does in a loop.
+        if parameters.get(name) is not free or (version >= 0 and free._version != version):
             return None
         weight = self.weight(key)
-        if not weight.requires_grad and torch.is_grad_enabled() and free.requires_grad:
+        if weight.grad_fn is None and torch.is_grad_enabled() and free.requires_grad:
             return None
-        return in_forward(weight, self.kept)
+        return in_forward(weight, self.kept) if type(weight) is Tensor else weight
 
     def track(self, weights: list[Tensor], number: int, run: range) -> list[Tensor]:
         """Connect generated weights to their free vector, and watch for writes to them.
@@ -93,14 +96,16 @@ class Tape(ABC):
         free = self.effective[number]
         if free.requires_grad and torch.is_grad_enabled():
             weights = list(_weights(free, self.tokens[number], self, (number, run), weights))
+        elif free.requires_grad:
+            for weight in weights:
+                as_parameter(weight)
         self.watch(weights)
         return weights
 
     def watch(self, weights: list[Tensor]) -> None:
         """Watch for writes to weights."""
-        if not weights[0].is_inference():  # such tensors have no counter
-            counters = [self.counter(weight) for weight in weights]
-            self.watched += [(counter, counter._version) for counter in counters]
+        counters = [self.counter(weight) for weight in weights]
+        self.watched += [(counter, counter._version) for counter in counters]
 
     def counter(self, weight: Tensor) -> Tensor:
         """A tensor that counts the writes to a weight."""
@@ -143,12 +148,13 @@ class Tape(ABC):
         buffer = self.buffers.pop(number, None)
         return None if buffer is None else self.map(number).prepare_adjoint(buffer)
 
-    def accumulate(self, number: int, start: int, grad: Tensor) -> None:
-        """Add the adjoint of the rows from ``start`` on to the buffer of a group."""
+    def accumulate(self, number: int, pieces: list[Piece]) -> None:
+        """Add the adjoint of rows to the buffer of a group."""
         linear_map, device = self.map(number), self.free[number].device
         if number not in self.buffers:
-            self.buffers[number] = self.buffer(linear_map, grad.dtype, device)
-        linear_map.accumulate(self.buffers[number], grad.to(device).reshape(-1), start)
+            self.buffers[number] = self.buffer(linear_map, pieces[0].rows.dtype, device)
+        here = [Piece(piece.start, piece.rows.to(device)) for piece in pieces]
+        linear_map.accumulate_all(self.buffers[number], here)
 
     def map(self, number: int) -> Generator:
         """The map of a group, with its multipliers."""
@@ -201,10 +207,12 @@ class _Weights(torch.autograd.Function):
         if present and derived:
             adjoint = _differentiable(tape.map(number), present, ctx.device)
             return adjoint.to(ctx.dtype), None, None, None, None
+        pieces = [Piece(start, grad.reshape(-1)) for start, grad in present]
+        del present
         with tape.lock:
             tape.begin_backward()
-            for start, grad in _joined(present, tape.map(number).grain):
-                tape.add(number, start, grad)
+            if pieces:
+                tape.add(number, pieces)
             gradient = None if ctx.has_token else tape.gradient(number)
         if ctx.has_token:
             zero = torch.zeros(0, dtype=ctx.dtype, device=ctx.device)
@@ -226,33 +234,6 @@ def _differentiable(
         total = total + linear_map.adjoint(flat, start, start + len(flat))
     result: Tensor = total
     return result
-
-
-def _joined(gradients: list[tuple[int, Tensor]], grain: int) -> Iterator[tuple[int, Tensor]]:
-    """The same gradients, where small ones that lie side by side are one."""
-    if len(gradients) == 1:
-        yield gradients.pop()
-        return
-    small: list[Tensor] = []
-    first = stop = -1
-    for start, grad in gradients:
-        is_small = grad.numel() < max(grain, JOINED)
-        if small and not (is_small and start == stop and grad.dtype == small[0].dtype):
-            yield first, _side_by_side(small)
-            small = []
-        if is_small:
-            first = first if small else start
-            small.append(grad)
-            stop = start + grad.numel()
-        else:
-            yield start, grad
-    if small:
-        yield first, _side_by_side(small)
-
-
-def _side_by_side(gradients: list[Tensor]) -> Tensor:
-    flat = [grad.reshape(-1) for grad in gradients]
-    return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 def _is_batched(grad: Tensor) -> bool:

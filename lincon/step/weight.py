@@ -141,11 +141,26 @@ class Kept:
 
 def in_forward(weight: Tensor, kept: Kept) -> Tensor:
     """The same tensor, as one that is read inside of a forward, which keeps what is in ``kept``."""
-    if type(weight) is not Tensor:  # a fake one, or another class that knows what it is
-        return weight
     vars(weight)["_kept"] = kept
     weight.__class__ = WeightInForward
     return weight
+
+
+def as_parameter(weight: Tensor) -> None:
+    """Have a weight of a forward without gradients ask for one, as a Parameter does there.
+
+    Torch chooses operations by it: a `linear` of a weight that asks for none is 1.5 times slower
+    where its input is transposed, and rounds differently.
+    """
+    weight.requires_grad_()
+    weight.register_hook(_refuse_gradient)
+
+
+def _refuse_gradient(gradient: Tensor) -> None:
+    raise TargetError(
+        "A generated weight that was read without gradients (torch.no_grad) has got one, which "
+        "would be lost: read it where gradients are enabled, or detach() it."
+    )
 
 
 class _Refusing:
