@@ -12,6 +12,7 @@ the process, as in training.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import quantiles
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 import lincon
 from benchmarks.results import keep
 from lincon.recycling import keep_pages
+from lincon.tasks.classification.models import ResNet
 
 DOF = 0.1
 MODES = "model", "layer"
@@ -63,15 +65,28 @@ def lstm() -> tuple[nn.Module, Tensor]:
     return LastOfLSTM(), torch.randn(16, 20, 32)
 
 
+def resnet18(batch: int) -> tuple[nn.Module, Tensor]:
+    """A ResNet-18 for images of 32 x 32."""
+    model = ResNet(3, 100, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))
+    return model, torch.randn(batch, 3, 32, 32)
+
+
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "mlp": mlp,
     "cnn": cnn,
     "transformer": transformer,
+    "transformer, compiled": transformer,
     "lstm": lstm,
+    "resnet18, batch 64": partial(resnet18, 64),
+    "resnet18, batch 8": partial(resnet18, 8),
 }
 
 
-def works(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Any]]:
+Works = dict[str, Callable[[], Any]]
+"""What a model does, by kind of work."""
+
+
+def works(model: nn.Module, x: Tensor) -> Works:
     """A step and an inference."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
@@ -87,26 +102,27 @@ def works(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Any]]:
     return {"step": step, "inference": infer}
 
 
-def everything(name: str, generators: list[str]) -> dict[str, dict[str, Callable[[], Any]]]:
-    """What is timed, by model (plain, or generator and mode) and by kind of work."""
-    every: dict[str, dict[str, Callable[[], Any]]] = {}
-    for each in ["plain", *(f"{g} {mode}" for g in generators for mode in MODES)]:
+def everything(name: str, generators: list[str]) -> dict[str, Works]:
+    """What is timed, by model: plain, or generator and mode."""
+    every: dict[str, Works] = {}
+    is_compiled = name.endswith("compiled")
+    modes = MODES[:1] if is_compiled else MODES
+    for each in ["plain", *(f"{g} {mode}" for g in generators for mode in modes)]:
         torch.manual_seed(0)
         model, x = MODELS[name]()
         if each != "plain":
             generator, mode = each.split()
             lincon.constrain(model, generator, dof=DOF, materialize=mode)
-        every[each] = works(model, x)
+        every[each] = works(torch.compile(model) if is_compiled else model, x)
     return every
 
 
-def rounds(name: str, generators: list[str], seconds: float) -> dict[str, dict[str, list[float]]]:
+def rounds(every: dict[str, Works], seconds: float) -> dict[str, dict[str, list[float]]]:
     """The seconds of each round, by model and kind of work; the first three rounds are dropped."""
-    every = everything(name, generators)
     times: dict[str, dict[str, list[float]]] = {
         each: {kind: [] for kind in work} for each, work in every.items()
     }
-    for kind in every["plain"]:
+    for kind in next(iter(every.values())):
         number, end = 0, time.perf_counter() + seconds
         while number < 6 or time.perf_counter() < end:
             for each in every:
@@ -140,7 +156,7 @@ def main() -> None:
     for threads in options.threads:
         torch.set_num_threads(threads)
         for name in options.models:
-            times = rounds(name, options.generators, options.seconds)
+            times = rounds(everything(name, options.generators), options.seconds)
             plain = times.pop("plain")
             for each, own in times.items():
                 cells = [cell(own[kind], plain[kind]) for kind in plain]

@@ -1,6 +1,7 @@
 """Models whose blocks are compiled one by one, and the class that equal modules share."""
 
 import copy
+import itertools
 import threading
 
 import pytest
@@ -311,3 +312,78 @@ def test_a_class_that_allows_no_subclass_is_refused_and_the_model_stays():
     assert "_lincon_order" not in vars(model[1])
     after = model.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[k], before[k]) for k in before)
+
+
+class Broken(nn.Module):
+    """Its graph breaks in a loop, so that torch compiles what it calls one by one."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.fails = False
+
+    def forward(self, x):
+        for number, layer in enumerate(self.layers):
+            x = layer(x).relu()
+            if number in (4, 9):
+                torch._dynamo.graph_break()
+            if self.fails and number == 6:
+                raise ValueError("in the middle")
+        return x
+
+
+@MODES
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("sizes", [[6] * 15, list(range(5, 20))], ids=["equal", "of 14 shapes"])
+def test_a_graph_that_breaks_trains_as_without_a_compiler(sizes, offset, materialize):
+    """With more layers than torch compiles of one function."""
+    torch._dynamo.reset()
+    model, x = Broken(sizes), torch.randn(2, sizes[0])
+    lincon.constrain(model, "ring", dof=0.3, materialize=materialize, offset=offset)
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="aot_eager")
+    optimizers = [torch.optim.SGD(each.parameters(), lr=0.05) for each in (model, twin)]
+    for _ in range(3):
+        for forward, optimizer in zip((compiled, twin), optimizers, strict=True):
+            optimizer.zero_grad()
+            forward(x).square().sum().backward()
+            optimizer.step()
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), twin(x))
+    torch.testing.assert_close(model.free, twin.free)
+    assert made(model) == 0
+
+
+def test_what_a_broken_graph_has_made_is_gone_when_its_forward_fails():
+    torch._dynamo.reset()
+    model, x = Broken([6] * 15), torch.randn(2, 6)
+    lincon.constrain(model, "ring", dof=0.3)
+    model.fails = True
+    with pytest.raises(ValueError, match="in the middle"):
+        torch.compile(model, backend="aot_eager")(x)
+    assert made(model) == 0
+    before = model.layers[3].weight.detach().clone()
+    with torch.no_grad():
+        model.free.mul_(2)
+    torch.testing.assert_close(model.layers[3].weight.detach(), 2 * before)
+
+
+def made(model):
+    """How many weights a graph has left in their spots."""
+    (constraint,) = lincon.constraints(model)
+    return sum(spot.made is not None for spots in constraint.state.spots for spot in spots)
+
+
+def test_a_weight_that_was_read_may_be_given_to_a_compiled_function():
+    """torch itself traces a function of a subclass without end (pytorch/pytorch#175841)."""
+    torch._dynamo.reset()
+    model, x = nn.Sequential(nn.Linear(6, 6)), torch.randn(2, 6)
+    lincon.constrain(model, "ring", dof=10)
+    weight = model[0].weight
+    out = torch.compile(nn.functional.linear, backend="aot_eager")(x, weight)
+    torch.testing.assert_close(out, nn.functional.linear(x, weight))
+    out.sum().backward()
+    assert model.free.grad is not None
+    with pytest.raises(lincon.TargetError, match="cannot be written to"):
+        torch.compile(lambda weight: weight.add_(1), backend="aot_eager")(weight)

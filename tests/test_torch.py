@@ -149,6 +149,20 @@ def test_compiled_equals_eager_with_no_break_and_no_recompilation(generator):
     assert counter.frame_count == 1
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("offset", [False, True, "seed"])
+@pytest.mark.parametrize("materialize", ["model", "layer"])
+def test_without_gradients_a_compiled_model_is_one_graph_too(materialize, offset, mode):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    lincon.constrain(model, "ring", dof=0.3, offset=offset, materialize=materialize)
+    x = torch.randn(2, 6)
+    with mode():
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(compiled, model(x))
+
+
 def test_inductor_equals_eager():
     torch._dynamo.reset()
     model = constrained()

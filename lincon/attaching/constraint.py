@@ -30,7 +30,7 @@ from lincon.step.layout import Layout
 from lincon.step.model_tape import ModelTape
 from lincon.step.refusals import check_untraced, is_recording_operators
 from lincon.step.tape import Tape
-from lincon.step.weight import Weight
+from lincon.step.weight import outside_forward
 
 
 class Constraint:
@@ -55,6 +55,8 @@ class Constraint:
         self.layouts = [Layout.of(group) for group in groups]
         self._held: HeldTape | None = None
         self._opened: dict[int, Tape | list[list[Tensor]]] = {}
+        """What each thread's forward reads: threads do not share weights."""
+        self._has_filled = False
         self._parts: WeakKeyDictionary[nn.Module, None] = WeakKeyDictionary()
         self._opener: dict[int, int] = {}
         self._warned_of_part = False
@@ -154,25 +156,25 @@ class Constraint:
 
     # Reading.
 
-    def read(self, key: tuple[int, int], thread: int) -> Tensor:
-        """The tensor of entry ``key`` = (group, index), from the running forward or on demand.
-
-        The forward is that of a thread, or that of the graph that is compiled, 0.
-        """
+    def read(self, key: tuple[int, int]) -> Tensor:
+        """The tensor of entry ``key`` = (group, index), from the running forward or on demand."""
         number, index = key
-        opened = self._opened.get(thread)
+        opened = self._opened.get(get_ident())
         if isinstance(opened, list):
             return opened[number][index]
         if opened is not None:
             weight = opened.read(key)
             if weight is not None:
                 return weight
+        made = self.state.spots[number][index].made
+        if made is not None:  # by a graph, in whose middle this runs without a compiler
+            return made
         check_untraced()
         weight = self.vectors[number].weight(index)
         if _traced():
             return weight
         self._look_at_part()
-        return weight.as_subclass(Weight)
+        return outside_forward(weight)
 
     def freeze(self, part: nn.Module, requires_grad: bool) -> None:
         """Freeze the free vectors that a part of the owner has for itself, or let them train again.
@@ -204,10 +206,6 @@ class Constraint:
             self._warned_of_part = True
             warn_of_part(self, part)
 
-    def is_in_graph(self) -> bool:
-        """Whether the forward of the owner is part of the graph that is compiled."""
-        return 0 in self._opened
-
     def _trains(self) -> bool:
         if not torch.is_grad_enabled():
             return False
@@ -226,17 +224,34 @@ class Constraint:
     def _open(self, module: nn.Module, args: Any) -> None:
         """Before the owner's forward: generate all weights, or start to do so layer by layer."""
         check_untraced()
-        thread = _thread()
-        left = self._opened.pop(thread, None)  # by a forward that failed in its hooks
+        # There are only shapes; or the forward itself fetches the values, as offloading does.
+        is_empty = any(vector.parameter.is_meta for vector in self.vectors)
+        if torch.compiler.is_compiling():
+            if self.materialize == "model" and not is_empty:
+                self._fill_spots()
+            return
+        left = self._opened.pop(get_ident(), None)  # by a forward that failed in its hooks
         if isinstance(left, Tape):
             left.close()
-        if any(vector.parameter.is_meta for vector in self.vectors):
-            # There are only shapes; or the forward itself fetches the values, as offloading does.
+        if is_empty:
             return
         if not _traced():
-            self._opened[thread] = self._tape()
+            self._opened[get_ident()] = self._tape()
         elif self.materialize == "model":
-            self._opened[thread] = [vector.weights() for vector in self.vectors]
+            self._opened[get_ident()] = [vector.weights() for vector in self.vectors]
+
+    def _fill_spots(self) -> None:
+        """Make all weights in the graph of the owner's forward."""
+        self._has_filled = True
+        for vector, spots in zip(self.vectors, self.state.spots, strict=True):
+            for weight, spot in zip(vector.weights(), spots, strict=True):
+                spot.made = weight
+
+    def _empty_spots(self) -> None:
+        self._has_filled = False
+        for spots in self.state.spots:
+            for spot in spots:
+                spot.made = None
 
     def _tape(self) -> Tape:
         """The tape of a forward that begins now."""
@@ -273,7 +288,11 @@ class Constraint:
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""
-        opened = self._opened.pop(_thread(), None)
+        if torch.compiler.is_compiling() or self._has_filled:
+            self._empty_spots()
+        if torch.compiler.is_compiling():
+            return
+        opened = self._opened.pop(get_ident(), None)
         if isinstance(opened, Tape):
             try:
                 opened.check_unwritten()
@@ -282,7 +301,8 @@ class Constraint:
 
     def _open_part(self, part: nn.Module, args: Any) -> None:
         """Before the forward of a part that has all weights: as the owner's, unless that runs."""
-        if _thread() not in self._opened:
+        is_compiling = torch.compiler.is_compiling()
+        if not (self._has_filled if is_compiling else get_ident() in self._opened):
             self._open(part, args)
             self._opener[_thread()] = id(part)
 
@@ -294,7 +314,7 @@ class Constraint:
     # Copies.
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_opened": {}, "_opener": {}, "_held": None}
+        state = {**self.__dict__, "_opened": {}, "_opener": {}, "_held": None, "_has_filled": False}
         del state["_parts"]
         return state
 
@@ -330,7 +350,7 @@ def _traced() -> bool:
 
 
 def _thread() -> int:
-    """The thread that runs this forward, because threads do not share weights; 0 if compiled."""
+    """The thread that runs this forward; 0 if it is compiled."""
     return 0 if torch.compiler.is_compiling() else get_ident()
 
 

@@ -70,11 +70,11 @@ def _is_plain(vector: Tensor) -> bool:
     The operators cost some 50 microseconds, which is more than a small map takes.
     """
     return (
-        type(vector) in _PLAIN
+        not torch.compiler.is_compiling()  # first: compilers know nothing of some that follow
+        and type(vector) in _PLAIN
         and not (vector.requires_grad and torch.is_grad_enabled())
         and not vector.is_meta
         and not torch._C._functorch.is_legacy_batchedtensor(vector)  # is_grads_batched=True
-        and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0

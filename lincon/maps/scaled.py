@@ -125,7 +125,10 @@ class Scaled(Generator):
 
     def accumulate_all(self, out: Tensor, pieces: Sequence[Piece]) -> None:
         """Add the adjoint of all pieces; their segments are its own, as in `write`."""
-        own = [piece._replace(segments=self._segments(piece.start, piece.stop)) for piece in pieces]
+        own = [
+            Piece(piece.start, piece.rows, self._segments(piece.start, piece.stop))
+            for piece in pieces
+        ]
         self.inner.accumulate_all(out, own)
 
     def _write(self, out: Tensor, prepared: Tensor, start: int) -> None:

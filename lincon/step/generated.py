@@ -9,7 +9,6 @@ Torch's tools for parametrizations edit the class of a module. As soon as one of
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from threading import get_ident
 from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
@@ -29,11 +28,8 @@ class Source(Protocol):
 
     owner: nn.Module
 
-    def read(self, key: Key, thread: int) -> Tensor:
-        """The tensor of entry ``key``, in the forward of a thread; 0 is that of a graph."""
-
-    def is_in_graph(self) -> bool:
-        """Whether the forward of the owner is part of the graph that is compiled."""
+    def read(self, key: Key) -> Tensor:
+        """The tensor of entry ``key``."""
 
     def freeze(self, part: nn.Module, requires_grad: bool) -> None:
         """Freeze the weights that a part of the owner reads, or let them train again."""
@@ -66,9 +62,7 @@ class Generated(nn.ModuleList):
     def read(self) -> Tensor:
         """The weight, without the parametrizations on top."""
         if not torch.compiler.is_compiling():
-            return self.source.read(self.key, get_ident())
-        if self.source.is_in_graph():
-            return self.source.read(self.key, 0)
+            return self.source.read(self.key)
         # The number of an entry would be a constant of the graph, which then served no other block.
         return self.spot.weight()
 

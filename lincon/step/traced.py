@@ -1,7 +1,9 @@
-"""A generated weight within a block that torch.compile makes a graph of, without that of its model.
+"""A generated weight within a graph of torch.compile.
 
-The graph has one operator for each weight, and a tensor tells it which rows of which G these are.
-To the compiler such a tensor is an input. So one graph serves all blocks of equal shapes.
+If the graph is that of the whole model, all weights are made at its start. If it is that of a block,
+it has one operator for each weight, and a tensor tells it which rows of which G these are. To the
+compiler both a weight that is there and such a tensor are inputs. So one graph serves all blocks of
+equal shapes.
 """
 
 from typing import Any
@@ -23,6 +25,9 @@ class Spot:
     Args:
         vector: the free vector.
         index: the number of the tensor in the ledger.
+
+    Attributes:
+        made: the tensor, while a graph runs that has made all of the model's; else None.
     """
 
     def __init__(self, vector: FreeVector, index: int) -> None:
@@ -30,6 +35,7 @@ class Spot:
 
     def move(self, vector: FreeVector, index: int) -> None:
         """Take another place; copies, and slices of a model, have other free vectors."""
+        self.made: Tensor | None = None
         entry, linear_map = vector.group.ledger.entries[index], vector.group.map
         number = int(linear_map.handle)
         _live[number] = linear_map
@@ -44,6 +50,8 @@ class Spot:
 
     def weight(self) -> Tensor:
         """The tensor, differentiable, by operations that a compiler can trace."""
+        if self.made is not None:
+            return self.made
         check_not_exported()
         vector = self.vector
         free = vector.effective(vector.parameter)

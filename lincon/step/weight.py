@@ -3,6 +3,7 @@
 A write, a hook, an attribute or a freeze would change a tensor that is thrown away, and nothing else.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,6 +70,17 @@ class Weight(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.as_subclass(Tensor).__reduce_ex__(protocol)
+
+
+def outside_forward(weight: Tensor) -> Tensor:
+    """The same tensor, as one that is read outside of its model's forward."""
+    config = sys.modules.get(
+        "torch._dynamo.config"
+    )  # nothing compiles without it, and it loads long
+    if config is not None:
+        # Traced, a function of a subclass never ends (pytorch/pytorch#175841): it runs as it is.
+        config.nontraceable_tensor_subclasses.add(Weight)
+    return weight.as_subclass(Weight)
 
 
 class WeightInForward(Tensor):
