@@ -267,11 +267,11 @@ def _left(adapted: Adapted, data: Data) -> Values:
     return {"file_bytes": size, "merged": float((after - before).abs().max() / before.abs().max())}
 
 
-def plan_of(benches: Sequence[Bench]) -> list[tuple[Bench, str, int]]:
-    """Every method at every budget; those without one come once."""
+def plan_of(benches: Sequence[Bench], budgets: Sequence[int]) -> list[tuple[Bench, str, int]]:
+    """Every method at every budget, budget after budget; those without one come once."""
     full = [(bench, name, 0) for bench, name in product(benches, WITHOUT_BUDGET)]
     others = [name for name in METHODS if name not in WITHOUT_BUDGET]
-    return full + [(b, name, budget) for budget, b, name in product(BUDGETS, benches, others)]
+    return full + [(b, name, budget) for budget, b, name in product(budgets, benches, others)]
 
 
 def print_hours(plan: Sequence[tuple[Bench, str, int]], seeds: int) -> None:
@@ -336,6 +336,8 @@ def main() -> None:
     parser.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST")
     parser.add_argument("--out", type=Path, default=Path("runs/fine-tuning"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
+    parser.add_argument("--settings", nargs="+", help="some of them, by name; all may share --out")
     parser.add_argument("--plan", action="store_true", help="adapt nothing, say how long it takes")
     parser.add_argument("--render", action="store_true", help="keep what is there under results")
     options = parser.parse_args()
@@ -346,12 +348,14 @@ def main() -> None:
     cells = Cells(options.out, {"rates": RATES, "torch": torch.__version__})
     benches = []
     for name, setting in settings(options.html, options.fashion).items():
+        if name not in (options.settings or [name]):
+            continue
         file = options.out / "pretrained" / f"{name.replace(' ', '-')}.safetensors"
         untrained = setting.untrained(items(setting, 0, tuning=True))
         benches.append(
             Bench(name, setting, untrained if options.plan else pretrained(setting, file), cells)
         )
-    plan = plan_of(benches)
+    plan = plan_of(benches, options.budgets)
     if options.plan:
         print_hours(plan, options.seeds)
         return

@@ -105,7 +105,7 @@ from lincon.recycling import keep_pages
 assert not {kept} or keep_pages()
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 counts = [faults()]
-for _ in range(6):
+for _ in range(20):  # the first ones may lie side by side, until one fits where another was
     torch.ones(20_000_000)
     counts.append(faults())
 print(min(after - before for before, after in zip(counts[1:], counts[2:])))

@@ -28,7 +28,9 @@ class Piece(NamedTuple):
 
     def with_segments(self) -> "Piece":
         """The same, with one segment of its rows if it had none."""
-        return self if self.segments else self._replace(segments=Segments.plain(len(self.rows)))
+        return (
+            self if self.segments else Piece(self.start, self.rows, Segments.plain(len(self.rows)))
+        )
 
     @property
     def stop(self) -> int:
