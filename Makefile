@@ -62,10 +62,12 @@ examples: .stamps/install
 	for example in classifier adapter generator small_file; do $(BIN)/python examples/$$example.py || exit 1; done
 	$(BIN)/python examples/decoder.py tests/golden/ring-0.safetensors
 
-bench: .stamps/install
-	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -p no:randomly --benchmark-json=/dev/null
-	$(BIN)/python -m benchmarks.grid --keep
+bench: .stamps/interop
+	$(BIN)/python -m benchmarks.grid --tensors 1 50 --keep
+	$(BIN)/python -m benchmarks.grid --generators dense sparse fastfood kronecker --threads 1 --keep
 	$(BIN)/python -m benchmarks.steps --keep
+	$(BIN)/python -m benchmarks.adapters --keep
+	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' -p no:randomly --benchmark-json=/dev/null
 
 fuzz: .stamps/install
 	$(BIN)/python -m tests.hostile --count 10000
