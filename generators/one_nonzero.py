@@ -185,12 +185,16 @@ class OneNonzero(Compiled):
 
     @per_device
     def as_table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
-        # Other devices add to an index in any order.
-        if self.rows > FEW or device.type != "cpu" or not self._is_plain:
+        # Other devices add to an index in any order. Half types are multiplied and summed in float32.
+        is_wide = dtype in (torch.float32, torch.float64)
+        if self.rows > FEW or device.type != "cpu" or not (is_wide and self._is_plain):
             return None
         index, sign = self._table(device)
-        ones = torch.ones(self.rows, dtype=dtype, device=device)
-        return index.long(), ones if sign is None else sign.to(dtype)
+        if sign is None:
+            return index.long(), torch.ones(self.rows, dtype=dtype, device=device)
+        if sign.dtype != torch.int8:  # a coefficient and a multiplier are two roundings, not one
+            return None
+        return index.long(), sign.to(dtype)
 
     def made_by(self, device: torch.device) -> str:
         return description(device) if kernel_for(device) is None else super().made_by(device)

@@ -129,7 +129,7 @@ class Generator(ABC):
     def as_table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
         """G of a small map with one nonzero a row: G @ free = factor * free[index]. Else None.
 
-        Where calling a map costs more than its work, a step uses torch's own operations on this.
+        Where calling a map costs more than its work, torch's own operations on this make all rows.
         """
         return None
 
@@ -192,12 +192,21 @@ class Generator(ABC):
         self, free: Float[Tensor, " dof"], start: int, stop: int
     ) -> Float[Tensor, " n"]:
         """`unpack` without checks and without autograd."""
-        return self.prepared_rows(self.prepare(free), start, stop)
+        prepared, table = self.prepare(free), self.as_table(free.device, free.dtype)
+        if table is None or stop - start < self.rows:
+            return self.prepared_rows(prepared, start, stop)
+        index, factor = table
+        return prepared.index_select(0, index).mul_(factor)
 
     def adjoint_of_rows(self, grad: Float[Tensor, " n"], start: int) -> Float[Tensor, " dof"]:
         """`adjoint` without checks and without autograd, in the dtype of the `accumulator`."""
         total = self.accumulator(grad.dtype, grad.device)
-        self.accumulate(total, grad, start)
+        table = self.as_table(grad.device, grad.dtype)
+        if table is None or len(grad) < self.rows:
+            self.accumulate(total, grad, start)
+        else:
+            index, factor = table
+            total.index_add_(0, index, grad * factor)
         return self.prepare_adjoint(total)
 
     # What an author may override.

@@ -1,4 +1,4 @@
-"""A step of a small map uses torch's own operations on a table of its entries."""
+"""Small maps use torch's own operations on a table of their entries."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import nn
 
 import lincon
 from lincon.generators import one_nonzero
+from lincon.generators.one_nonzero import Compiled
 from lincon.step import tape
 
 GENERATORS = ["ring", "hash", "random", "fold", "identity"]
@@ -58,3 +59,39 @@ def test_a_write_to_a_weight_made_by_table_is_refused():
     model[0].register_forward_pre_hook(lambda layer, args: torch.relu_(layer.weight))
     with pytest.raises(lincon.TargetError, match="cannot be written to"):
         model(torch.ones(1, 8))
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", ["match", "isometric"])
+def test_a_step_reads_the_weights_that_are_saved_and_sums_in_float32(generator, dtype, scale):
+    """Also in half types, whose multipliers are those of float32: a product is rounded once."""
+    model = constrained(generator, scale=scale).to(dtype)
+    (constraint,), seen = lincon.constraints(model), {}
+    for name in ("0", "2"):
+        layer = model.get_submodule(name)
+        layer.register_forward_hook(lambda layer, *_, name=name: seen.update({name: layer.weight}))
+    out = model(torch.linspace(-1, 1, 24, dtype=dtype).view(3, 8))
+    for name, weight in seen.items():
+        assert torch.equal(weight, model.get_submodule(name).weight)
+        assert torch.equal(weight, constraint.weights()[f"{name}.weight"])
+    weights = list(seen.values())
+    grads = torch.autograd.grad(out.square().sum(), [*weights, model.free])
+    linear_map = constraint.groups[0].map
+    wide = torch.promote_types(dtype, torch.float32)
+    sums = linear_map.adjoint(torch.cat([g.reshape(-1) for g in grads[:-1]]).to(wide))
+    assert torch.equal(grads[-1], sums.to(dtype))
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_all_rows_of_a_small_map_are_made_by_its_table(generator, dtype, monkeypatch):
+    (group,) = lincon.constraints(constrained(generator))[0].groups
+    free, grad = (torch.randn(n, dtype=dtype) for n in (group.map.dof, group.map.rows))
+    with monkeypatch.context() as patched:
+        patched.setattr(Compiled, "_compiled", lambda *_: pytest.fail("the kernel was called"))
+        both = group.map.unpack(free), group.map.adjoint(grad)
+    monkeypatch.setattr(one_nonzero, "FEW", 0)
+    (other,) = lincon.constraints(constrained(generator))[0].groups
+    assert torch.equal(both[0], other.map.unpack(free))
+    assert torch.equal(both[1], other.map.adjoint(grad))

@@ -51,7 +51,9 @@ class Segments(tuple[tuple[int, int, float], ...]):
         >>> Segments.plain(3).lying_at(10, base=7)
         array([[10., 13.,  1.,  7.]])
         """
-        there: np.ndarray = self._array + np.array([row, row, 0.0, base])
+        there: np.ndarray = (
+            self._array + np.array([row, row, 0.0, base]) if row or base else self._array
+        )
         return there
 
     @cached_property
