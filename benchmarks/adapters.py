@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budgets", type=int, nargs="+", default=[10_000])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each kind of work")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each kind of work")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     keep_pages()

@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--generators", nargs="+", default=["ring", "hash", "random", "fold"])
     parser.add_argument("--tensors", type=int, nargs="+", default=[1])
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each line")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each line")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     torch.manual_seed(0)
