@@ -129,6 +129,7 @@ class Generator(ABC):
     def as_table(self, device: torch.device, dtype: torch.dtype) -> Table | None:
         """G of a small map with one nonzero a row: G @ free = factor * free[index]. Else None.
 
+        None for half types, whose products and sums are taken in float32.
         Where calling a map costs more than its work, torch's own operations on this make all rows.
         """
         return None

@@ -369,6 +369,48 @@ def test_what_a_broken_graph_has_made_is_gone_when_its_forward_fails():
     torch.testing.assert_close(model.layers[3].weight.detach(), 2 * before)
 
 
+class Trying(nn.Module):
+    """Goes on where its inner model fails."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        try:
+            return self.inner(x)
+        except ValueError:
+            return x
+
+
+class Failing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.fails = nn.Linear(6, 6), True
+
+    def forward(self, x):
+        x = self.layer(x)
+        if self.fails:
+            raise ValueError("after the first layer")
+        return x
+
+
+def test_what_a_graph_has_made_is_not_read_when_a_compiled_caller_goes_on():
+    """torch calls no hook of a forward that fails within a graph."""
+    torch._dynamo.reset()
+    model, x = Failing(), torch.randn(2, 6)
+    lincon.constrain(model, "ring", dof=10)
+    compiled = torch.compile(Trying(model), backend="aot_eager")
+    torch.testing.assert_close(compiled(x), x)
+    before = model.layer.weight.detach().clone()
+    with torch.no_grad():
+        model.free.mul_(2)
+    torch.testing.assert_close(model.layer.weight.detach(), 2 * before)
+    model.fails = False
+    model(x)
+    assert made(model) == 0
+
+
 def made(model):
     """How many weights a graph has left in their spots."""
     (constraint,) = lincon.constraints(model)
@@ -387,3 +429,15 @@ def test_a_weight_that_was_read_may_be_given_to_a_compiled_function():
     assert model.free.grad is not None
     with pytest.raises(lincon.TargetError, match="cannot be written to"):
         torch.compile(lambda weight: weight.add_(1), backend="aot_eager")(weight)
+
+
+def test_a_forward_beside_a_compiler_in_another_thread_makes_its_own_weights(monkeypatch):
+    """torch's flag that something is compiled is one for all threads."""
+    model, x = Stack(2), torch.randn(3, 8)
+    lincon.constrain(model, "ring", dof=0.5)
+    expected = run(model, x)
+    monkeypatch.setattr(torch.compiler, "_is_compiling_flag", True)
+    seen = []
+    model.blocks[0].register_forward_hook(lambda *_: seen.append(made(model)))
+    torch.testing.assert_close(run(model, x), expected)
+    assert seen == [0]

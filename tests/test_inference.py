@@ -288,3 +288,42 @@ def test_a_write_of_the_same_values_costs_one_generation(generations):
         model(x)
     assert len(generations) == 2
     assert read[0] is read[1]
+
+
+@pytest.mark.parametrize("options", [{"offset": True}, {"materialize": "layer"}, {}], ids=str)
+def test_autocast_keeps_no_weights_of_forwards_without_gradients(options):
+    """For as long as its context it keeps lower copies of what asks for gradients and is no view."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(10, 64), nn.Linear(64, 64), nn.Linear(64, 64))
+    lincon.constrain(model, "ring", dof=0.1, **options)
+    tokens, alive = torch.arange(5), []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for _ in range(3):
+            model[1].register_forward_hook(
+                lambda layer, *_: alive.append(weakref.ref(layer.weight))
+            )
+            model(tokens)
+            model.free.mul_(2)
+        lincon.constraints(model)[0].release()
+        gc.collect()
+        assert alive and all(weight() is None for weight in alive)
+
+
+def test_weights_of_both_kinds_are_right_inside_and_outside_of_autocast(generations):
+    model = constrained()
+    with torch.no_grad():
+        for lower in (False, True, False):
+            with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+                model(x)
+                assert read_in_forward(model).requires_grad == (not lower)
+
+
+def test_hooks_on_weights_that_are_held_keep_no_weights():
+    model = constrained()
+    model[0].register_forward_pre_hook(
+        lambda layer, args: layer.weight.register_hook(lambda gradient: None) and None
+    )
+    with torch.no_grad():
+        for _ in range(5):
+            model(x)
+    assert lincon.constraints(model)[0]._held.kept.weights == []

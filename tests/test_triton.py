@@ -58,6 +58,7 @@ def by_triton(monkeypatch):
     """Tensors of the CPU go to Triton's loops, and so do rings of small tiles."""
     monkeypatch.setattr(one_nonzero, "kernel_for", lambda device: gpu)
     monkeypatch.setattr("lincon.generators.one_nonzero.SMALLEST_RUN", 1)
+    monkeypatch.setattr(one_nonzero, "FEW", 0)
     yield
     gpu.release()
 

@@ -166,9 +166,6 @@ class Constraint:
             weight = opened.read(key)
             if weight is not None:
                 return weight
-        made = self.state.spots[number][index].made
-        if made is not None:  # by a graph, in whose middle this runs without a compiler
-            return made
         check_untraced()
         weight = self.vectors[number].weight(index)
         if _traced():
@@ -226,10 +223,12 @@ class Constraint:
         check_untraced()
         # There are only shapes; or the forward itself fetches the values, as offloading does.
         is_empty = any(vector.parameter.is_meta for vector in self.vectors)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             if self.materialize == "model" and not is_empty:
                 self._fill_spots()
             return
+        if self._has_filled:  # by a graph that failed
+            self._empty_spots()
         left = self._opened.pop(get_ident(), None)  # by a forward that failed in its hooks
         if isinstance(left, Tape):
             left.close()
@@ -288,9 +287,9 @@ class Constraint:
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""
-        if torch.compiler.is_compiling() or self._has_filled:
+        if torch.compiler.is_dynamo_compiling() or self._has_filled:
             self._empty_spots()
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return
         opened = self._opened.pop(get_ident(), None)
         if isinstance(opened, Tape):
@@ -301,7 +300,7 @@ class Constraint:
 
     def _open_part(self, part: nn.Module, args: Any) -> None:
         """Before the forward of a part that has all weights: as the owner's, unless that runs."""
-        is_compiling = torch.compiler.is_compiling()
+        is_compiling = torch.compiler.is_dynamo_compiling()
         if not (self._has_filled if is_compiling else get_ident() in self._opened):
             self._open(part, args)
             self._opener[_thread()] = id(part)
@@ -314,12 +313,12 @@ class Constraint:
     # Copies.
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_opened": {}, "_opener": {}, "_held": None, "_has_filled": False}
+        state = {**self.__dict__, "_opened": {}, "_opener": {}, "_held": None}
         del state["_parts"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, _has_filled=False)
         self._parts = WeakKeyDictionary()
         self.state.move_spots()
         watch(self)
@@ -351,7 +350,7 @@ def _traced() -> bool:
 
 def _thread() -> int:
     """The thread that runs this forward; 0 if it is compiled."""
-    return 0 if torch.compiler.is_compiling() else get_ident()
+    return 0 if torch.compiler.is_dynamo_compiling() else get_ident()
 
 
 def check_module(model: Any) -> None:

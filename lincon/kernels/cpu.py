@@ -57,6 +57,8 @@ def write(
 
 def accumulate(loop: Loop, out: Float[Tensor, " dof"], pieces: Sequence[Piece]) -> None:
     """See `lincon.kernels.Kernel`."""
+    if not pieces:
+        return
     if all(piece.rows.dtype == out.dtype for piece in pieces):
         given = [Piece(start, plain(rows), segments) for start, rows, segments in pieces]
         _walk(loop, given, out, adds=True)

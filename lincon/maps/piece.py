@@ -66,10 +66,12 @@ def _is_next(before: Piece, piece: Piece) -> bool:
 def _side_by_side(pieces: list[Piece]) -> Piece:
     if len(pieces) == 1:
         return pieces[0]
-    first = pieces[0].start
+    first, rows = pieces[0].start, torch.cat([piece.rows for piece in pieces])
+    if not any(piece.segments for piece in pieces):
+        return Piece(first, rows)
     segments = Segments.joined(
         (piece.start - first + low, piece.start - first + high, scale)
         for piece in pieces
-        for low, high, scale in piece.segments
+        for low, high, scale in piece.with_segments().segments
     )
-    return Piece(first, torch.cat([piece.rows for piece in pieces]), segments)
+    return Piece(first, rows, segments)

@@ -61,7 +61,7 @@ class Generated(nn.ModuleList):
 
     def read(self) -> Tensor:
         """The weight, without the parametrizations on top."""
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_dynamo_compiling():
             return self.source.read(self.key)
         # The number of an entry would be a constant of the graph, which then served no other block.
         return self.spot.weight()

@@ -18,6 +18,7 @@ from lincon.kernels.memory import array_of
 from lincon.step.layout import Layout
 from lincon.step.model_tape import ModelTape, is_watched
 from lincon.step.tape import version_of
+from lincon.step.weight import asks_for_gradient
 
 FEW = 1 << 14
 """Numbers that torch compares by the time NumPy has begun; of more, NumPy compares four at a time."""
@@ -30,12 +31,13 @@ class HeldTape(ModelTape):
         with torch.inference_mode(False), torch.no_grad():  # forwards of both kinds use them
             super().__init__(vectors, layouts)
             self.dtypes = [vector.dtype for vector in self.vectors]
-            self.trains = [free.requires_grad for free in self.free]
+            self.asks = [asks_for_gradient(free) for free in self.free]
             self.sources = [_sources(vector) for vector in self.vectors]
             self.copies = [[each.clone() for each in tensors] for tensors in self.sources]
 
     def close(self) -> None:
         """End a forward: the weights stay."""
+        self.kept.weights.clear()
 
     def is_current(self, vectors: Sequence[FreeVector]) -> bool:
         """Whether the weights are those that would be generated now, and nothing wrote to them."""
@@ -43,7 +45,7 @@ class HeldTape(ModelTape):
             list(vectors) == self.vectors  # they are equal only if they are the same
             and [vector.dtype for vector in vectors] == self.dtypes
             and [version_of(free) for free in self.free] == self.versions  # `read` asks for it
-            and [free.requires_grad for free in self.free] == self.trains  # so do the weights
+            and [asks_for_gradient(free) for free in self.free] == self.asks
             and all(map(self._is_same, range(len(vectors))))
             and all(counter._version == writes for counter, writes in self.watched)
         )

@@ -25,7 +25,7 @@ from lincon.attaching.free_vector import FreeVector
 from lincon.generator import Generator
 from lincon.maps.piece import Piece
 from lincon.step.layout import Key, Layout
-from lincon.step.weight import Kept, as_parameter, in_forward, refuse_write
+from lincon.step.weight import Kept, ask_for_gradient, asks_for_gradient, in_forward, refuse_write
 
 
 class Tape(ABC):
@@ -96,9 +96,9 @@ class Tape(ABC):
         free = self.effective[number]
         if free.requires_grad and torch.is_grad_enabled():
             weights = list(_weights(free, self.tokens[number], self, (number, run), weights))
-        elif free.requires_grad:
+        elif asks_for_gradient(free):
             for weight in weights:
-                as_parameter(weight)
+                ask_for_gradient(weight)
         self.watch(weights)
         return weights
 

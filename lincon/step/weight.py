@@ -158,12 +158,18 @@ def in_forward(weight: Tensor, kept: Kept) -> Tensor:
     return weight
 
 
-def as_parameter(weight: Tensor) -> None:
-    """Have a weight of a forward without gradients ask for one, as a Parameter does there.
+def asks_for_gradient(free: Tensor) -> bool:
+    """Whether the weights of a forward without gradients ask for one, as Parameters do there.
 
     Torch chooses operations by it: a `linear` of a weight that asks for none is 1.5 times slower
-    where its input is transposed, and rounds differently.
+    where its input is transposed, and rounds differently. Under autocast such a weight would be kept
+    for as long as the context, and operations get a lower copy that asks for none anyhow.
     """
+    return free.requires_grad and not torch.is_autocast_enabled(free.device.type)
+
+
+def ask_for_gradient(weight: Tensor) -> None:
+    """Have a weight without a graph ask for a gradient, and refuse one that comes."""
     weight.requires_grad_()
     weight.register_hook(_refuse_gradient)
 
