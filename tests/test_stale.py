@@ -1,5 +1,6 @@
 """Cached results are those of today's code and data, and no table replaces that of another experiment."""
 
+import itertools
 import json
 import os
 import sys
@@ -30,13 +31,13 @@ def net(channels, classes):
 def mine(tmp_path, monkeypatch):
     """Writes the model of a user, as an editor would between two calls of the command."""
     monkeypatch.chdir(tmp_path)
-    name = f"mine_{tmp_path.name}".replace("-", "_")
+    name, seconds = f"mine_{tmp_path.name}".replace("-", "_"), itertools.count()
 
     def write(width=12, activation="ReLU", imports=""):
         sys.modules.pop(name, None)
         text = NET.format(width=width, activation=activation, imports=imports)
         (tmp_path / f"{name}.py").write_text(text)
-        stamp = os.stat(tmp_path / f"{name}.py").st_mtime_ns + len(text) * 10**9
+        stamp = os.stat(tmp_path / f"{name}.py").st_mtime_ns + next(seconds) * 10**9
         os.utime(tmp_path / f"{name}.py", ns=(stamp, stamp))  # Python compares whole seconds
         return f"{name}:net"
 
