@@ -9,14 +9,13 @@ of full training's: the median of all rounds, and in brackets the quartiles. Nee
 """
 
 import argparse
-from statistics import quantiles
 
 import torch
 from torch import nn
 
 from benchmarks.adapting import METHODS, Places
-from benchmarks.results import keep
-from benchmarks.steps import Works, cell, rounds
+from benchmarks.results import Table
+from benchmarks.steps import Works, cell, medians, rounds
 from lincon import LinconError
 from lincon.recycling import keep_pages
 from lincon.tasks.language.models import MODELS
@@ -29,17 +28,10 @@ WAYS = (
 LAYERS, LENGTH = 4, 64
 
 
-def places() -> Places:
-    """The parts of the GPT."""
-    parts = "attention.query_key_value", "attention.out", "hidden", "out"
-    linear = [f"body.{number}.{part}" for number in range(LAYERS) for part in parts]
-    return Places(linear, ["*.attention.*weight"], ["embedding", "norm"])
-
-
 def works(way: str, budget: int) -> tuple[Works, int]:
     """A step and an inference of an adapted model, and how many numbers it trains."""
     torch.manual_seed(0)
-    adapted = METHODS[way](MODELS["gpt-mini"](LENGTH), places(), budget, 0)
+    adapted = METHODS[way](MODELS["gpt-mini"](LENGTH), Places.of_gpt(LAYERS), budget, 0)
     model, texts = adapted.model, torch.randint(256, (8, LENGTH + 1))
     trained = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-4)
@@ -65,9 +57,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     keep_pages()
-    header = ["threads", "budget", "way", "trained", "step / full", "inference / full"]
-    lines, numbers = [], []
-    print(" | ".join(header))
+    table = Table(["threads", "budget", "way", "trained", "step / full", "inference / full"])
     for threads in options.threads:
         torch.set_num_threads(threads)
         for budget in options.budgets:
@@ -81,13 +71,17 @@ def main() -> None:
             full = times.pop("full")
             for way, own in times.items():
                 cells = [cell(own[kind], full[kind]) for kind in full]
-                lines.append([threads, f"{budget:,}", way, f"{trained[way]:,}", *cells])
-                medians = {kind: quantiles(own[kind], n=4) for kind in own}
-                numbers.append({"threads": threads, "budget": budget, "way": way, **medians})
-                print(" | ".join(map(str, lines[-1])), flush=True)
+                table.add(
+                    [threads, f"{budget:,}", way, f"{trained[way]:,}", *cells],
+                    {
+                        "threads": threads,
+                        "budget": budget,
+                        "way": way,
+                        **medians(own, full, "full"),
+                    },
+                )
     if options.keep:
-        title = "Fine-tuning steps and inference, as multiples of full training's"
-        print(f"written to {keep('adapters', title, header, lines, numbers)}")
+        table.keep("adapters", "Fine-tuning steps and inference, as multiples of full training's")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,13 @@ class Places:
     attention: Sequence[str]
     head: Sequence[str]
 
+    @classmethod
+    def of_gpt(cls, depth: int) -> "Places":
+        """Those of `lincon.tasks.language`'s GPT of so many blocks."""
+        parts = "attention.query_key_value", "attention.out", "hidden", "out"
+        linear = [f"body.{number}.{part}" for number in range(depth) for part in parts]
+        return cls(linear, ["*.attention.*weight"], ["embedding", "norm"])
+
 
 @dataclass
 class Adapted:

@@ -99,14 +99,12 @@ class Setting:
 def settings(html: Path | None, fashion: Path | None) -> dict[str, Setting]:
     """The settings by name."""
     common: dict[str, Any] = {"optimiser": "adam", "schedule": "cycle", "weight_decay": 0.0}
-    gpt = [f"body.{n}.{part}" for n in range(2)
-           for part in ("attention.query_key_value", "attention.out", "hidden", "out")]  # fmt: skip
     vit = [f"body.layers.{n}.{part}" for n in range(2) for part in ("linear1", "linear2")]
     return {
         "German after English": Setting(
             Recipe("language", "handbook-de", epochs=3, batch=16, **common),
             "gpt-micro", Handbook, German, 1024, 4, html,
-            Places(gpt, ["*.attention.*weight"], ["embedding", "norm"]),
+            Places.of_gpt(2),
         ),
         "turned after upright": Setting(
             Recipe("classification", "fashion-mnist", epochs=5, batch=64, **common),

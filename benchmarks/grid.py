@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.obvious import OBVIOUS, table
-from benchmarks.results import keep
+from benchmarks.results import Table
 from lincon.generator import Generator
 from lincon.generators import Codebook, get
 from lincon.maps.scaled import Scaled
@@ -111,18 +111,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     keep_pages()
-    header = [
-        "threads",
-        "tensors",
-        "rows",
-        "dof",
-        "copy, µs",
-        "buffer",
-        "table",
-        *options.generators,
-    ]
-    print(" | ".join(header))
-    lines, numbers = [], []
+    columns = "threads", "tensors", "rows", "dof", "copy, µs", "buffer", "table"
+    measured = Table([*columns, *options.generators])
     grid = product(options.threads, options.tensors, options.rows, options.dof)
     for threads, tensors, rows, fraction in grid:
         torch.set_num_threads(threads)
@@ -130,12 +120,13 @@ def main() -> None:
         times = least(ways_of(options.generators, rows, dof, tensors), options.seconds)
         cells = [cell(times, name) for name in ["table", *options.generators]]
         copy, buffer = f"{1e6 * times['copy']:.1f}", f"{times.get('buffer', 0) / times['copy']:.1f}"
-        lines.append([threads, tensors, f"{rows:,}", f"{dof:,}", copy, buffer, *cells])
-        numbers.append({"threads": threads, "tensors": tensors, "rows": rows, "dof": dof, **times})
-        print(" | ".join(map(str, lines[-1])), flush=True)
+        measured.add(
+            [threads, tensors, f"{rows:,}", f"{dof:,}", copy, buffer, *cells],
+            {"threads": threads, "tensors": tensors, "rows": rows, "dof": dof, **times},
+        )
     if options.keep:
         title = "Unpack / adjoint in copies of the weights (in brackets: of the obvious way)"
-        print(f"written to {keep('grid', title, header, lines, numbers)}")
+        measured.keep("grid", title)
 
 
 if __name__ == "__main__":

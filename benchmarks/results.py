@@ -60,6 +60,30 @@ def keep(
     return folder
 
 
+class Table:
+    """Lines that a script measures: each is printed as it comes, and all may be kept.
+
+    Args:
+        header: the names of the columns.
+    """
+
+    def __init__(self, header: Sequence[str]) -> None:
+        self.header = header
+        self.lines: list[Sequence[Any]] = []
+        self.numbers: list[dict[str, Any]] = []
+        print(" | ".join(header))
+
+    def add(self, line: Sequence[Any], numbers: dict[str, Any]) -> None:
+        """Add and print a line; ``numbers`` are what it was made of."""
+        self.lines.append(line)
+        self.numbers.append(numbers)
+        print(" | ".join(map(str, line)), flush=True)
+
+    def keep(self, name: str, title: str) -> None:
+        """`keep` what has been added, and say where."""
+        print(f"written to {keep(name, title, self.header, self.lines, self.numbers)}")
+
+
 def keep_speed(results: Path, kind: str, result: dict[str, Any]) -> None:
     """Keep times: ``result`` has `machine`, `commit` (with its `id`) and `rows`."""
     name = f"{kind}-{time.strftime('%Y-%m-%d')}-{str(result['commit']['id'])[:8]}"

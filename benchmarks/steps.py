@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 import lincon
-from benchmarks.results import keep
+from benchmarks.results import Table
+from benchmarks.step import build
 from lincon.recycling import keep_pages
-from lincon.tasks.classification.models import ResNet
 
 DOF = 0.1
 MODES = "model", "layer"
@@ -67,8 +67,7 @@ def lstm() -> tuple[nn.Module, Tensor]:
 
 def resnet18(batch: int) -> tuple[nn.Module, Tensor]:
     """A ResNet-18 for images of 32 x 32."""
-    model = ResNet(3, 100, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))
-    return model, torch.randn(batch, 3, 32, 32)
+    return build(18, "vanilla", DOF), torch.randn(batch, 3, 32, 32)
 
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
@@ -84,6 +83,8 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 
 Works = dict[str, Callable[[], Any]]
 """What a model does, by kind of work."""
+Times = dict[str, list[float]]
+"""The seconds of each round, by kind of work."""
 
 
 def works(model: nn.Module, x: Tensor) -> Works:
@@ -117,11 +118,9 @@ def everything(name: str, generators: list[str]) -> dict[str, Works]:
     return every
 
 
-def rounds(every: dict[str, Works], seconds: float) -> dict[str, dict[str, list[float]]]:
+def rounds(every: dict[str, Works], seconds: float) -> dict[str, Times]:
     """The seconds of each round, by model and kind of work; the first three rounds are dropped."""
-    times: dict[str, dict[str, list[float]]] = {
-        each: {kind: [] for kind in work} for each, work in every.items()
-    }
+    times: dict[str, Times] = {each: {kind: [] for kind in work} for each, work in every.items()}
     for kind in next(iter(every.values())):
         number, end = 0, time.perf_counter() + seconds
         while number < 6 or time.perf_counter() < end:
@@ -139,6 +138,13 @@ def cell(own: list[float], plain: list[float]) -> str:
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
+def medians(own: Times, reference: Times, name: str) -> dict[str, list[float]]:
+    """Quartiles of seconds by kind of work, and those of the reference, which is called ``name``."""
+    return {kind: quantiles(own[kind], n=4) for kind in own} | {
+        f"{name} {kind}": quantiles(reference[kind], n=4) for kind in reference
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
@@ -150,9 +156,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     keep_pages()
-    header = ["threads", "model", "constrained", "step / plain", "inference / plain"]
-    lines, numbers = [], []
-    print(" | ".join(header))
+    table = Table(["threads", "model", "constrained", "step / plain", "inference / plain"])
     for threads in options.threads:
         torch.set_num_threads(threads)
         for name in options.models:
@@ -160,18 +164,13 @@ def main() -> None:
             plain = times.pop("plain")
             for each, own in times.items():
                 cells = [cell(own[kind], plain[kind]) for kind in plain]
-                lines.append([threads, name, each, *cells])
-                medians = {kind: quantiles(own[kind], n=4) for kind in own}
-                numbers.append(
-                    {"threads": threads, "model": name, "constrained": each, **medians}
-                    | {f"plain {kind}": quantiles(plain[kind], n=4) for kind in plain}
-                )
-                print(" | ".join(map(str, lines[-1])), flush=True)
+                what = {"threads": threads, "model": name, "constrained": each}
+                table.add([threads, name, each, *cells], {**what, **medians(own, plain, "plain")})
     if options.keep:
         title = (
             f"Steps and inference at {DOF:.0%} of the weights, as multiples of the plain model's"
         )
-        print(f"written to {keep('steps', title, header, lines, numbers)}")
+        table.keep("steps", title)
 
 
 if __name__ == "__main__":

@@ -196,8 +196,7 @@ class Generator(ABC):
         prepared, table = self.prepare(free), self.as_table(free.device, free.dtype)
         if table is None or stop - start < self.rows:
             return self.prepared_rows(prepared, start, stop)
-        index, factor = table
-        return prepared.index_select(0, index).mul_(factor)
+        return rows_of_table(table, prepared)
 
     def adjoint_of_rows(self, grad: Float[Tensor, " n"], start: int) -> Float[Tensor, " dof"]:
         """`adjoint` without checks and without autograd, in the dtype of the `accumulator`."""
@@ -511,6 +510,12 @@ class Generator(ABC):
     def __repr__(self) -> str:
         options = "".join(f", {k}={v!r}" for k, v in self.options().items())
         return f"{type(self).__name__}(rows={self.rows}, dof={self.dof}, seed={self.seed}{options})"
+
+
+def rows_of_table(table: Table, free: Float[Tensor, " dof"]) -> Float[Tensor, " rows"]:
+    """factor * free[index], by operations that autograd knows."""
+    index, factor = table
+    return free.index_select(0, index).mul_(factor)
 
 
 def chunks(start: int, stop: int, size: int = CHUNK) -> Iterator[tuple[int, int]]:

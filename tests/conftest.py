@@ -60,3 +60,11 @@ def wide_numbers(monkeypatch):
         return value
 
     monkeypatch.setattr(interpreter, "_implicit_cvt", converted)
+
+
+@pytest.fixture(scope="module")
+def by_kernels():
+    """Small maps too: `test_small_maps` sets their tables against this."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lincon.generators.one_nonzero.FEW", 0)
+        yield

@@ -15,12 +15,7 @@ from .golden import beginnings
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _by_kernels():
-    """Small maps too: `test_small_maps` sets their tables against this."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lincon.generators.one_nonzero.FEW", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("by_kernels")
 
 
 @pytest.mark.parametrize("name", [name for name in available() if name not in GIVEN])

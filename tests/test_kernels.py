@@ -21,12 +21,7 @@ from tests.models import convnet, images
 pytest.importorskip("numba")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _by_kernels():
-    """Small maps too: `test_small_maps` sets their tables against this."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lincon.generators.one_nonzero.FEW", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("by_kernels")
 
 
 def codebook(rows, dof):

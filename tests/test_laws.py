@@ -11,13 +11,7 @@ from lincon.maps.scaled import Scaled
 from lincon.testing import check_generator
 from tests.cases import OPTIONS, examples, generators, make, tables_of
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _by_kernels():
-    """Small maps too: `test_small_maps` sets their tables against this."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lincon.generators.one_nonzero.FEW", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("by_kernels")
 
 
 def test_every_registered_generator_has_examples():

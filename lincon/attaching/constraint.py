@@ -287,9 +287,10 @@ class Constraint:
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""
-        if torch.compiler.is_dynamo_compiling() or self._has_filled:
+        is_compiling = torch.compiler.is_dynamo_compiling()
+        if is_compiling or self._has_filled:
             self._empty_spots()
-        if torch.compiler.is_dynamo_compiling():
+        if is_compiling:
             return
         opened = self._opened.pop(get_ident(), None)
         if isinstance(opened, Tape):

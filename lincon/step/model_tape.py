@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lincon.attaching.free_vector import FreeVector
+from lincon.generator import rows_of_table
 from lincon.maps.piece import Piece
 from lincon.step.layout import Key, Layout
 from lincon.step.tape import Tape
@@ -72,8 +73,7 @@ class ModelTape(Tape):
         table = linear_map.as_table(free.device, free.dtype)
         if table is None:
             return None
-        index, factor = table
-        rows = linear_map.prepare(free).index_select(0, index).mul(factor)
+        rows = rows_of_table(table, linear_map.prepare(free))
         origin = vector.origin
         return rows if origin is None else rows + origin.to(rows.dtype)
 

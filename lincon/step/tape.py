@@ -36,10 +36,7 @@ class Tape(ABC):
         self.layouts = list(layouts)
         self.free = [vector.parameter for vector in self.vectors]
         self.versions = [version_of(free) for free in self.free]
-        self.read_from = [
-            (free, version_of(free), vector.owner._parameters, vector.group.free)
-            for vector, free in zip(self.vectors, self.free, strict=True)
-        ]
+        self.registered = [(vector.owner._parameters, vector.group.free) for vector in self.vectors]
         self.buffers: dict[int, Tensor] = {}
         self.watched: list[tuple[Tensor, int]] = []
         self.kept = Kept()
@@ -78,7 +75,8 @@ class Tape(ABC):
         gradient and the weight has no graph.
         """
         number, _ = key
-        free, version, parameters, name = self.read_from[number]
+        free, version = self.free[number], self.versions[number]
+        parameters, name = self.registered[number]
         # Spelt out: between large operations every call costs ten times what it does in a loop.
         if parameters.get(name) is not free or (version >= 0 and free._version != version):
             return None
