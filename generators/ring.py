@@ -14,12 +14,14 @@ time. ``order="deck"`` is the authors' code instead: one permutation Π over all
 
     G[i, Π(i) mod dof] = ±1.
 
-Cost: O(rows). Nothing is kept between calls, but a table of all entries if it is small and B < 32.
+Cost: O(rows). What is kept between calls is the places of all tiles, or of all entries, if that is
+small.
 
 When to use: the default: equal use of every free number at any DoF, in any shape of network, at
 little more than the cost of copying the weights.
 """
 
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -27,8 +29,10 @@ from torch import Tensor
 
 from lincon.counter import bits, key, mix, row_signs, shared, shift_right
 from lincon.errors import LinconError
+from lincon.generator import TABLE_BYTES
 from lincon.generators.one_nonzero import Entries, OneNonzero
 from lincon.kernels import Loop
+from lincon.maps.per_device import per_device
 from lincon.maps.permutation import ROUNDS, Permutation, images
 from lincon.maps.registry import register
 from lincon.shapes import Int
@@ -116,14 +120,19 @@ class Ring(OneNonzero):
 
     def _slots(self, number: Tensor) -> Tensor:
         """o_k + π_k(s) B and r_k(s), (2, n), where ``number`` counts the slots of all laps."""
+        tile, turn = self._drawn(number)
+        lap = number // (self.tiles + 1)
+        first = shift_right(self._word(lap, 0), 1) % self.dof + tile * self.tile
+        return torch.stack([first, turn])
+
+    def _drawn(self, number: Tensor) -> tuple[Tensor, Tensor]:
+        """π_k(s) and r_k(s), (n,), where ``number`` counts the slots of all laps."""
         lap, slot = number // (self.tiles + 1), number % (self.tiles + 1)
         is_tile = slot < self.tiles
         round_keys = torch.stack([self._word(lap, 1 + round_) for round_ in range(ROUNDS)])
         tile = slot.clone()
         tile[is_tile] = images(slot[is_tile], self.tiles, round_keys[:, is_tile])
-        first = shift_right(self._word(lap, 0), 1) % self.dof + tile * self.tile
-        turn = mix(self._word(lap, WORDS - 1), slot) >> 30
-        return torch.stack([first, turn])
+        return tile, mix(self._word(lap, WORDS - 1), slot) >> 30
 
     def unused(self) -> int:
         """Every lap reads each entry once, and the first of several laps is whole."""
@@ -149,7 +158,19 @@ class Ring(OneNonzero):
             more,
             lap=self.dof,
             run=self.tile,
+            drawn=torch.empty(0, dtype=torch.int32),
         )
+
+    @per_device
+    def _loop_on(self, device: torch.device) -> Loop | None:
+        """The loop, with what it draws where that is small."""
+        loop = super()._loop_on(device)
+        slots = -(-self.rows // self.dof) * (self.tiles + 1)
+        fits = slots * 4 <= TABLE_BYTES
+        if loop is None or loop.name != "laps" or not (self.permute and fits and device.type == "cpu"):
+            return loop
+        tile, turn = self._drawn(torch.arange(slots, device=device))
+        return replace(loop, drawn=(tile + (turn << 30)).to(torch.uint32).view(torch.int32))
 
 
 def _checked_tile(tile: int | str, order: str, dof: int) -> int:

@@ -69,11 +69,11 @@ class Sparse(Compiled, Projection):
         more = as_bits(self.strata**-0.5), self.strata, self.rows
         work = max(1, self.strata * self.dof // self.rows)
         stream, empty = key(self.seed, _STREAM), torch.empty(0, dtype=torch.int32)
-        return Loop("strata", self.dof, key=stream, more=more, work=work, index=empty)
+        return Loop("strata", self.dof, key=stream, more=more, work=work, drawn=empty)
 
     @per_device
     def _tabled(self, device: torch.device) -> Loop:
-        return replace(self._drawing, index=self._packed(device))
+        return replace(self._drawing, drawn=self._packed(device))
 
     def _packed(self, device: torch.device) -> Int[Tensor, " nonzeros"]:
         """Twice the place of each nonzero in its stratum, and one more for -1."""

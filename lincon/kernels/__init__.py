@@ -42,9 +42,10 @@ class Loop:
         work: about how many nonzeros a row has.
         lap: rows, counted from 0, that read no entry twice; 0 if there is no such number.
         run: how many rows in sequence read neighbours, but for the first and the last.
-        index: of "tabled", (rows,) integers. An index of dof is a row of zeros. Of "strata", int32
-            (strata * dof,), what is drawn, or (0,).
+        index: of "tabled", (rows,) integers. An index of dof is a row of zeros.
         sign: of "tabled", (rows,) int8, or None where all signs are +1.
+        drawn: int32, what the CPU's loops would draw anew each time, where it is small enough to be
+            kept: of "laps", (slots,), and of "strata", (strata * dof,). Otherwise (0,).
     """
 
     name: str
@@ -57,18 +58,17 @@ class Loop:
     run: int = 1
     index: Integer[Tensor, " rows"] | None = None
     sign: Integer[Tensor, " rows"] | None = None
+    drawn: Integer[Tensor, " draws"] | None = None
 
     @cached_property
     def arrays(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """What the compiled loops read: all numbers as uint64, the table, or both."""
+        """What the compiled loops read: a table, or all numbers as uint64, and what is drawn."""
+        if self.index is not None:
+            sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
+            return array_of(self.index), sign
         signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
         numbers = np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64)
-        if self.index is None:
-            return numbers
-        if self.more:
-            return numbers, array_of(self.index)
-        sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
-        return array_of(self.index), sign
+        return numbers if self.drawn is None else (numbers, array_of(self.drawn))
 
     def unsigned(self) -> "Loop":
         """The same entries, with +1 for every sign."""

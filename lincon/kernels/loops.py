@@ -81,27 +81,27 @@ def _arrays(rows, ring, like):
     return carray(_pointer(rows, like), (ANY,)), carray(_pointer(ring, like), (ANY,))
 
 
-# Sixteen entries at a time. LLVM finds no vectors in such short loops of its own accord.
+# Some entries at a time. LLVM finds no vectors in such short loops of its own accord.
 
 
-def _multipliers(builder: Any, scale: Any, signs: Any) -> Any:
-    """<16 x scale>, negative where the bit of ``signs`` is set."""
+def _multipliers(builder: Any, scale: Any, signs: Any, lanes: int) -> Any:
+    """<lanes x scale>, negative where the bit of ``signs`` is set."""
     integer = ir.IntType(32 if scale.type == ir.FloatType() else 64)
-    integers = ir.VectorType(integer, LANES)
-    floats = ir.VectorType(scale.type, LANES)
+    integers = ir.VectorType(integer, lanes)
+    floats = ir.VectorType(scale.type, lanes)
     top = integer.width - 1
     word = signs if integer.width == 32 else builder.zext(signs, integer)
-    to_top = ir.Constant(integers, [top - lane for lane in range(LANES)])
-    mask = ir.Constant(integers, [1 << top] * LANES)
-    sign = builder.and_(builder.shl(_splat(builder, word), to_top), mask)
-    scales = builder.bitcast(_splat(builder, scale), integers)
+    to_top = ir.Constant(integers, [top - lane for lane in range(lanes)])
+    mask = ir.Constant(integers, [1 << top] * lanes)
+    sign = builder.and_(builder.shl(_splat(builder, word, lanes), to_top), mask)
+    scales = builder.bitcast(_splat(builder, scale, lanes), integers)
     return builder.bitcast(builder.xor(sign, scales), floats)
 
 
-def _splat(builder: Any, value: Any) -> Any:
-    vector = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    vector = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     first = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
     return builder.shuffle_vector(first, vector, zeros)
 
 
@@ -109,40 +109,40 @@ def _at(builder: Any, address: Any, vector: Any) -> Any:
     return builder.inttoptr(address, vector.as_pointer())
 
 
-def _scaled(builder: Any, source: Any, signs: Any, scale: Any) -> tuple[Any, int]:
-    """± scale · source[:16], by its address, and the bytes of an entry."""
-    factor = _multipliers(builder, scale, signs)
+def _scaled(builder: Any, source: Any, signs: Any, scale: Any, lanes: int) -> tuple[Any, int]:
+    """± scale · source[:lanes], by its address, and the bytes of an entry."""
+    factor = _multipliers(builder, scale, signs, lanes)
     size = 4 if scale.type == ir.FloatType() else 8
     entries = builder.load(_at(builder, source, factor.type), align=size)
     return builder.fmul(entries, factor), size
 
 
-@intrinsic
-def _move(typing: Any, target: Any, source: Any, signs: Any, scale: Any) -> Any:
-    """target[:16] = ± scale · source[:16], by their addresses."""
+@intrinsic(prefer_literal=True)
+def _move(typing: Any, target: Any, source: Any, signs: Any, scale: Any, lanes: Any) -> Any:
+    """target[:lanes] = ± scale · source[:lanes], by their addresses."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, *what = arguments
-        moved, size = _scaled(builder, *what)
+        target, *what, _ = arguments
+        moved, size = _scaled(builder, *what, lanes.literal_value)
         builder.store(moved, _at(builder, target, moved.type), align=size)
         return context.get_dummy_value()
 
-    return types.void(types.uint64, types.uint64, types.uint32, scale), generate
+    return types.void(types.uint64, types.uint64, types.uint32, scale, lanes), generate
 
 
-@intrinsic
-def _add(typing: Any, target: Any, source: Any, signs: Any, scale: Any) -> Any:
-    """target[:16] += ± scale · source[:16], by their addresses."""
+@intrinsic(prefer_literal=True)
+def _add(typing: Any, target: Any, source: Any, signs: Any, scale: Any, lanes: Any) -> Any:
+    """target[:lanes] += ± scale · source[:lanes], by their addresses."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, *what = arguments
-        moved, size = _scaled(builder, *what)
+        target, *what, _ = arguments
+        moved, size = _scaled(builder, *what, lanes.literal_value)
         there = _at(builder, target, moved.type)
         total = builder.fadd(builder.load(there, align=size), moved)
         builder.store(total, there, align=size)
         return context.get_dummy_value()
 
-    return types.void(types.uint64, types.uint64, types.uint32, scale), generate
+    return types.void(types.uint64, types.uint64, types.uint32, scale, lanes), generate
 
 
 @intrinsic
@@ -322,9 +322,9 @@ def _stretch(rows, ring, where, words, scale, adds):
         here = row_address + _u64(row + done) * size
         signs = _u32(_signs(words, place + done))
         if adds:
-            _add(there, here, signs, scale)
+            _add(there, here, signs, scale, LANES)
         else:
-            _move(here, there, signs, scale)
+            _move(here, there, signs, scale, LANES)
         done += LANES
     if done < length:
         signs = _signs(words, place + done)
@@ -338,28 +338,44 @@ def _stretch(rows, ring, where, words, scale, adds):
 
 
 @_compiled(inline=True)
-def _whole_tile(rows, ring, where, signs, scale, adds):
-    """Move or add a tile of 64 that is turned by quarters: its first row and entry, and its turn."""
-    row, entry, turn = where
-    size = _u64(rows.itemsize)
-    here = _u64(rows.ctypes.data) + _u64(row) * size
-    first = _u64(ring.ctypes.data) + _u64(entry) * size
+def _quarters(here, there, size, turn, signs, scale, adds, lanes):
+    """Move or add a tile of four times ``lanes``: the addresses of its rows and entries, its turn."""
     for quarter in range(4):
-        there = first + _u64(16) * size * _u64((quarter + turn) & 3)
+        turned = there + _u64(lanes) * size * _u64((quarter + turn) & 3)
         if adds:
-            _add(there, here, _u32(signs), scale)
+            _add(turned, here, _u32(signs), scale, lanes)
         else:
-            _move(here, there, _u32(signs), scale)
-        here += _u64(16) * size
-        signs >>= _u64(16)
+            _move(here, turned, _u32(signs), scale, lanes)
+        here += _u64(lanes) * size
+        signs >>= _u64(lanes)
 
 
 @_compiled(inline=True)
-def _small_tile(rows, ring, where, signs, scale, adds):
-    """Move or add a tile of less than 64: its first row and entry, its turn and its width."""
-    row, entry, turned, width = where
-    while turned >= width:
-        turned -= width
+def _whole_tile(rows, ring, where, signs, scale, adds):
+    """Move or add a tile of at most 64: its first row and entry, its turn, and its width."""
+    row, entry, turn, width = where
+    size = _u64(rows.itemsize)
+    here = _u64(rows.ctypes.data) + _u64(row) * size
+    there = _u64(ring.ctypes.data) + _u64(entry) * size
+    if width == 64:
+        _quarters(here, there, size, turn, signs, scale, adds, 16)
+    elif width == 32:
+        _quarters(here, there, size, turn, signs, scale, adds, 8)
+    elif width == 16:
+        _quarters(here, there, size, turn, signs, scale, adds, 4)
+    elif width == 8:
+        _quarters(here, there, size, turn, signs, scale, adds, 2)
+    elif width == 4:
+        _quarters(here, there, size, turn, signs, scale, adds, 1)
+    else:
+        _odd_tile(rows, ring, where, signs, scale, adds)
+
+
+@_compiled(inline=True)
+def _odd_tile(rows, ring, where, signs, scale, adds):
+    """`_whole_tile` of any width."""
+    row, entry, turn, width = where
+    turned = turn & 1 if width == 2 else turn * max(1, width // 4) % width
     for u in range(width):
         sign = -scale if (signs >> _u64(u)) & _u64(1) else scale
         i, j = _u64(row + u), _u64(entry + turned)
@@ -406,11 +422,18 @@ def _slot(rows, ring, numbers, how, where):
 
 
 @_compiled
-def _lap_slots(image, turns, numbers, lap, slot, count):
+def _lap_slots(image, turns, tables, lap, slot, count):
     """Where ``count`` slots of a lap read, in tiles, and by how many quarters they are turned.
 
     Returns where the lap cuts the ring.
     """
+    numbers, drawn = tables
+    if len(drawn):
+        first = lap * (np.int64(numbers[TILES]) + 1) + slot
+        for number in range(count):
+            word = drawn[first + number]
+            image[number], turns[number] = word & ((1 << 30) - 1), word >> 30
+        return _cut(numbers, lap)
     for number in range(count):
         image[number], turns[number] = slot + number, 0
     if not numbers[PERMUTES]:
@@ -430,13 +453,25 @@ def _lap_slots(image, turns, numbers, lap, slot, count):
     low_turn, high_turn, first = _u32(turn), _u32(turn >> _u64(32)), _u32(slot)
     for number in range(count):
         turns[number] = _mix(low_turn, high_turn, _u32(first + _u32(number))) >> _u32(30)
-    return np.int64((_bits(low, high, word) >> _u64(1)) % numbers[DOF])
+    return _cut(numbers, lap)
+
+
+@_compiled(inline=True)
+def _cut(numbers, lap):
+    """Where a lap cuts the ring."""
+    word = _bits(numbers[KEY], numbers[KEY + 1], _u64(lap * WORDS))
+    return np.int64((word >> _u64(1)) % numbers[DOF])
 
 
 @_compiled
-def laps(rows, ring, like, segments, numbers, job):
-    """The ring, lap after lap."""
+def laps(rows, ring, like, segments, tables, job):
+    """The ring, lap after lap.
+
+    Beside the numbers there is a table, empty or of what is drawn for all slots: where it reads, in
+    tiles, and above 30 bits by how many quarters it is turned.
+    """
     rows, ring = _arrays(rows, ring, like)
+    numbers, drawn = tables[0], tables[1].view(np.uint32)
     dof, tile, tiles = np.int64(numbers[DOF]), np.int64(numbers[TILE]), np.int64(numbers[TILES])
     most = max(1, min(SLOTS, SLOTS * 64 // tile))  # slots of a block
     image, turns = np.empty(most, np.uint32), np.empty(most, np.uint32)
@@ -452,7 +487,7 @@ def laps(rows, ring, like, segments, numbers, job):
             first = lap * dof + slot * tile
             end = min(stop, lap * dof + min(dof, (slot + count) * tile))
             count = min(count, (end - first + tile - 1) // tile)
-            cut = _lap_slots(image, turns, numbers, lap, slot, count)
+            cut = _lap_slots(image, turns, (numbers, drawn), lap, slot, count)
             _sign_words(words, first >> 6, (end - 1) >> 6, numbers)
             block = first, slot, cut, row, end, count
             _laps_block(rows, ring, (words, image, turns, scale), numbers, own, block)
@@ -473,14 +508,11 @@ def _laps_block(rows, ring, tables, numbers, job, block):
         entry = entry - dof if entry >= dof else entry
         whole = tile <= 64 and high - low == tile
         inside = low_entry <= entry and entry + tile <= high_entry
-        shift = np.int64(turns[number]) * max(1, tile // 4)
-        if whole and inside and tile == 64:
-            where = first - base, entry, np.int64(turns[number])
+        if whole and inside:
+            where = first - base, entry, np.int64(turns[number]), tile
             _whole_tile(rows, ring, where, _signs(words, place), scale, adds)
-        elif whole and inside:
-            where = first - base, entry, shift, tile
-            _small_tile(rows, ring, where, _signs(words, place), scale, adds)
         else:
+            shift = np.int64(turns[number]) * max(1, tile // 4)
             where = first, entry, shift, width, low, high, place
             _slot(rows, ring, numbers, (words, scale, job), where)
         first += tile
@@ -621,7 +653,7 @@ def _add_signed(total, here, signs, scale):
     """total[:64] += ± scale times the 64 numbers at the address ``here``."""
     size, there = _u64(total.itemsize) * _u64(LANES), _u64(total.ctypes.data)
     for _ in range(64 // LANES):
-        _add(there, here, _u32(signs), scale)
+        _add(there, here, _u32(signs), scale, LANES)
         there, here, signs = there + size, here + size, signs >> _u64(LANES)
 
 
