@@ -167,7 +167,11 @@ class Ring(OneNonzero):
         loop = super()._loop_on(device)
         slots = -(-self.rows // self.dof) * (self.tiles + 1)
         fits = slots * 4 <= TABLE_BYTES
-        if loop is None or loop.name != "laps" or not (self.permute and fits and device.type == "cpu"):
+        if (
+            loop is None
+            or loop.name != "laps"
+            or not (self.permute and fits and device.type == "cpu")
+        ):
             return loop
         tile, turn = self._drawn(torch.arange(slots, device=device))
         return replace(loop, drawn=(tile + (turn << 30)).to(torch.uint32).view(torch.int32))
