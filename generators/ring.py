@@ -21,7 +21,6 @@ When to use: the default: equal use of every free number at any DoF, in any shap
 little more than the cost of copying the weights.
 """
 
-from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -32,7 +31,6 @@ from lincon.errors import LinconError
 from lincon.generator import TABLE_BYTES
 from lincon.generators.one_nonzero import Entries, OneNonzero
 from lincon.kernels import Loop
-from lincon.maps.per_device import per_device
 from lincon.maps.permutation import ROUNDS, Permutation, images
 from lincon.maps.registry import register
 from lincon.shapes import Int
@@ -120,19 +118,14 @@ class Ring(OneNonzero):
 
     def _slots(self, number: Tensor) -> Tensor:
         """o_k + π_k(s) B and r_k(s), (2, n), where ``number`` counts the slots of all laps."""
-        tile, turn = self._drawn(number)
-        lap = number // (self.tiles + 1)
-        first = shift_right(self._word(lap, 0), 1) % self.dof + tile * self.tile
-        return torch.stack([first, turn])
-
-    def _drawn(self, number: Tensor) -> tuple[Tensor, Tensor]:
-        """π_k(s) and r_k(s), (n,), where ``number`` counts the slots of all laps."""
         lap, slot = number // (self.tiles + 1), number % (self.tiles + 1)
         is_tile = slot < self.tiles
         round_keys = torch.stack([self._word(lap, 1 + round_) for round_ in range(ROUNDS)])
         tile = slot.clone()
         tile[is_tile] = images(slot[is_tile], self.tiles, round_keys[:, is_tile])
-        return tile, mix(self._word(lap, WORDS - 1), slot) >> 30
+        first = shift_right(self._word(lap, 0), 1) % self.dof + tile * self.tile
+        turn = mix(self._word(lap, WORDS - 1), slot) >> 30
+        return torch.stack([first, turn])
 
     def unused(self) -> int:
         """Every lap reads each entry once, and the first of several laps is whole."""
@@ -150,6 +143,7 @@ class Ring(OneNonzero):
             return Loop("decks", self.dof, sign_key, more=more)
         # A deck that is not permuted is read in sequence, as laps are.
         more = self.tile, self.tiles, int(self.permute)
+        slots = -(-self.rows // self.dof) * (self.tiles + 1)
         return Loop(
             "laps",
             self.dof,
@@ -158,23 +152,8 @@ class Ring(OneNonzero):
             more,
             lap=self.dof,
             run=self.tile,
-            drawn=torch.empty(0, dtype=torch.int32),
+            kept=slots if self.permute and slots * 4 <= TABLE_BYTES else 0,
         )
-
-    @per_device
-    def _loop_on(self, device: torch.device) -> Loop | None:
-        """The loop, with what it draws where that is small."""
-        loop = super()._loop_on(device)
-        slots = -(-self.rows // self.dof) * (self.tiles + 1)
-        fits = slots * 4 <= TABLE_BYTES
-        if (
-            loop is None
-            or loop.name != "laps"
-            or not (self.permute and fits and device.type == "cpu")
-        ):
-            return loop
-        tile, turn = self._drawn(torch.arange(slots, device=device))
-        return replace(loop, drawn=(tile + (turn << 30)).to(torch.uint32).view(torch.int32))
 
 
 def _checked_tile(tile: int | str, order: str, dof: int) -> int:

@@ -1,6 +1,7 @@
 """Compiled kernels: the bits of torch's operations, on every path, with any threads and processes."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from lincon import kernels
 from lincon.errors import LinconError
 from lincon.generators import Codebook, Dense, Fold, Hash, Mask, Random, Ring, Sparse, one_nonzero
 from lincon.generators.one_nonzero import OneNonzero
+from lincon.kernels import team as threads
 from lincon.maps.scaled import Scaled
 from tests.models import convnet, images
 
@@ -106,6 +108,11 @@ def test_the_adjoint_adds_in_the_order_of_rows(generator, loop, dtype, monkeypat
             assert torch.equal(generator.adjoint(grad, start, stop), expected)
 
 
+@pytest.mark.parametrize(("rows", "slots"), [(300_001, 4_695), (1 << 26, 0)])
+def test_a_ring_draws_its_slots_once_if_they_are_few(rows, slots):
+    assert len(Ring(rows, 20_011).loop().arrays[1]) == slots
+
+
 @GENERATORS
 def test_tensors_of_any_sizes_with_their_multipliers_in_one_pass(generator, loop):
     rows, dof = generator.rows, generator.dof
@@ -170,6 +177,7 @@ def test_the_same_bits_with_any_number_of_threads(name, monkeypatch):
     generator, _ = (MAPS | PROJECTIONS)[name]
     monkeypatch.setattr("lincon.kernels.cpu.SHARE", 1000)
     monkeypatch.setattr("lincon.kernels.cpu.FAR", 100)
+    monkeypatch.setattr("lincon.kernels.cpu.LONG", 100)
     free, grad = torch.randn(generator.dof), torch.randn(generator.rows)
     results = []
     try:
@@ -233,6 +241,32 @@ def unpacked_total():
     torch.set_num_threads(2)
     free = torch.from_numpy(np.arange(20_011, dtype=np.float32))
     return float(Ring(600_000, 20_011, 5).unpack(free).numpy().sum(dtype=np.float64))
+
+
+def test_loops_run_in_the_threads_of_torch_where_it_has_a_team(monkeypatch):
+    """And in a pool where it has none, with the same bits."""
+    ring, free = Ring(600_000, 20_011, 5), torch.randn(20_011)
+    expected, team = ring.unpack(free), threads._team(os.getpid())
+    calls = []
+
+    class Counted(threads.Team):
+        def run(self, *arguments):
+            calls.append(arguments[2])
+            team.run(*arguments)
+
+    if team is not None:
+        counted = Counted(*team)
+        monkeypatch.setattr(threads, "_team", lambda process: counted)
+    torch.set_num_threads(2)
+    try:
+        assert torch.equal(ring.unpack(free), expected)
+        monkeypatch.setattr(threads, "_team", lambda process: None)
+        assert torch.equal(ring.unpack(free), expected)
+    finally:
+        torch.set_num_threads(1)
+    assert calls == ([] if team is None else [2])
+    if sys.platform == "linux":
+        assert team is not None
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

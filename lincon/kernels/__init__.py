@@ -44,8 +44,9 @@ class Loop:
         run: how many rows in sequence read neighbours, but for the first and the last.
         index: of "tabled", (rows,) integers. An index of dof is a row of zeros.
         sign: of "tabled", (rows,) int8, or None where all signs are +1.
-        drawn: int32, what the CPU's loops would draw anew each time, where it is small enough to be
-            kept: of "laps", (slots,), and of "strata", (strata * dof,). Otherwise (0,).
+        drawn: of "strata", int32 (strata * dof,), what would be drawn anew each time; (0,) if that
+            is too much to be kept.
+        kept: of "laps", of how many slots the CPU keeps what is drawn: all, or none.
     """
 
     name: str
@@ -59,16 +60,21 @@ class Loop:
     index: Integer[Tensor, " rows"] | None = None
     sign: Integer[Tensor, " rows"] | None = None
     drawn: Integer[Tensor, " draws"] | None = None
+    kept: int = 0
 
     @cached_property
-    def arrays(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """What the compiled loops read: a table, or all numbers as uint64, and what is drawn."""
-        if self.index is not None:
-            sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
-            return array_of(self.index), sign
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the compiled loops read: all numbers as uint64, a table of integers, and int8 signs."""
         signs = (0, 0, 0) if self.sign_key is None else (*halves(self.sign_key), 1)
         numbers = np.array((*signs, self.dof, *halves(self.key), *self.more), np.uint64)
-        return numbers if self.drawn is None else (numbers, array_of(self.drawn))
+        sign = np.empty(0, np.int8) if self.sign is None else array_of(self.sign)
+        given = self.drawn if self.index is None else self.index
+        table = np.empty(self.kept, np.int32) if given is None else array_of(given)
+        if self.kept:
+            from lincon.kernels.loops import draw_slots  # which needs numba
+
+            draw_slots(table, numbers)
+        return numbers, table, sign
 
     def unsigned(self) -> "Loop":
         """The same entries, with +1 for every sign."""

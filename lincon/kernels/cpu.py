@@ -1,20 +1,16 @@
-"""The CPU's kernel: the loops that numba compiles, cut into parts for a pool of threads.
+"""The CPU's kernel: the loops that numba compiles, each run in as many parts as there are threads.
 
-The loops release the interpreter's lock. numba's own threads are not used: they fight with torch's,
-and hang after a fork. A forked process makes a pool of its own.
+The loops do not hold the interpreter's lock.
 """
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lincon.kernels import Loop, loops
+from lincon.kernels import Loop, team
+from lincon.kernels.loops import Call, loop_for
 from lincon.kernels.memory import plain
 from lincon.maps.piece import Piece
 from lincon.maps.segments import Segments
@@ -22,14 +18,12 @@ from lincon.shapes import Float
 
 NARROW = 1 << 18
 """Rows of another dtype than the loops' that are converted at a time."""
-LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+KINDS = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 """The types that the loops have; others are converted, `NARROW` rows at a time."""
-SHARE = 1 << 21
-"""The fewest rows for which a further thread is worth waking.
-
-torch's own threads spin for some milliseconds after each operation, and it would share a core with
-them: up to three million rows two threads took as long as one, or up to 1.4 times as long.
-"""
+SHARE = 1 << 16
+"""The fewest rows for which a further thread is worth calling."""
+LONG = 1 << 19
+"""Entries of which each thread adds to its own in turn, lap by lap: shorter laps go back and forth."""
 SKIPPING = {"folds", "rademacher", "strata"}
 """Loops that add to some entries in a part of the time that all take."""
 FAR = 1 << 20
@@ -44,7 +38,7 @@ def write(
     segments: Segments,
 ) -> None:
     """See `lincon.kernels.Kernel`."""
-    if out.dtype in LIKE:
+    if out.dtype in KINDS:
         _walk(loop, [Piece(start, out, segments)], plain(free))
         return
     ring = free.float()
@@ -72,31 +66,48 @@ def accumulate(loop: Loop, out: Float[Tensor, " dof"], pieces: Sequence[Piece]) 
 
 def _walk(loop: Loop, pieces: Sequence[Piece], ring: Tensor, adds: bool = False) -> None:
     """Write the rows of all pieces, or add them to ``ring``."""
-    function: Callable[..., None] = getattr(loops, loop.name)
     lowest, segments = _laid_out(pieces)
-    given = lowest, ring.data_ptr(), LIKE[ring.dtype], segments, loop.arrays
+    numbers, table, signs = loop.arrays
+    function = loop_for(loop.name, KINDS[ring.dtype], table.dtype)
     start, stop, dof = pieces[0].start, pieces[-1].stop, loop.dof
-    work = (stop - start) * loop.work
-    if work < 2 * SHARE:
-        function(*given, (start, stop, 0, dof, int(adds), dof))
-        return
-
-    def walk_over(low: int, high: int) -> None:
-        function(*given, (low, high, 0, dof, int(adds), dof))
-
-    def add_to(low: int, high: int) -> None:
-        function(*given, (start, stop, low, high, 1, dof))
-
-    if not adds:
-        _in_threads(walk_over, (start, stop), work)
-    elif loop.lap >= 2 * SHARE:
+    call = Call(
+        first=start,
+        last=stop,
+        low=0,
+        high=dof,
+        adds=int(adds),
+        dof=dof,
+        rows=lowest,
+        ring=ring.data_ptr(),
+        segments=_address(segments),
+        numbers=_address(numbers),
+        table=_address(table),
+        signs=_address(signs),
+        pieces=len(segments),
+        width=len(table),
+        signed=len(signs),
+    )
+    parts = _parts((stop - start) * loop.work)
+    if parts == 1 or not adds:
+        team.run(function, call, parts)
+    elif loop.lap >= LONG:
         for lap in range(start // loop.lap, -(-stop // loop.lap)):
-            low, high = max(start, lap * loop.lap), min(stop, (lap + 1) * loop.lap)
-            _in_threads(walk_over, (low, high), high - low)
+            first, last = max(start, lap * loop.lap), min(stop, (lap + 1) * loop.lap)
+            team.run(function, call._replace(first=first, last=last), _parts(last - first))
     elif loop.name in SKIPPING or dof >= FAR:
-        _in_threads(add_to, (0, dof), work)
+        team.run(function, call._replace(by_entries=1), parts)
     else:
-        walk_over(start, stop)
+        team.run(function, call, 1)
+
+
+def _parts(work: int) -> int:
+    """As many as there are threads and shares of work."""
+    return max(1, min(torch.get_num_threads(), work // SHARE))
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _laid_out(pieces: Sequence[Piece]) -> tuple[int, np.ndarray]:
@@ -108,21 +119,3 @@ def _laid_out(pieces: Sequence[Piece]) -> tuple[int, np.ndarray]:
         for piece, address in zip(pieces, addresses, strict=True)
     ]
     return lowest, segments[0] if len(segments) == 1 else np.concatenate(segments)
-
-
-def _in_threads(task: Callable[[int, int], None], of: tuple[int, int], work: int) -> None:
-    """Call ``task`` on parts of a range, as many as there are threads and shares of work."""
-    parts = max(1, min(torch.get_num_threads(), work // SHARE))
-    low, high = of
-    cuts = [low + (high - low) * part // parts // 64 * 64 for part in range(parts)] + [high]
-    mine, *others = pairwise(cuts)
-    running = [_pool(os.getpid(), parts - 1).submit(task, *part) for part in others]
-    task(*mine)
-    for future in running:
-        future.result()
-
-
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """The pool of a process; a forked one has none of its parent's threads."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="lincon")

@@ -5,25 +5,28 @@ them up, ring[index(i)] += ± scale · rows[i]. ``ring`` is W or the gradient th
 and signs are those of the generators' `entries`, bit for bit. Every entry is added to in the order
 of rows, whatever the threads, because each thread adds to entries of its own.
 
-Each loop takes
+Each loop is a C function of one address, that of a `Call`: so it costs a microsecond to call, and
+can be run by the threads of others. What it reads are
 
-    rows, ring   addresses of contiguous numbers of one type: an array costs a microsecond to wrap
-    like         a number of that type (float32 or float64)
+    rows, ring   contiguous numbers of one type, float32 or float64
     segments     (n, 4) float64: the first row, the one after the last, the multiplier, and the row
-                 that would lie at the address ``rows``
-    numbers      uint64, what the map is (the constants below say where), or tables
+                 that would lie at the address of ``rows``
+    numbers      uint64, what the map is; the constants below say where
+    table        integers of one type: the entries of rows, or what is drawn
+    signs        int8, beside a table of entries
     job          integers: the first row and the one after the last to walk over, the first entry and
                  the one after the last to add to, whether to add, and dof
 """
 
 import os
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.extending import intrinsic
-from numba.np.numpy_support import carray
+from numba.np.numpy_support import carray, from_dtype
 
 if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
     raise ImportError("NUMBA_DISABLE_JIT is set")
@@ -37,8 +40,48 @@ FACTOR = 6  # of projections: the bits of a factor of all entries, float64
 STRATA, ROWS = 7, 8  # of strata: their number, and that of all rows
 DECK = 6  # of a deck: its number of cards, and the keys of six rounds
 
+
+class Call(NamedTuple):
+    """What a loop is called with, 64 bits each: the job, where things lie, how threads share it.
+
+    Attributes:
+        first, last: the first row, and the one after the last, to walk over.
+        low, high: the first entry, and the one after the last, to add to.
+        adds: whether to add.
+        dof: the width of the map.
+        rows, ring, segments, numbers, table, signs: addresses.
+        pieces, width, signed: the lengths of segments, table and signs.
+        by_entries: whether threads share the entries; otherwise they share the rows.
+        part, parts: which of equal parts of the job is done.
+        thread, threads: addresses of C functions that tell part and parts, or 0.
+    """
+
+    first: int
+    last: int
+    low: int
+    high: int
+    adds: int
+    dof: int
+    rows: int
+    ring: int
+    segments: int
+    numbers: int
+    table: int
+    signs: int
+    pieces: int
+    width: int
+    signed: int
+    by_entries: int = 0
+    part: int = 0
+    parts: int = 1
+    thread: int = 0
+    threads: int = 0
+
+
 FIRST, LAST, LOW, HIGH, ADDS, END, BASE = range(7)
-"""Places in ``job``; that of a segment has the row that would lie at ``rows[0]``."""
+"""Places in ``job``, as in a call; that of a segment has the row that would lie at ``rows[0]``."""
+AT_ROWS, AT_RING, AT_SEGMENTS, AT_NUMBERS, AT_TABLE, AT_SIGNS, PIECES, WIDTH, SIGNED = range(6, 15)
+BY_ENTRIES, PART, PARTS, THREAD, THREADS = range(15, 20)
 ANY = 1 << 40
 """The length of arrays at which nothing looks."""
 
@@ -75,10 +118,71 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
     return types.CPointer(like)(address, like), generate
 
 
+@intrinsic
+def _fields(typing: Any, call: Any) -> Any:
+    """A call as integers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.int64)(call), generate
+
+
+@intrinsic
+def _kinds(typing: Any, call: Any) -> Any:
+    """A number and an integer of the types that a call's own type names."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant_null(signature.return_type)
+
+    return call.dtype(call), generate
+
+
+@intrinsic
+def _told(typing: Any, function: Any) -> Any:
+    """What a C function without arguments returns, by its address: an int."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), ())
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), ())
+
+    return types.int32(function), generate
+
+
 @_compiled(inline=True)
-def _arrays(rows, ring, like):
-    """Rows and ring as arrays."""
-    return carray(_pointer(rows, like), (ANY,)), carray(_pointer(ring, like), (ANY,))
+def _opened(call):
+    """The arrays of a call, and the job of the thread that runs."""
+    fields = carray(_fields(call), (ANY,))
+    number, integer = _kinds(call)
+    rows = carray(_pointer(fields[AT_ROWS], number), (ANY,))
+    ring = carray(_pointer(fields[AT_RING], number), (ANY,))
+    segments = carray(_pointer(fields[AT_SEGMENTS], np.float64(0)), (fields[PIECES], 4))
+    numbers = carray(_pointer(fields[AT_NUMBERS], _u64(0)), (ANY,))
+    table = carray(_pointer(fields[AT_TABLE], integer), (fields[WIDTH],))
+    signs = carray(_pointer(fields[AT_SIGNS], np.int8(0)), (fields[SIGNED],))
+    return rows, ring, segments, numbers, table, signs, _own_job(fields)
+
+
+@_compiled
+def _own_job(fields):
+    """The part of a call's job that a thread does."""
+    first, last, low, high = fields[FIRST], fields[LAST], fields[LOW], fields[HIGH]
+    part, parts = fields[PART], fields[PARTS]
+    if fields[THREAD]:
+        part, parts = np.int64(_told(fields[THREAD])), np.int64(_told(fields[THREADS]))
+    if fields[BY_ENTRIES]:
+        low, high = _share(low, high, part, parts)
+    else:
+        first, last = _share(first, last, part, parts)
+    return first, last, low, high, fields[ADDS], fields[END]
+
+
+@_compiled(inline=True)
+def _share(low, high, part, parts):
+    """A part of a range, cut at multiples of 64 from its beginning."""
+    size = high - low
+    first = low + size * part // parts // 64 * 64
+    return first, high if part + 1 == parts else low + size * (part + 1) // parts // 64 * 64
 
 
 # Some entries at a time. LLVM finds no vectors in such short loops of its own accord.
@@ -122,8 +226,8 @@ def _move(typing: Any, target: Any, source: Any, signs: Any, scale: Any, lanes: 
     """target[:lanes] = ± scale · source[:lanes], by their addresses."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, *what, _ = arguments
-        moved, size = _scaled(builder, *what, lanes.literal_value)
+        target, source, signs, scale, _ = arguments
+        moved, size = _scaled(builder, source, signs, scale, lanes.literal_value)
         builder.store(moved, _at(builder, target, moved.type), align=size)
         return context.get_dummy_value()
 
@@ -135,8 +239,8 @@ def _add(typing: Any, target: Any, source: Any, signs: Any, scale: Any, lanes: A
     """target[:lanes] += ± scale · source[:lanes], by their addresses."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, *what, _ = arguments
-        moved, size = _scaled(builder, *what, lanes.literal_value)
+        target, source, signs, scale, _ = arguments
+        moved, size = _scaled(builder, source, signs, scale, lanes.literal_value)
         there = _at(builder, target, moved.type)
         total = builder.fadd(builder.load(there, align=size), moved)
         builder.store(total, there, align=size)
@@ -464,14 +568,20 @@ def _cut(numbers, lap):
 
 
 @_compiled
-def laps(rows, ring, like, segments, tables, job):
-    """The ring, lap after lap.
+def draw_slots(drawn, numbers):
+    """What the slots of all laps draw: where each reads, in tiles, and its turn above 30 bits."""
+    slots, empty = np.int64(numbers[TILES]) + 1, np.empty(0, np.uint32)
+    image, turns = np.empty(slots, np.uint32), np.empty(slots, np.uint32)
+    for lap in range(len(drawn) // slots):
+        _lap_slots(image, turns, (numbers, empty), lap, 0, slots)
+        for slot in range(slots):
+            drawn[lap * slots + slot] = np.int32(image[slot] | turns[slot] << _u32(30))
 
-    Beside the numbers there is a table, empty or of what is drawn for all slots: where it reads, in
-    tiles, and above 30 bits by how many quarters it is turned.
-    """
-    rows, ring = _arrays(rows, ring, like)
-    numbers, drawn = tables[0], tables[1].view(np.uint32)
+
+def laps(call):
+    """The ring, lap after lap. Beside the numbers there is a table of what is drawn, or none."""
+    rows, ring, segments, numbers, table, _, job = _opened(call)
+    drawn = table.view(np.uint32)
     dof, tile, tiles = np.int64(numbers[DOF]), np.int64(numbers[TILE]), np.int64(numbers[TILES])
     most = max(1, min(SLOTS, SLOTS * 64 // tile))  # slots of a block
     image, turns = np.empty(most, np.uint32), np.empty(most, np.uint32)
@@ -519,10 +629,9 @@ def _laps_block(rows, ring, tables, numbers, job, block):
         place += tile
 
 
-@_compiled
-def folds(rows, ring, like, segments, numbers, job):
+def folds(call):
     """Runs from places of their own, each of which may go over the end of the array."""
-    rows, ring = _arrays(rows, ring, like)
+    rows, ring, segments, numbers, _, _, job = _opened(call)
     dof, run_length = np.int64(numbers[DOF]), np.int64(numbers[RUN])
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     for number in range(len(segments)):
@@ -543,10 +652,9 @@ def folds(rows, ring, like, segments, numbers, job):
 # Maps that read one entry at a time.
 
 
-@_compiled
-def buckets(rows, ring, like, segments, numbers, job):
+def buckets(call):
     """Hash and random: each row's entry is drawn."""
-    rows, ring = _arrays(rows, ring, like)
+    rows, ring, segments, numbers, _, _, job = _opened(call)
     index = np.empty(BLOCK, np.uint32)
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     for number in range(len(segments)):
@@ -565,10 +673,9 @@ def buckets(rows, ring, like, segments, numbers, job):
             row += length
 
 
-@_compiled
-def decks(rows, ring, like, segments, numbers, job):
+def decks(call):
     """The authors' deck of cards: a permutation of all rows."""
-    rows, ring = _arrays(rows, ring, like)
+    rows, ring, segments, numbers, _, _, job = _opened(call)
     image, index = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
     words = np.zeros(BLOCK // 64 + 3, np.uint64)
     keys = numbers[DECK + 1], numbers[DECK + 2], numbers[DECK + 3]
@@ -619,14 +726,12 @@ def _point(rows, ring, index, words, where, job):
         rows[here] = ring[there] * sign
 
 
-@_compiled
-def tabled(rows, ring, like, segments, table, job):
+def tabled(call):
     """Maps whose entries lie in a table; ``sign`` is int8, or empty where all are +1.
 
     An index at the end of the ring or beyond is a row of zeros.
     """
-    rows, ring = _arrays(rows, ring, like)
-    index, sign = table
+    rows, ring, segments, _, index, sign, job = _opened(call)
     low, high, end = job[LOW], job[HIGH], job[END]
     for number in range(len(segments)):
         own = _part(segments, number, job)
@@ -657,10 +762,9 @@ def _add_signed(total, here, signs, scale):
         there, here, signs = there + size, here + size, signs >> _u64(LANES)
 
 
-@_compiled
-def rademacher(rows, ring, like, segments, numbers, job):
+def rademacher(call):
     """Every row reads all entries, with a sign each: 64 columns share a word."""
-    rows, ring = _arrays(rows, ring, like)
+    rows, ring, segments, numbers, _, _, job = _opened(call)
     factor = numbers.view(np.float64)[FACTOR]
     for number in range(len(segments)):
         own = _part(segments, number, job)
@@ -714,14 +818,12 @@ def _add_rademacher(rows, ring, where, numbers, job):
 # Maps with some nonzeros a row.
 
 
-@_compiled
-def strata(rows, ring, like, segments, tables, job):
+def strata(call):
     """Every column has one nonzero ±1 in each stratum of rows.
 
     Beside the numbers there is a table, empty or of what `_drawn` makes of all strata.
     """
-    rows, ring = _arrays(rows, ring, like)
-    numbers, drawn = tables
+    rows, ring, segments, numbers, drawn, _, job = _opened(call)
     factor, height = numbers.view(np.float64)[FACTOR], np.int64(numbers[ROWS])
     count = np.int64(numbers[STRATA])
     for number in range(len(segments)):
@@ -777,3 +879,21 @@ def _drawn(words, length, counter, wide, numbers):
         word = _bits(low, high, _u64(counter) + _u64(column))
         place = ((word >> _u64(32)) * _u64(wide)) >> _u64(32)
         words[column] = _u32((place << _u64(1)) | (word & _u64(1)))
+
+
+LOOPS = {loop.__name__: loop for loop in (laps, folds, buckets, decks, tabled, rademacher, strata)}
+
+
+@cache
+def loop_for(name: str, number: np.dtype, integer: np.dtype) -> Any:
+    """A loop for numbers and a table of some types: callable with the bytes of a `Call`.
+
+    It does not hold the interpreter's lock. Its ``address`` is that of the C function.
+    """
+    kinds = types.Tuple((from_dtype(number), from_dtype(integer)))
+    signature = types.void(types.CPointer(kinds))
+    try:
+        compiled = cfunc(signature, cache=True)(LOOPS[name])
+    except RuntimeError:  # neither the package nor the home can be written to
+        compiled = cfunc(signature)(LOOPS[name])
+    return compiled

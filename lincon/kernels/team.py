@@ -1,0 +1,83 @@
+"""The threads that run a loop: torch's own, or a pool where there are none that can be asked.
+
+torch runs its operations in a team of OpenMP, which waits for the next one at full speed for some
+milliseconds. Other threads would share the processors with it. So a loop is given to that team, by
+the function that compilers call for a parallel region. A forked process has lost the team, and one
+of its own would wait for ever: it has a pool.
+"""
+
+import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from struct import Struct
+from typing import Any, NamedTuple
+
+import torch
+
+from lincon.kernels.loops import Call
+
+
+class Team(NamedTuple):
+    """Functions of the OpenMP that torch is linked with.
+
+    Attributes:
+        parallel: runs a C function of one address in some threads.
+        thread: address of the function that tells which thread runs.
+        threads: address of that which tells how many there are.
+    """
+
+    parallel: Any
+    thread: int
+    threads: int
+
+    def run(self, function: int, record: bytes, threads: int) -> None:
+        """Run a C function, by its address, in some threads, each of which gets the record."""
+        self.parallel(function, record, threads, 0)
+
+
+def run(loop: Any, call: Call, parts: int) -> None:
+    """Run a loop of `lincon.kernels.loops`, in so many parts at once."""
+    if parts == 1:
+        loop.ctypes(packed(call))
+    elif (team := _team(os.getpid())) is not None:
+        there = call._replace(thread=team.thread, threads=team.threads)
+        team.run(loop.address, packed(there), parts)
+    else:
+        mine, *others = (packed(call._replace(part=part, parts=parts)) for part in range(parts))
+        running = [_pool(os.getpid(), parts - 1).submit(loop.ctypes, other) for other in others]
+        loop.ctypes(mine)
+        for future in running:
+            future.result()
+
+
+_RECORD = Struct(f"{len(Call._fields)}q")
+_HOME = os.getpid()
+
+
+def packed(call: Call) -> bytes:
+    """A call as a loop reads it."""
+    return _RECORD.pack(*call)
+
+
+@cache
+def _team(process: int) -> Team | None:
+    """The team of a process; None if it is forked, or where torch runs on something else."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    if process != _HOME or not library.exists():
+        return None
+    try:  # a library tells of the functions of those that it is linked with, too
+        linked = ctypes.CDLL(str(library))
+        run, *told = linked.GOMP_parallel, linked.omp_get_thread_num, linked.omp_get_num_threads
+    except (OSError, AttributeError):
+        return None
+    run.argtypes = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint
+    run.restype = None
+    return Team(run, *(ctypes.cast(each, ctypes.c_void_p).value or 0 for each in told))
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """The pool of a process; a forked one has none of its parent's threads."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="lincon")
