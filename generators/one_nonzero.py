@@ -85,6 +85,21 @@ class Compiled(Generator):
         kernel, loop = compiled
         kernel.write(loop, out, prepared, start, segments or Segments.plain(len(out)))
 
+    def write_onto(
+        self,
+        out: Float[Tensor, " n"],
+        prepared: Float[Tensor, " prepared_dof"],
+        start: int,
+        origin: Float[Tensor, " n"],
+        segments: Segments = NO_SEGMENTS,
+    ) -> None:
+        compiled = self._compiled(out)
+        is_like = origin.dtype == out.dtype and origin.device == out.device and is_plain(origin)
+        if compiled is None or type(self).write is not Compiled.write or not is_like:
+            return super().write_onto(out, prepared, start, origin, segments)
+        kernel, loop = compiled
+        kernel.write(loop, out, prepared, start, segments or Segments.plain(len(out)), origin)
+
     def accumulate(
         self,
         out: Float[Tensor, " prepared_dof"],

@@ -178,15 +178,37 @@ class Generator(ABC):
         """Zeros in which gradients of ``dtype`` are summed."""
         return self._recycler.zeros(self.prepared_dof, wide_enough(dtype), device)
 
+    def write_onto(
+        self,
+        out: Float[Tensor, " n"],
+        prepared: Float[Tensor, " prepared_dof"],
+        start: int,
+        origin: Float[Tensor, " n"],
+        segments: Segments = NO_SEGMENTS,
+    ) -> None:
+        """`write`, and add ``origin``, which is like ``out``.
+
+        Override this method only if one pass can do both.
+        """
+        self.write(out, prepared, start, segments)
+        out.add_(origin)
+
     def prepared_rows(
-        self, prepared: Float[Tensor, " prepared_dof"], start: int, stop: int
+        self,
+        prepared: Float[Tensor, " prepared_dof"],
+        start: int,
+        stop: int,
+        origin: Float[Tensor, " rows"] | None = None,
     ) -> Float[Tensor, " {stop-start}"]:
         """The weights of rows [start, stop) from the result of `prepare`, in its dtype.
 
-        Large results use recycled storage.
+        Rows of W₀, ``origin``, are added. Large results use recycled storage.
         """
         out = self._recycler.empty(stop - start, prepared.dtype, prepared.device)
-        self.write(out, prepared, start)
+        if origin is None:
+            self.write(out, prepared, start)
+        else:
+            self.write_onto(out, prepared, start, origin[start:stop].to(out.dtype))
         return out
 
     def unpack_rows(

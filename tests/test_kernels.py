@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import lincon
 from lincon import kernels
@@ -114,6 +115,31 @@ def test_a_ring_draws_its_slots_once_if_they_are_few(rows, slots):
 
 
 @GENERATORS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_w0_is_added_in_the_same_pass(generator, loop, dtype, monkeypatch):
+    rows = generator.rows
+    scaled = Scaled(generator, [rows // 3, rows - rows // 3], [0.7, 1.3], False)
+    free, origin = torch.randn(generator.dof).to(dtype), torch.randn(rows).to(dtype)
+    for start, stop in [(0, rows), (rows // 3 - 5, rows - 7)]:
+        expected = reference(scaled, Scaled.unpack, free, start, stop) + origin[start:stop]
+        with monkeypatch.context() as patch:
+            patch.setattr(Tensor, "add_", None)
+            made = scaled.prepared_rows(free, start, stop, origin)
+        assert torch.equal(made, expected)
+
+
+def test_infinite_and_missing_numbers_in_16_bits():
+    ring = Ring(40_001, 2_011)
+    for dtype in (torch.bfloat16, torch.float16):
+        free = torch.randn(ring.dof).to(dtype)
+        free[:4] = torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0])
+        expected = reference(ring, Ring.unpack, free)
+        assert torch.equal(ring.unpack(free).nan_to_num(7.0), expected.nan_to_num(7.0))
+        grad = torch.full((ring.rows,), 6e4).to(dtype)
+        assert torch.equal(ring.adjoint(grad), reference(ring, Ring.adjoint, grad))
+
+
+@GENERATORS
 def test_tensors_of_any_sizes_with_their_multipliers_in_one_pass(generator, loop):
     rows, dof = generator.rows, generator.dof
     draw = torch.Generator().manual_seed(0)
@@ -178,16 +204,17 @@ def test_the_same_bits_with_any_number_of_threads(name, monkeypatch):
     monkeypatch.setattr("lincon.kernels.cpu.SHARE", 1000)
     monkeypatch.setattr("lincon.kernels.cpu.FAR", 100)
     monkeypatch.setattr("lincon.kernels.cpu.LONG", 100)
-    free, grad = torch.randn(generator.dof), torch.randn(generator.rows)
-    results = []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            results.append((generator.unpack(free), generator.adjoint(grad)))
-    finally:
-        torch.set_num_threads(1)
-    for unpacked, adjoint in results[1:]:
-        assert torch.equal(unpacked, results[0][0]) and torch.equal(adjoint, results[0][1])
+    for dtype in (torch.float32, torch.bfloat16):
+        free, grad = torch.randn(generator.dof).to(dtype), torch.randn(generator.rows).to(dtype)
+        results = []
+        try:
+            for threads in (1, 2, 3, 7):
+                torch.set_num_threads(threads)
+                results.append((generator.unpack(free), generator.adjoint(grad)))
+        finally:
+            torch.set_num_threads(1)
+        for unpacked, adjoint in results[1:]:
+            assert torch.equal(unpacked, results[0][0]) and torch.equal(adjoint, results[0][1])
 
 
 @pytest.mark.parametrize("high", [1 << 31, 1 << 32, 1 << 33, 5 << 32])

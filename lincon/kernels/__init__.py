@@ -101,8 +101,12 @@ class Kernel(Protocol):
         free: Float[Tensor, " dof"],
         start: int,
         segments: "Segments",
+        origin: Float[Tensor, " n"] | None = None,
     ) -> None:
-        """out[:] = rows [start, start + n) of G @ free, each segment times its multiplier."""
+        """out[:] = rows [start, start + n) of G @ free, each segment times its multiplier.
+
+        ``origin``, of the same kind as ``out``, is then added.
+        """
 
     def accumulate(self, loop: Loop, out: Float[Tensor, " dof"], pieces: Sequence["Piece"]) -> None:
         """out += Gᵀ @ rows of all pieces, in the order of rows, each segment times its multiplier.

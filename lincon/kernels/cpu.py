@@ -4,6 +4,7 @@ The loops do not hold the interpreter's lock.
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from lincon.maps.piece import Piece
 from lincon.maps.segments import Segments
 from lincon.shapes import Float
 
-NARROW = 1 << 18
-"""Rows of another dtype than the loops' that are converted at a time."""
 KINDS = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
-"""The types that the loops have; others are converted, `NARROW` rows at a time."""
+"""The types that the loops have."""
+HALVES = {torch.float16, torch.bfloat16}
+"""Those of rows that `loops.halves` converts, a few at a time."""
 SHARE = 1 << 16
 """The fewest rows for which a further thread is worth calling."""
 LONG = 1 << 19
@@ -36,36 +37,32 @@ def write(
     free: Float[Tensor, " dof"],
     start: int,
     segments: Segments,
+    origin: Float[Tensor, " n"] | None = None,
 ) -> None:
     """See `lincon.kernels.Kernel`."""
-    if out.dtype in KINDS:
-        _walk(loop, [Piece(start, out, segments)], plain(free))
-        return
-    ring = free.float()
-    for low in range(0, len(out), NARROW):
-        narrow = out[low : low + NARROW]
-        wide = torch.empty(len(narrow))
-        _walk(loop, [Piece(start + low, wide, segments.within(low, low + len(wide)))], ring)
-        narrow.copy_(wide)
+    ring = plain(free if out.dtype in KINDS else free.float())
+    _walk(loop, [Piece(start, out, segments)], ring, origin=origin)
 
 
 def accumulate(loop: Loop, out: Float[Tensor, " dof"], pieces: Sequence[Piece]) -> None:
     """See `lincon.kernels.Kernel`."""
-    if not pieces:
-        return
-    if all(piece.rows.dtype == out.dtype for piece in pieces):
-        given = [Piece(start, plain(rows), segments) for start, rows, segments in pieces]
-        _walk(loop, given, out, adds=True)
-        return
-    for start, rows, segments in pieces:
-        for low in range(0, len(rows), NARROW):
-            wide = plain(rows[low : low + NARROW].to(out.dtype))
-            within = segments.within(low, low + len(wide))
-            _walk(loop, [Piece(start + low, wide, within)], out, adds=True)
+    for dtype, same in groupby(pieces, lambda piece: piece.rows.dtype):
+        fits = dtype == out.dtype or (dtype in HALVES and out.dtype == torch.float32)
+        walked = [
+            Piece(start, plain(rows if fits else rows.to(out.dtype)), segments)
+            for start, rows, segments in same
+        ]
+        _walk(loop, walked, out, adds=True)
 
 
-def _walk(loop: Loop, pieces: Sequence[Piece], ring: Tensor, adds: bool = False) -> None:
-    """Write the rows of all pieces, or add them to ``ring``."""
+def _walk(
+    loop: Loop,
+    pieces: Sequence[Piece],
+    ring: Tensor,
+    adds: bool = False,
+    origin: Tensor | None = None,
+) -> None:
+    """Write the rows of all pieces, plus ``origin``, or add them to ``ring``."""
     lowest, segments = _laid_out(pieces)
     numbers, table, signs = loop.arrays
     function = loop_for(loop.name, KINDS[ring.dtype], table.dtype)
@@ -87,6 +84,15 @@ def _walk(loop: Loop, pieces: Sequence[Piece], ring: Tensor, adds: bool = False)
         width=len(table),
         signed=len(signs),
     )
+    dtype = pieces[0].rows.dtype
+    if dtype in HALVES or origin is not None:
+        call = call._replace(
+            inner=function.address,
+            origin=0 if origin is None else origin.data_ptr(),
+            is_bfloat=int(dtype == torch.bfloat16),
+        )
+        around = "halves" if dtype in HALVES else "onto"
+        function = loop_for(around, KINDS[ring.dtype], table.dtype)
     parts = _parts((stop - start) * loop.work)
     if parts == 1 or not adds:
         team.run(function, call, parts)

@@ -134,6 +134,7 @@ def write(
     free: Float[Tensor, " dof"],
     start: int,
     segments: Segments,
+    origin: Float[Tensor, " n"] | None = None,
 ) -> None:
     """See `lincon.kernels.Kernel`."""
     if not len(out):
@@ -151,6 +152,8 @@ def write(
         form = replace(form, HIGH=BLOCK // 64)
         blocks = _parts(start % 64 + len(out), BLOCK)
         _launch(gpu_loops.write_points, blocks, *arrays, numbers, start, form)
+    if origin is not None:
+        out += origin
 
 
 def accumulate(loop: Loop, out: Float[Tensor, " dof"], pieces: Sequence[Piece]) -> None:

@@ -54,6 +54,9 @@ class Call(NamedTuple):
         by_entries: whether threads share the entries; otherwise they share the rows.
         part, parts: which of equal parts of the job is done.
         thread, threads: addresses of C functions that tell part and parts, or 0.
+        inner: of `halves` and `onto`, the address of the loop that they run.
+        origin: of those, the address of what is added to the rows, as long as they are; or 0.
+        is_bfloat: of `halves`, whether rows are bfloat16; otherwise they are float16.
     """
 
     first: int
@@ -76,12 +79,16 @@ class Call(NamedTuple):
     parts: int = 1
     thread: int = 0
     threads: int = 0
+    inner: int = 0
+    origin: int = 0
+    is_bfloat: int = 0
 
 
 FIRST, LAST, LOW, HIGH, ADDS, END, BASE = range(7)
 """Places in ``job``, as in a call; that of a segment has the row that would lie at ``rows[0]``."""
 AT_ROWS, AT_RING, AT_SEGMENTS, AT_NUMBERS, AT_TABLE, AT_SIGNS, PIECES, WIDTH, SIGNED = range(6, 15)
-BY_ENTRIES, PART, PARTS, THREAD, THREADS = range(15, 20)
+BY_ENTRIES, PART, PARTS, THREAD, THREADS, INNER, ORIGIN, IS_BFLOAT = range(15, 23)
+SIZE = len(Call._fields)
 ANY = 1 << 40
 """The length of arrays at which nothing looks."""
 
@@ -89,6 +96,8 @@ LANES = 16
 """Entries that are moved at a time; the processor's own vectors may be shorter."""
 BLOCK = 1024
 """Rows whose indices are computed before any is read."""
+TAKEN = 1 << 14
+"""Rows that are converted at a time, or to which W₀ is added."""
 SLOTS = 256
 """Tiles whose places are computed before any is moved."""
 WORDS = 8
@@ -147,6 +156,18 @@ def _told(typing: Any, function: Any) -> Any:
         return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), ())
 
     return types.int32(function), generate
+
+
+@intrinsic
+def _run(typing: Any, function: Any, argument: Any) -> Any:
+    """Call a C function of one address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), (arguments[1].type,))
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(function, argument), generate
 
 
 @_compiled(inline=True)
@@ -881,7 +902,138 @@ def _drawn(words, length, counter, wide, numbers):
         words[column] = _u32((place << _u64(1)) | (word & _u64(1)))
 
 
-LOOPS = {loop.__name__: loop for loop in (laps, folds, buckets, decks, tabled, rademacher, strata)}
+# Rows of 16 bits, and a W₀ that is added.
+
+
+@intrinsic
+def _from_float16(typing: Any, bits: Any) -> Any:
+    """The float32 of a float16, given as uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def _to_float16(typing: Any, number: Any) -> Any:
+    """The float16 nearest to a float32, as uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+@intrinsic
+def _from_bfloat16(typing: Any, bits: Any) -> Any:
+    """The float32 of a bfloat16, given as uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole = builder.zext(arguments[0], ir.IntType(32))
+        return builder.bitcast(builder.shl(whole, whole.type(16)), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def _to_bfloat16(typing: Any, number: Any) -> Any:
+    """The bfloat16 nearest to a float32, of two the even one, as uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole = builder.bitcast(arguments[0], ir.IntType(32))
+        upper = builder.lshr(whole, whole.type(16))
+        half = builder.add(builder.and_(upper, whole.type(1)), whole.type(0x7FFF))
+        rounded = builder.lshr(builder.add(whole, half), whole.type(16))
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        return builder.trunc(builder.select(is_nan, whole.type(0x7FC0), rounded), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+@_compiled(inline=True)
+def _wide(bits, is_bfloat):
+    return _from_bfloat16(bits) if is_bfloat else _from_float16(bits)
+
+
+@_compiled(inline=True)
+def _narrow(number, is_bfloat):
+    return _to_bfloat16(number) if is_bfloat else _to_float16(number)
+
+
+@_compiled
+def _widen(wide, rows, is_bfloat):
+    """wide[:] = rows"""
+    for place in range(len(wide)):
+        wide[place] = _wide(rows[place], is_bfloat)
+
+
+@_compiled
+def _narrow_and_add(rows, wide, origin, is_bfloat):
+    """rows[:] = wide + origin, rounded before it is added, and after; no origin is empty"""
+    for place in range(len(wide)):
+        rows[place] = _narrow(wide[place], is_bfloat)
+    for place in range(len(origin)):
+        total = _wide(rows[place], is_bfloat) + _wide(origin[place], is_bfloat)
+        rows[place] = _narrow(total, is_bfloat)
+
+
+@_compiled
+def _add_to(rows, origin):
+    for place in range(len(rows)):
+        rows[place] += origin[place]
+
+
+@_compiled(inline=True)
+def _inner(call):
+    """What `halves` and `onto` read: all segments, the thread's job, and the call of another loop."""
+    _, _, segments, _, _, _, job = _opened(call)
+    inner = carray(_fields(call), (SIZE,)).copy()
+    inner[LOW], inner[HIGH] = job[LOW], job[HIGH]
+    inner[BY_ENTRIES], inner[PART], inner[PARTS], inner[THREAD] = 0, 0, 1, 0
+    return segments, job, inner
+
+
+def halves(call):
+    """Another loop, on rows of 16 bits: some at a time are converted, while they are in the cache."""
+    segments, job, inner = _inner(call)
+    rows = carray(_pointer(inner[AT_ROWS], np.uint16(0)), (ANY,))
+    origin = carray(_pointer(inner[ORIGIN], np.uint16(0)), (ANY,))
+    wide, is_bfloat = np.empty(TAKEN, np.float32), inner[IS_BFLOAT] != 0
+    for number in range(len(segments)):
+        own = _part(segments, number, job)
+        for first in range(own[FIRST], own[LAST], TAKEN):
+            last = min(first + TAKEN, own[LAST])
+            here, some = first - own[BASE], wide[: last - first]
+            given = rows[here : here + len(some)]
+            inner[FIRST], inner[LAST] = first, last
+            inner[AT_ROWS] = np.int64(wide.ctypes.data) - here * wide.itemsize
+            if own[ADDS]:
+                _widen(some, given, is_bfloat)
+            _run(inner[INNER], inner.ctypes.data)
+            if not own[ADDS]:
+                added = origin[here : here + len(some) if inner[ORIGIN] else here]
+                _narrow_and_add(given, some, added, is_bfloat)
+
+
+def onto(call):
+    """Another loop that writes rows; to some at a time W₀ is added, while they are in the cache."""
+    segments, job, inner = _inner(call)
+    number, _ = _kinds(call)
+    rows = carray(_pointer(inner[AT_ROWS], number), (ANY,))
+    origin = carray(_pointer(inner[ORIGIN], number), (ANY,))
+    for segment in range(len(segments)):
+        own = _part(segments, segment, job)
+        for first in range(own[FIRST], own[LAST], TAKEN):
+            last = min(first + TAKEN, own[LAST])
+            inner[FIRST], inner[LAST] = first, last
+            _run(inner[INNER], inner.ctypes.data)
+            here, beyond = first - own[BASE], last - own[BASE]
+            _add_to(rows[here:beyond], origin[here:beyond])
+
+
+_LOOPS = laps, folds, buckets, decks, tabled, rademacher, strata, halves, onto
+LOOPS = {loop.__name__: loop for loop in _LOOPS}
 
 
 @cache

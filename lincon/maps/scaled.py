@@ -117,6 +117,17 @@ class Scaled(Generator):
         """Generate rows; ``segments`` are its own: nothing wraps a scaled generator."""
         self.inner.write(out, prepared, start, self._segments(start, start + len(out)))
 
+    def write_onto(
+        self,
+        out: Tensor,
+        prepared: Tensor,
+        start: int,
+        origin: Tensor,
+        segments: Segments = NO_SEGMENTS,
+    ) -> None:
+        """`write`, and add ``origin``; ``segments`` are its own, as there."""
+        self.inner.write_onto(out, prepared, start, origin, self._segments(start, start + len(out)))
+
     def accumulate(
         self, out: Tensor, grad: Tensor, start: int, segments: Segments = NO_SEGMENTS
     ) -> None:

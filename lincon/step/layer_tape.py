@@ -92,9 +92,7 @@ class LayerTape(Tape):
                 free = vector.effective(self.free[number])
                 prepared = self.prepared[number, dtype] = linear_map.prepare(free.to(dtype))
             stop = start + layout.sizes[index]
-            rows = linear_map.prepared_rows(prepared, start, stop)
-            if (origin := vector.origin) is not None:
-                rows += origin[start:stop].to(dtype)
+            rows = linear_map.prepared_rows(prepared, start, stop, vector.origin)
             rows.resize_(layout.shapes[index])
             device = vector.group.device(index)
             return rows if device is None else rows.to(device)

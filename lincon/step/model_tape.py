@@ -55,12 +55,11 @@ class ModelTape(Tape):
     def rows(self, number: int) -> Tensor:
         """All rows of a group, (rows,), without autograd."""
         vector, free, linear_map = self.vectors[number], self.effective[number], self.map(number)
-        dtype = vector.dtype
-        if is_watched():
-            rows = linear_map.unpack(free, dtype=dtype)
-        else:
-            rows = linear_map.prepared_rows(linear_map.prepare(free.to(dtype)), 0, linear_map.rows)
-        origin = vector.origin
+        dtype, origin = vector.dtype, vector.origin
+        if not is_watched():
+            prepared = linear_map.prepare(free.to(dtype))
+            return linear_map.prepared_rows(prepared, 0, linear_map.rows, origin)
+        rows = linear_map.unpack(free, dtype=dtype)
         return rows if origin is None else rows.add_(origin.to(dtype))
 
     def from_table(self, number: int) -> Tensor | None:
