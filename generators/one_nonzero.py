@@ -94,7 +94,11 @@ class Compiled(Generator):
         segments: Segments = NO_SEGMENTS,
     ) -> None:
         compiled = self._compiled(out)
-        is_like = origin.dtype == out.dtype and origin.device == out.device and is_plain(origin)
+        is_like = (
+            type(origin) is Tensor
+            and (origin.shape, origin.dtype, origin.device) == (out.shape, out.dtype, out.device)
+            and is_plain(origin)
+        )
         if compiled is None or type(self).write is not Compiled.write or not is_like:
             return super().write_onto(out, prepared, start, origin, segments)
         kernel, loop = compiled
@@ -236,15 +240,16 @@ class OneNonzero(Compiled):
     def gram_diagonal(self, weights: Float[Tensor, " rows"] | None = None) -> Float[Tensor, " dof"]:
         total = torch.zeros(self.dof, dtype=torch.float64, device="cpu")
         loop = self.loop()
+        unsigned = None if loop is None else loop.unsigned()
         kernel = kernel_for(total.device)
         for low, high in chunks(0, self.rows):
             if weights is None:
                 squares = torch.ones(high - low, dtype=torch.float64, device="cpu")
             else:
                 squares = weights[low:high].double().cpu()
-            if loop is not None and kernel is not None:  # all signs are ±1
+            if unsigned is not None and kernel is not None:  # all signs are ±1
                 one = Segments.plain(high - low)
-                kernel.accumulate(loop.unsigned(), total, [Piece(low, squares, one)])
+                kernel.accumulate(unsigned, total, [Piece(low, squares, one)])
                 continue
             index, sign = self._entries(low, high, total.device)
             if sign is not None:

@@ -1,11 +1,13 @@
 """Compiled kernels: the bits of torch's operations, on every path, with any threads and processes."""
 
+import mmap
 import multiprocessing
 import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from lincon.errors import LinconError
 from lincon.generators import Codebook, Dense, Fold, Hash, Mask, Random, Ring, Sparse, one_nonzero
 from lincon.generators.one_nonzero import OneNonzero
 from lincon.kernels import team as threads
+from lincon.maps.piece import Piece
 from lincon.maps.scaled import Scaled
 from tests.models import convnet, images
 
@@ -139,6 +142,44 @@ def test_infinite_and_missing_numbers_in_16_bits():
         assert torch.equal(ring.adjoint(grad), reference(ring, Ring.adjoint, grad))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("generator", [MAPS["ring"][0], MAPS["hash"][0]])
+def test_gradients_lie_anywhere_and_may_be_empty_or_of_the_same_rows(generator, dtype):
+    """The heap and a mapping of memory are 2^44 numbers apart; pieces are walked one by one."""
+    rows = generator.rows
+    whole = torch.randn(rows).to(dtype)
+    mapped = torch.frombuffer(mmap.mmap(-1, 2 * rows * whole.itemsize), dtype=dtype)
+    mapped[: rows - 9] = whole[9:]
+    here, there = torch.cat([whole[:9]]), mapped[: rows - 9]
+    pieces = [Piece(0, whole[:0].clone()), Piece(0, here), Piece(9, there), Piece(9, there)]
+    total = torch.zeros(generator.dof)
+    generator.accumulate_all(total, pieces)
+    expected = torch.zeros(generator.dof)
+    for piece in pieces[1:]:
+        generator.accumulate(expected, piece.rows.float(), piece.start)
+    assert torch.equal(total, expected)
+
+
+def test_every_half_and_every_rounding():
+    """All 65,536 numbers of 16 bits, and float32 around the middle of two of them."""
+    identity = Fold(1 << 16, 1 << 16, chunk=1 << 16)
+    sign = identity.unpack(torch.ones(1 << 16))
+    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16)
+    for dtype in (torch.float16, torch.bfloat16):
+        halves = every.view(dtype)
+        total = torch.zeros(1 << 16)
+        identity.accumulate(total, halves, 0)
+        order = identity.entries(torch.arange(1 << 16))[0]
+        assert torch.equal(total[order].nan_to_num(7), (halves.float() * sign).nan_to_num(7))
+        middle = (halves.double() * (1 + 2.0**-12)).nan_to_num(1.0)
+        for scale in (1.0, 1.0 + 2.0**-9, 1.0 + 2.0**-11, 2.0**-12):
+            scaled = Scaled(identity, [1 << 16], [scale], False)
+            free = middle.to(dtype)
+            made = scaled.prepared_rows(free, 0, 1 << 16)
+            expected = reference(scaled, Scaled.unpack, free)
+            assert torch.equal(made.nan_to_num(7), expected.nan_to_num(7))
+
+
 @GENERATORS
 def test_tensors_of_any_sizes_with_their_multipliers_in_one_pass(generator, loop):
     rows, dof = generator.rows, generator.dof
@@ -201,7 +242,7 @@ def test_a_sparse_map_that_is_too_large_to_be_kept_is_drawn_to_the_same_bits(mon
 )
 def test_the_same_bits_with_any_number_of_threads(name, monkeypatch):
     generator, _ = (MAPS | PROJECTIONS)[name]
-    monkeypatch.setattr("lincon.kernels.cpu.SHARE", 1000)
+    monkeypatch.setattr("lincon.kernels.team.SHARE", 1000)
     monkeypatch.setattr("lincon.kernels.cpu.FAR", 100)
     monkeypatch.setattr("lincon.kernels.cpu.LONG", 100)
     for dtype in (torch.float32, torch.bfloat16):
@@ -272,6 +313,7 @@ def unpacked_total():
 
 def test_loops_run_in_the_threads_of_torch_where_it_has_a_team(monkeypatch):
     """And in a pool where it has none, with the same bits."""
+    monkeypatch.setattr(threads, "POOL_SHARE", 1000)
     ring, free = Ring(600_000, 20_011, 5), torch.randn(20_011)
     expected, team = ring.unpack(free), threads._team(os.getpid())
     calls = []
@@ -292,7 +334,7 @@ def test_loops_run_in_the_threads_of_torch_where_it_has_a_team(monkeypatch):
     finally:
         torch.set_num_threads(1)
     assert calls == ([] if team is None else [2])
-    if sys.platform == "linux":
+    if Path(torch.__file__).parent.joinpath("lib", "libtorch_cpu.so").exists():
         assert team is not None
 
 
@@ -304,6 +346,26 @@ def test_forked_and_spawned_processes_have_threads_of_their_own(method):
         torch.set_num_threads(1)
     with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
         assert pool.submit(unpacked_total).result(timeout=100) == expected
+
+
+FORKING = """
+import multiprocessing, sys, numpy, torch, lincon
+from lincon.generators import Ring
+torch.set_num_threads(2)
+torch.ones(1 << 20).add(1)  # torch has its threads
+def total():
+    free = torch.from_numpy(numpy.arange(20_011, dtype=numpy.float32))
+    return float(Ring(600_000, 20_011, 5).unpack(free).numpy().sum(dtype=numpy.float64))
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.apply_async(total).get(timeout=60) == total())
+"""
+
+
+def test_a_forked_process_may_be_the_first_to_run_a_kernel():
+    run = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=200
+    )
+    assert run.stdout.strip() == "True", run.stderr
 
 
 def test_many_threads_at_once():

@@ -5,6 +5,7 @@ anything does. A kernel makes the bits of the generator's `entries`. What no ker
 torch's operations, more slowly.
 """
 
+import os
 import struct
 import sys
 import warnings
@@ -26,6 +27,10 @@ from lincon.shapes import Float, Integer
 if TYPE_CHECKING:
     from lincon.maps.piece import Piece
     from lincon.maps.segments import Segments
+
+
+HOME = os.getpid()
+"""The process that has imported this, of which a forked one has lost the threads."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,10 +21,8 @@ KINDS = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64
 """The types that the loops have."""
 HALVES = {torch.float16, torch.bfloat16}
 """Those of rows that `loops.halves` converts, a few at a time."""
-SHARE = 1 << 16
-"""The fewest rows for which a further thread is worth calling."""
 LONG = 1 << 19
-"""Entries of which each thread adds to its own in turn, lap by lap: shorter laps go back and forth."""
+"""The fewest entries of a lap that threads share. Those of shorter ones go from cache to cache."""
 SKIPPING = {"folds", "rademacher", "strata"}
 """Loops that add to some entries in a part of the time that all take."""
 FAR = 1 << 20
@@ -86,29 +84,26 @@ def _walk(
     )
     dtype = pieces[0].rows.dtype
     if dtype in HALVES or origin is not None:
+        inner = function
         call = call._replace(
-            inner=function.address,
+            inner=inner.address,
             origin=0 if origin is None else origin.data_ptr(),
             is_bfloat=int(dtype == torch.bfloat16),
         )
         around = "halves" if dtype in HALVES else "onto"
         function = loop_for(around, KINDS[ring.dtype], table.dtype)
-    parts = _parts((stop - start) * loop.work)
+    parts = team.parts_of((stop - start) * loop.work)
     if parts == 1 or not adds:
         team.run(function, call, parts)
     elif loop.lap >= LONG:
         for lap in range(start // loop.lap, -(-stop // loop.lap)):
             first, last = max(start, lap * loop.lap), min(stop, (lap + 1) * loop.lap)
-            team.run(function, call._replace(first=first, last=last), _parts(last - first))
+            parts = team.parts_of(last - first)
+            team.run(function, call._replace(first=first, last=last), parts)
     elif loop.name in SKIPPING or dof >= FAR:
         team.run(function, call._replace(by_entries=1), parts)
     else:
         team.run(function, call, 1)
-
-
-def _parts(work: int) -> int:
-    """As many as there are threads and shares of work."""
-    return max(1, min(torch.get_num_threads(), work // SHARE))
 
 
 def _address(array: np.ndarray) -> int:

@@ -53,7 +53,8 @@ class Call(NamedTuple):
         pieces, width, signed: the lengths of segments, table and signs.
         by_entries: whether threads share the entries; otherwise they share the rows.
         part, parts: which of equal parts of the job is done.
-        thread, threads: addresses of C functions that tell part and parts, or 0.
+        thread, threads: addresses of C functions that tell the part, and how many threads there are
+            for the parts; or 0.
         inner: of `halves` and `onto`, the address of the loop that they run.
         origin: of those, the address of what is added to the rows, as long as they are; or 0.
         is_bfloat: of `halves`, whether rows are bfloat16; otherwise they are float16.
@@ -89,8 +90,10 @@ FIRST, LAST, LOW, HIGH, ADDS, END, BASE = range(7)
 AT_ROWS, AT_RING, AT_SEGMENTS, AT_NUMBERS, AT_TABLE, AT_SIGNS, PIECES, WIDTH, SIGNED = range(6, 15)
 BY_ENTRIES, PART, PARTS, THREAD, THREADS, INNER, ORIGIN, IS_BFLOAT = range(15, 23)
 SIZE = len(Call._fields)
-ANY = 1 << 40
-"""The length of arrays at which nothing looks."""
+SEGMENT = 4 * 8
+"""Bytes of a segment."""
+ANY = 1 << 48
+"""The length of arrays at which nothing looks. Rows may lie anywhere, so far apart as addresses are."""
 
 LANES = 16
 """Entries that are moved at a time; the processor's own vectors may be shorter."""
@@ -190,8 +193,10 @@ def _own_job(fields):
     first, last, low, high = fields[FIRST], fields[LAST], fields[LOW], fields[HIGH]
     part, parts = fields[PART], fields[PARTS]
     if fields[THREAD]:
-        part, parts = np.int64(_told(fields[THREAD])), np.int64(_told(fields[THREADS]))
-    if fields[BY_ENTRIES]:
+        part, parts = np.int64(_told(fields[THREAD])), min(parts, np.int64(_told(fields[THREADS])))
+    if part >= parts:  # a thread too many
+        last, high = first, low
+    elif fields[BY_ENTRIES]:
         low, high = _share(low, high, part, parts)
     else:
         first, last = _share(first, last, part, parts)
@@ -906,59 +911,55 @@ def _drawn(words, length, counter, wide, numbers):
 
 
 @intrinsic
-def _from_float16(typing: Any, bits: Any) -> Any:
-    """The float32 of a float16, given as uint16."""
+def _bits_of(typing: Any, number: Any) -> Any:
+    """The bits of a float32, uint32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+        return builder.bitcast(arguments[0], ir.IntType(32))
 
-    return types.float32(types.uint16), generate
+    return types.uint32(types.float32), generate
 
 
 @intrinsic
-def _to_float16(typing: Any, number: Any) -> Any:
-    """The float16 nearest to a float32, as uint16."""
+def _number_of(typing: Any, bits: Any) -> Any:
+    """The float32 of some bits, uint32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+        return builder.bitcast(arguments[0], ir.FloatType())
 
-    return types.uint16(types.float32), generate
-
-
-@intrinsic
-def _from_bfloat16(typing: Any, bits: Any) -> Any:
-    """The float32 of a bfloat16, given as uint16."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        whole = builder.zext(arguments[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(whole, whole.type(16)), ir.FloatType())
-
-    return types.float32(types.uint16), generate
-
-
-@intrinsic
-def _to_bfloat16(typing: Any, number: Any) -> Any:
-    """The bfloat16 nearest to a float32, of two the even one, as uint16."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        whole = builder.bitcast(arguments[0], ir.IntType(32))
-        upper = builder.lshr(whole, whole.type(16))
-        half = builder.add(builder.and_(upper, whole.type(1)), whole.type(0x7FFF))
-        rounded = builder.lshr(builder.add(whole, half), whole.type(16))
-        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
-        return builder.trunc(builder.select(is_nan, whole.type(0x7FC0), rounded), ir.IntType(16))
-
-    return types.uint16(types.float32), generate
+    return types.float32(types.uint32), generate
 
 
 @_compiled(inline=True)
-def _wide(bits, is_bfloat):
-    return _from_bfloat16(bits) if is_bfloat else _from_float16(bits)
+def _wide(half, is_bfloat):
+    """The float32 of 16 bits. By integers: a processor may lack the instruction for float16."""
+    bits = _u32(half)
+    if is_bfloat:
+        return _number_of(_u32(bits << _u32(16)))
+    sign, rest = _u32((bits & _u32(0x8000)) << _u32(16)), _u32((bits & _u32(0x7FFF)) << _u32(13))
+    scaled = _bits_of(_number_of(rest) * np.float32(2.0**112))  # the exponents begin elsewhere
+    infinite = _u32(0x7F800000) if rest >= _u32(0x7C00 << 13) else _u32(0)
+    return _number_of(_u32(sign | scaled | infinite))
 
 
 @_compiled(inline=True)
 def _narrow(number, is_bfloat):
-    return _to_bfloat16(number) if is_bfloat else _to_float16(number)
+    """The 16 bits nearest to a float32, of two the even ones."""
+    bits = _bits_of(number)
+    sign, rest = _u32(bits & _u32(0x80000000)), _u32(bits & _u32(0x7FFFFFFF))
+    if is_bfloat:
+        even = _u32((rest >> _u32(16)) & _u32(1))
+        nearest = _u32(_u32(rest + even + _u32(0x7FFF)) >> _u32(16))
+        found = _u32(0x7FC0) if rest > _u32(0x7F800000) else nearest
+        return np.uint16(_u32(sign >> _u32(16)) | found)
+    even = _u32((rest >> _u32(13)) & _u32(1))
+    normal = _u32(_u32(rest + even + _u32(0xFFF) - _u32(112 << 23)) >> _u32(13))
+    # Below the normal numbers a sum with 1/2 is rounded at the right place.
+    small = _u32(_bits_of(_number_of(rest) + np.float32(0.5)) - _u32(0x3F000000))
+    found = small if rest < _u32(113 << 23) else normal
+    found = _u32(0x7C00) if rest >= _u32(143 << 23) else min(found, _u32(0x7C00))
+    found = _u32(0x7E00) if rest > _u32(0x7F800000) else found
+    return np.uint16(_u32(sign >> _u32(16)) | found)
 
 
 @_compiled
@@ -970,7 +971,7 @@ def _widen(wide, rows, is_bfloat):
 
 @_compiled
 def _narrow_and_add(rows, wide, origin, is_bfloat):
-    """rows[:] = wide + origin, rounded before it is added, and after; no origin is empty"""
+    """rows[:] = wide + origin, rounded before it is added, and after. Without one it is empty."""
     for place in range(len(wide)):
         rows[place] = _narrow(wide[place], is_bfloat)
     for place in range(len(origin)):
@@ -986,10 +987,10 @@ def _add_to(rows, origin):
 
 @_compiled(inline=True)
 def _inner(call):
-    """What `halves` and `onto` read: all segments, the thread's job, and the call of another loop."""
+    """What `halves` and `onto` read: the segments, the thread's job, and a call of another loop."""
     _, _, segments, _, _, _, job = _opened(call)
     inner = carray(_fields(call), (SIZE,)).copy()
-    inner[LOW], inner[HIGH] = job[LOW], job[HIGH]
+    inner[LOW], inner[HIGH], inner[PIECES] = job[LOW], job[HIGH], 1
     inner[BY_ENTRIES], inner[PART], inner[PARTS], inner[THREAD] = 0, 0, 1, 0
     return segments, job, inner
 
@@ -997,39 +998,42 @@ def _inner(call):
 def halves(call):
     """Another loop, on rows of 16 bits: some at a time are converted, while they are in the cache."""
     segments, job, inner = _inner(call)
-    rows = carray(_pointer(inner[AT_ROWS], np.uint16(0)), (ANY,))
-    origin = carray(_pointer(inner[ORIGIN], np.uint16(0)), (ANY,))
+    given, at_segments = inner[AT_ROWS], inner[AT_SEGMENTS]
     wide, is_bfloat = np.empty(TAKEN, np.float32), inner[IS_BFLOAT] != 0
     for number in range(len(segments)):
         own = _part(segments, number, job)
+        inner[AT_SEGMENTS] = at_segments + number * SEGMENT
         for first in range(own[FIRST], own[LAST], TAKEN):
             last = min(first + TAKEN, own[LAST])
             here, some = first - own[BASE], wide[: last - first]
-            given = rows[here : here + len(some)]
+            rows = carray(_pointer(given + here * 2, np.uint16(0)), (len(some),))
             inner[FIRST], inner[LAST] = first, last
             inner[AT_ROWS] = np.int64(wide.ctypes.data) - here * wide.itemsize
             if own[ADDS]:
-                _widen(some, given, is_bfloat)
+                _widen(some, rows, is_bfloat)
             _run(inner[INNER], inner.ctypes.data)
             if not own[ADDS]:
-                added = origin[here : here + len(some) if inner[ORIGIN] else here]
-                _narrow_and_add(given, some, added, is_bfloat)
+                added = len(some) if inner[ORIGIN] else 0
+                origin = carray(_pointer(inner[ORIGIN] + here * 2, np.uint16(0)), (added,))
+                _narrow_and_add(rows, some, origin, is_bfloat)
 
 
 def onto(call):
     """Another loop that writes rows; to some at a time W₀ is added, while they are in the cache."""
     segments, job, inner = _inner(call)
-    number, _ = _kinds(call)
-    rows = carray(_pointer(inner[AT_ROWS], number), (ANY,))
-    origin = carray(_pointer(inner[ORIGIN], number), (ANY,))
-    for segment in range(len(segments)):
-        own = _part(segments, segment, job)
+    kind, _ = _kinds(call)
+    size = carray(_pointer(inner[AT_ROWS], kind), (0,)).itemsize
+    at_segments = inner[AT_SEGMENTS]
+    for number in range(len(segments)):
+        own = _part(segments, number, job)
+        inner[AT_SEGMENTS] = at_segments + number * SEGMENT
         for first in range(own[FIRST], own[LAST], TAKEN):
             last = min(first + TAKEN, own[LAST])
             inner[FIRST], inner[LAST] = first, last
             _run(inner[INNER], inner.ctypes.data)
-            here, beyond = first - own[BASE], last - own[BASE]
-            _add_to(rows[here:beyond], origin[here:beyond])
+            here = (first - own[BASE]) * size
+            rows = carray(_pointer(inner[AT_ROWS] + here, kind), (last - first,))
+            _add_to(rows, carray(_pointer(inner[ORIGIN] + here, kind), (last - first,)))
 
 
 _LOOPS = laps, folds, buckets, decks, tabled, rademacher, strata, halves, onto
@@ -1038,9 +1042,10 @@ LOOPS = {loop.__name__: loop for loop in _LOOPS}
 
 @cache
 def loop_for(name: str, number: np.dtype, integer: np.dtype) -> Any:
-    """A loop for numbers and a table of some types: callable with the bytes of a `Call`.
+    """A loop for numbers and a table of some types.
 
-    It does not hold the interpreter's lock. Its ``address`` is that of the C function.
+    Its ``address`` is that of the C function, and its ``ctypes`` a function of the bytes of a `Call`,
+    which does not hold the interpreter's lock.
     """
     kinds = types.Tuple((from_dtype(number), from_dtype(integer)))
     signature = types.void(types.CPointer(kinds))

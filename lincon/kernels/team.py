@@ -8,7 +8,7 @@ of its own would wait for ever: it has a pool.
 
 import ctypes
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from struct import Struct
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lincon.kernels import HOME
 from lincon.kernels.loops import Call
 
 
@@ -42,18 +43,29 @@ def run(loop: Any, call: Call, parts: int) -> None:
     if parts == 1:
         loop.ctypes(packed(call))
     elif (team := _team(os.getpid())) is not None:
-        there = call._replace(thread=team.thread, threads=team.threads)
-        team.run(loop.address, packed(there), parts)
+        there = call._replace(parts=parts, thread=team.thread, threads=team.threads)
+        # All of torch's threads: a smaller team would end the others, and torch would make new ones.
+        team.run(loop.address, packed(there), torch.get_num_threads())
     else:
         mine, *others = (packed(call._replace(part=part, parts=parts)) for part in range(parts))
         running = [_pool(os.getpid(), parts - 1).submit(loop.ctypes, other) for other in others]
-        loop.ctypes(mine)
-        for future in running:
-            future.result()
+        try:
+            loop.ctypes(mine)
+        finally:  # they write to memory that a caller who is interrupted lets go of
+            wait(running)
 
 
+def parts_of(work: int) -> int:
+    """In how many parts so many rows are worth doing."""
+    share = SHARE if _team(os.getpid()) is not None else POOL_SHARE
+    return max(1, min(torch.get_num_threads(), work // share))
+
+
+SHARE = 1 << 16
+"""The fewest rows for which a further thread is worth calling."""
+POOL_SHARE = 1 << 21
+"""The same for one of a pool, which may have to wait for torch's to stop spinning."""
 _RECORD = Struct(f"{len(Call._fields)}q")
-_HOME = os.getpid()
 
 
 def packed(call: Call) -> bytes:
@@ -65,16 +77,17 @@ def packed(call: Call) -> bytes:
 def _team(process: int) -> Team | None:
     """The team of a process; None if it is forked, or where torch runs on something else."""
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    if process != _HOME or not library.exists():
+    if process != HOME or not library.exists():
         return None
     try:  # a library tells of the functions of those that it is linked with, too
         linked = ctypes.CDLL(str(library))
-        run, *told = linked.GOMP_parallel, linked.omp_get_thread_num, linked.omp_get_num_threads
+        parallel = linked.GOMP_parallel
+        told = linked.omp_get_thread_num, linked.omp_get_num_threads
     except (OSError, AttributeError):
         return None
-    run.argtypes = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint
-    run.restype = None
-    return Team(run, *(ctypes.cast(each, ctypes.c_void_p).value or 0 for each in told))
+    parallel.argtypes = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint
+    parallel.restype = None
+    return Team(parallel, *(ctypes.cast(each, ctypes.c_void_p).value or 0 for each in told))
 
 
 @cache
