@@ -468,8 +468,11 @@ def _stretch(rows, ring, where, words, scale, adds):
 
 
 @_compiled(inline=True)
-def _quarters(here, there, size, turn, signs, scale, adds, lanes):
-    """Move or add a tile of four times ``lanes``: the addresses of its rows and entries, its turn."""
+def _quarters(where, signs, scale, adds, lanes):
+    """Move or add a tile of four times ``lanes``: the addresses of its rows and entries, the bytes of
+    each, and its turn.
+    """
+    here, there, size, turn = where
     for quarter in range(4):
         turned = there + _u64(lanes) * size * _u64((quarter + turn) & 3)
         if adds:
@@ -488,15 +491,15 @@ def _whole_tile(rows, ring, where, signs, scale, adds):
     here = _u64(rows.ctypes.data) + _u64(row) * size
     there = _u64(ring.ctypes.data) + _u64(entry) * size
     if width == 64:
-        _quarters(here, there, size, turn, signs, scale, adds, 16)
+        _quarters((here, there, size, turn), signs, scale, adds, 16)
     elif width == 32:
-        _quarters(here, there, size, turn, signs, scale, adds, 8)
+        _quarters((here, there, size, turn), signs, scale, adds, 8)
     elif width == 16:
-        _quarters(here, there, size, turn, signs, scale, adds, 4)
+        _quarters((here, there, size, turn), signs, scale, adds, 4)
     elif width == 8:
-        _quarters(here, there, size, turn, signs, scale, adds, 2)
+        _quarters((here, there, size, turn), signs, scale, adds, 2)
     elif width == 4:
-        _quarters(here, there, size, turn, signs, scale, adds, 1)
+        _quarters((here, there, size, turn), signs, scale, adds, 1)
     else:
         _odd_tile(rows, ring, where, signs, scale, adds)
 
