@@ -20,7 +20,9 @@ from lincon import LinconError
 
 GENERATORS = "ring", "fastfood", "kronecker", "sparse"
 NEAR = 1.5
-"""peft's ranks are integers: of all its configurations the nearest to a budget, within this factor."""
+"""peft's ranks are integers: a method takes as many places as it can within this factor of a budget,
+and of all ranks there the one that comes nearest."""
+RANKS = 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 40, 49, 64
 
 FACTOR_RANK = 4
 """Rank of the LoRA factors that lincon generates; that of UniLora, peft's default."""
@@ -152,19 +154,23 @@ def _train_free_alone(model: nn.Module) -> None:
 
 
 def of_peft(method: str, model: nn.Module, places: Places, budget: int, seed: int) -> Adapted:
-    """The configuration of peft that is nearest to the budget.
+    """The configuration of peft with the most places that is near to the budget.
 
     Raises:
         LinconError: none is near.
     """
     import peft
 
-    found: list[tuple[float, Any]] = []
-    for config in _configurations(method, places, budget, seed):
-        outer: Any = peft.get_peft_model(copy.deepcopy(model), config)
-        found.append((abs(log(outer.get_nb_trainable_parameters()[0] / budget)), config))
-    distance, nearest = min(found, key=lambda each: each[0])
-    if distance > log(NEAR):
+    nearest, distance = None, log(NEAR)
+    for same_places in _configurations(method, places, budget, seed):
+        for config in same_places:
+            outer: Any = peft.get_peft_model(copy.deepcopy(model), config)
+            own = abs(log(outer.get_nb_trainable_parameters()[0] / budget))
+            if own < distance:
+                nearest, distance = config, own
+        if nearest is not None:
+            break
+    if nearest is None:
         raise LinconError(f"{method} has no configuration near {budget:,} trained numbers.")
     if method == "UniLora":
         rows = peft.get_peft_model(copy.deepcopy(model), _factors(places))
@@ -174,30 +180,36 @@ def of_peft(method: str, model: nn.Module, places: Places, budget: int, seed: in
     return Adapted(outer, lambda other: other.merge_and_unload(), outer.save_pretrained)
 
 
-def _configurations(method: str, places: Places, budget: int, seed: int) -> Iterator[Any]:
-    """Ranks in all places, in the first half of them, and in one alone."""
+def _configurations(method: str, places: Places, budget: int, seed: int) -> Iterator[list[Any]]:
+    """All ranks in all places, in the first half of them, and in one alone."""
     import peft
 
     linear = list(places.linear)
-    ranks = (4, 16, 64, 256, 1024, 4096, 12288) if method == "VeRA" else (1, 2, 4, 8, 16, 32, 64)
-    parts = (linear, linear[: len(linear) // 2], linear[-1:], linear[-3:-2])
     if method == "UniLora":
-        yield peft.UniLoraConfig(
-            r=FACTOR_RANK, theta_d_length=budget, proj_seed=seed, target_modules=linear
-        )
-        return
-    for rank, part in product(ranks, parts):
-        if method == "LoRA":
-            yield peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=part)
-        elif method == "VeRA":
-            yield peft.VeraConfig(
-                r=rank, projection_prng_key=seed, save_projection=False, target_modules=part
+        yield [
+            peft.UniLoraConfig(
+                r=FACTOR_RANK, theta_d_length=budget, proj_seed=seed, target_modules=linear
             )
+        ]
+        return
+    for part in (linear, linear[: len(linear) // 2], linear[-1:], linear[-3:-2]):
+        if method == "LoRA":
+            yield [peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=part) for rank in RANKS]
+        elif method == "VeRA":
+            yield [
+                peft.VeraConfig(
+                    r=rank, projection_prng_key=seed, save_projection=False, target_modules=part
+                )
+                for rank in (4, 16, 64, 256, 1024, 4096, 12288)
+            ]
         else:
-            yield peft.RandLoraConfig(
-                r=rank, randlora_alpha=rank, projection_prng_key=seed, save_projection=False,
-                target_modules=part,
-            )  # fmt: skip
+            yield [
+                peft.RandLoraConfig(
+                    r=rank, randlora_alpha=rank, projection_prng_key=seed, save_projection=False,
+                    target_modules=part,
+                )
+                for rank in RANKS
+            ]  # fmt: skip
 
 
 METHODS: dict[str, Attach] = {
