@@ -57,6 +57,7 @@ ATTRIBUTES: dict[str, tuple[Any, ...]] = {
 
 ELSEWHERE = {
     "_getframe": "CPython's, in sys",
+    "_replace": "a method of every NamedTuple, named so that no field has its name",
     "_dynamo_marked_constant": "is set, as torch.compiler.assume_constant_result sets it",
     "_module_parameters": "of DistributedDataParallel, under a group of processes alone",
     "_initialize_missing_keys": "transformers'",
