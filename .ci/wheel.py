@@ -29,7 +29,7 @@ lincon.load(torch.nn.Linear(8, 8), "m.safetensors")
 
 EXTRAS = (
     *("lincon.tasks", "lincon.cli", "lincon.experiments", "lincon.figure"),
-    *("lincon.kernels.cpu", "lincon.kernels.loops"),
+    *("lincon.kernels.cpu", "lincon.kernels.loops", "lincon.kernels.team"),
 )
 """Modules that need what an extra brings."""
 
