@@ -57,6 +57,8 @@ def run(loop: Any, call: Call, parts: int) -> None:
 
 def parts_of(work: int) -> int:
     """In how many parts so many rows are worth doing."""
+    if work < 2 * SHARE:  # most calls: they need not ask for a team
+        return 1
     share = SHARE if _team(os.getpid()) is not None else POOL_SHARE
     return max(1, min(torch.get_num_threads(), work // share))
 
