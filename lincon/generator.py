@@ -24,6 +24,7 @@ from torch import Tensor
 from lincon.counter import below, bits, key
 from lincon.errors import DofError, LinconError
 from lincon.maps import operators
+from lincon.maps.per_device import forget
 from lincon.maps.piece import Piece, joined
 from lincon.maps.segments import NO_SEGMENTS, Segments
 from lincon.recycling import Recycler
@@ -505,6 +506,17 @@ class Generator(ABC):
                 f"got {tuple(vector.shape)} {vector.dtype}."
             )
         return stop
+
+    def release(self) -> None:
+        """Let go of the tables and buffers that make the map fast.
+
+        They are made again where they are needed. `lincon.kernels.release` does the same for GPUs.
+        """
+        self._recycler.release()
+        forget(self)
+        for inner in vars(self).values():
+            if isinstance(inner, Generator):
+                inner.release()
 
     # A generator is a value.
 

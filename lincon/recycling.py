@@ -53,6 +53,11 @@ class Recycler:
             return torch.zeros(size, dtype=dtype, device=device)
         return self.empty(size, dtype, device).zero_()
 
+    def release(self) -> None:
+        """Let go of the buffers: what still holds one keeps it."""
+        with self._lock:
+            self._kept = []
+
     def _unused(self, wanted: int) -> Tensor | None:
         """A buffer of about this many bytes that nothing else holds, or None."""
         for buffer, holders in self._kept:

@@ -24,6 +24,8 @@ from lincon.attaching.ledger import Ledger
 from lincon.attaching.parts import freeze, running_module, warn_of_part, watch
 from lincon.attaching.state import State, holders, prefixes
 from lincon.errors import LinconWarning, TargetError
+from lincon.maps.kept import kept_bytes
+from lincon.maps.per_device import forget
 from lincon.step.held_tape import HeldTape, may_hold
 from lincon.step.layer_tape import LayerTape
 from lincon.step.layout import Layout
@@ -267,13 +269,16 @@ class Constraint:
         return self._held
 
     def release(self) -> None:
-        """Let go of the weights that forwards without gradients use again.
+        """Let go of all that is kept to be fast, `kept_bytes`. It is made again where it is needed.
 
-        Such a forward (under `torch.no_grad`, in inference mode, or of frozen free vectors) leaves
-        Ŵ in memory for the next one, with a copy of the free vectors; with ``materialize="layer"``
-        or an offset it leaves nothing. The next forward that trains lets go of them too.
+        That is, on the one hand, the weights that forwards without gradients use again. Such a
+        forward (under `torch.no_grad`, in inference mode, or of frozen free vectors) leaves Ŵ in
+        memory for the next one, with a copy of the free vectors; with ``materialize="layer"`` or an
+        offset it leaves nothing. The next forward that trains lets go of them too.
 
-        On a GPU it also lets go of what `lincon.kernels.release` does, for all models.
+        On the other hand there are tables of the maps, the divisors of gradients, and buffers of
+        32 MiB and more that a step leaves for the next one; and on a GPU what
+        `lincon.kernels.release` lets go of, for all models.
 
         >>> import lincon
         >>> model = nn.Sequential(nn.Linear(8, 4))
@@ -281,9 +286,21 @@ class Constraint:
         >>> with torch.no_grad():
         ...     output = model(torch.ones(1, 8))
         >>> constraint.release()
+        >>> constraint.kept_bytes
+        0
         """
         self._held = None
         kernels.release()
+        for group in self.groups:
+            group.map.release()
+            forget(group)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that stay in memory to be fast, beyond what a model consists of. See `release`."""
+        held = () if self._held is None else (self._held.weights, self._held.copies)
+        state = [(group.generator.tables(), group.drawn) for group in self.groups]
+        return kept_bytes(self.groups, held, but=[state, [v.parameter for v in self.vectors]])
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""

@@ -35,6 +35,8 @@ class Summary:
         unconstrained: the number of parameters that are neither generated nor free.
         unused: the number of free entries that no row reads.
         resident: bytes of parameters, buffers and tables that stay in memory.
+        kept: bytes that stay in memory now so that the next step or forward is faster;
+            `Constraint.release` lets go of them.
         dense: bytes of parameters and buffers of the merged model.
         file: bytes of the file that `lincon.save` writes; None if the model cannot be saved as it
             is, or is sharded.
@@ -50,6 +52,7 @@ class Summary:
     unconstrained: int
     unused: int
     resident: int
+    kept: int
     dense: int
     file: int | None
     residual: float | None
@@ -93,6 +96,8 @@ class Summary:
         yield "unconstrained", f"{self.unconstrained:,}", ""
         yield "total", f"{self.total:,}", ""
         yield "resident bytes", f"{self.resident:,}", f"(merged: {self.dense:,})"
+        if self.kept:
+            yield "kept bytes", f"{self.kept:,}", "(to be fast, until released)"
         if self.file is not None:
             yield "file bytes", f"{self.file:,}", ""
         if self.residual is not None:
@@ -126,6 +131,7 @@ def summary(model: nn.Module) -> Summary:
         unconstrained=sum(p.numel() for p in model.parameters() if id(p) not in free),
         unused=_unused(generators),
         resident=own + tables + _drawn_bytes(vectors),
+        kept=_kept_bytes(placed),
         dense=own - replaced + _generated_bytes(vectors),
         file=file_bytes(model),
         residual=_first([constraint.residual for _, constraint in placed]),
@@ -162,6 +168,10 @@ def _drawn_bytes(vectors: list[FreeVector]) -> int:
 
 def _table_bytes(generators: list[Generator]) -> int:
     return sum(_bytes(generator.tables().values()) for generator in generators)
+
+
+def _kept_bytes(placed: list[tuple[str, Constraint]]) -> int:
+    return sum(constraint.kept_bytes for _, constraint in placed)
 
 
 def _unused(generators: list[Generator]) -> int:

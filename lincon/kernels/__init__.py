@@ -148,6 +148,12 @@ def release() -> None:
         gpu.release()
 
 
+def kept_for(loop: Loop) -> object:
+    """What kernels keep on GPUs for a map."""
+    gpu = sys.modules.get("lincon.kernels.gpu")
+    return None if gpu is None else gpu.kept_for(loop)
+
+
 @cache
 def _cpu() -> Kernel | None:
     """The module for CPUs; None without numba, or if it does not work here."""

@@ -87,6 +87,11 @@ def release() -> None:
     _kept.clear()
 
 
+def kept_for(loop: Loop) -> Kept | None:
+    """What is kept for a map, if anything is."""
+    return _kept.get(loop)
+
+
 def check(device: torch.device) -> None:
     """Raise LinconError unless every loop makes the right numbers on a device.
 

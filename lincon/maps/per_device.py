@@ -1,7 +1,7 @@
 """A cache of results per device, for tables that make a map fast and belong to no state."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -40,11 +40,31 @@ def per_device(
     ) -> Result:
         call = method, device, args
         cache = vars(owner).get("_per_device", {})  # a step comes here for every tensor
-        if call not in cache:
-            cache = vars(owner).setdefault("_per_device", Cache())
+        try:
+            result: Result = cache[call]
+        except KeyError:
             with torch.inference_mode(False):
-                cache[call] = method(owner, device, *args, **kwargs)
-        result: Result = cache[call]
+                result = method(owner, device, *args, **kwargs)
+            vars(owner).setdefault("_per_device", Cache())[call] = result
         return result
 
     return cached
+
+
+def forget(owner: object) -> None:
+    """Let go of an owner's results of all devices, and of its cached properties.
+
+    >>> class Squares:
+    ...     @per_device
+    ...     def table(self, device: torch.device, size: int) -> torch.Tensor:
+    ...         return torch.arange(size, device=device) ** 2
+    >>> squares = Squares()
+    >>> first = squares.table(torch.device("cpu"), 3)
+    >>> forget(squares)
+    >>> squares.table(torch.device("cpu"), 3) is first
+    False
+    """
+    vars(owner).pop("_per_device", None)
+    for name in list(vars(owner)):
+        if isinstance(getattr(type(owner), name, None), cached_property):
+            vars(owner).pop(name, None)
