@@ -225,3 +225,21 @@ def test_muon_takes_the_matrices_and_another_optimiser_the_free_vector():
         muon.step()
         adam.step()
     assert not any(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("optimiser", ["Adam", "SGD"])
+def test_adam_does_not_see_what_gram_divides_by(optimiser):
+    """A divisor that stays the same changes a step of SGD, and none of what Adam normalises."""
+    found = {}
+    for gradient in ("euclidean", "gram"):
+        model, x = transformer(), torch.linspace(-1, 1, 60).view(2, 5, 6)
+        lincon.constrain(model, "ring", dof=0.05, gradient=gradient)
+        step = getattr(torch.optim, optimiser)(model.parameters(), lr=0.01)
+        for _ in range(20):
+            step.zero_grad()
+            model(x).square().mean().backward()
+            step.step()
+        found[gradient] = model.free.detach()
+    difference = (found["gram"] - found["euclidean"]).abs().max()
+    moved = (found["euclidean"] - found["euclidean"].mean()).abs().max()
+    assert (difference < 1e-3 * moved) == (optimiser == "Adam")
