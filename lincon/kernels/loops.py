@@ -16,6 +16,9 @@ can be run by the threads of others. What it reads are
     signs        int8, beside a table of entries
     job          integers: the first row and the one after the last to walk over, the first entry and
                  the one after the last to add to, whether to add, and dof
+
+They are one file because numba keeps on disk what it compiled for as long as the file of a loop is as
+it was, and does not look at what the loop calls in others.
 """
 
 import os
