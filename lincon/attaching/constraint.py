@@ -300,7 +300,7 @@ class Constraint:
         """Bytes that stay in memory to be fast, beyond what a model consists of. See `release`."""
         held = () if self._held is None else (self._held.weights, self._held.copies)
         state = [(group.generator.tables(), group.drawn) for group in self.groups]
-        return kept_bytes(self.groups, held, but=[state, [v.parameter for v in self.vectors]])
+        return kept_bytes(self.groups, held, but=state)
 
     def _close(self, module: nn.Module, args: Any, output: Any) -> None:
         """After the owner's forward, even if it failed: drop the weights."""
