@@ -11,7 +11,7 @@ from site_pages.runs import Run, newest
 
 
 def fragments() -> Iterator[tuple[str, str]]:
-    compared = [run for run in newest() if accuracies(run)]
+    compared = [run for run in newest() if accuracies(run) and not _held_out(run)]
     yield "tables/schemes.md", "\n".join(map(_schemes, compared))
     yield "tables/scaling.md", "\n".join(_scaling(run) for run in newest() if "fits" in run.content)
     yield "tables/recipes.md", _recipes()
@@ -27,6 +27,11 @@ def accuracies(run: Run) -> list[dict[str, Any]]:
         if accuracy and {"scheme", "dof", "total"} <= row.keys():
             found.append({**row, "accuracy": accuracy[0], "spread": accuracy[1]})
     return found
+
+
+def _held_out(run: Run) -> bool:
+    """Whether its accuracies are those of training items that were held out."""
+    return bool(run.content.get("recipe", {}).get("held_out"))
 
 
 def _schemes(run: Run) -> str:
