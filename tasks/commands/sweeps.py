@@ -28,6 +28,7 @@ from lincon.tasks.interface.defaults import (
     CONTRASTED_DOF,
     SCALED_DOF,
     SEEDS,
+    TRIALS,
 )
 
 _CONTRASTED, _CONTRASTED_DOF, _SCALED_DOF = (
@@ -63,7 +64,10 @@ def compare(
             "training items that --held-out keeps apart; several options make a grid.",
         ),
     ] = None,
-    tune_seeds: Annotated[int, typer.Option(min=1, help="Trials of each setting.")] = 1,
+    tune_seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Trials of each setting; what one alone picks is partly chance."),
+    ] = TRIALS,
     out: Results = None,
 ) -> None:
     """Train schemes of sharing on equal terms and tabulate them; call again to continue."""

@@ -9,3 +9,5 @@ SCALED_DOF = 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
 """Of scaling."""
 
 SEEDS = 3
+TRIALS = 3
+"""Of each setting that is tuned."""

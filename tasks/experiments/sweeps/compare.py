@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from math import isfinite
 from typing import Any
 
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import paired
 from lincon.tasks.experiments.sweeps.auto import Auto
 from lincon.tasks.experiments.sweeps.curves import picture
-from lincon.tasks.experiments.sweeps.grid import Grid, Trial, said, tune
+from lincon.tasks.experiments.sweeps.grid import Grid, Trial, lead, said, tune
 from lincon.tasks.experiments.sweeps.report import (
     Result,
     group_seeds,
@@ -80,20 +81,34 @@ def _with_picked(
     result: Result, sweep: Sweep, runs: Sequence[Run], trials: Sequence[Trial]
 ) -> Result:
     """The result with what was picked for each line, and how."""
-    first = [group[0] for group in group_seeds(runs)]
-    cells = [Cell(run.model, run.scheme, run.asked, 0, sweep.recipe.task) for run in first]
     tuned, measure = sweep.choices["tuned"], sweep.measures[0]
+    texts = [_picked(sweep, group[0], trials) for group in group_seeds(runs)]
     tried = "; ".join(dict.fromkeys(said(trial.settings) for trial in trials))
     seeds = f"{tuned['seeds']} other seed{'' if tuned['seeds'] == 1 else 's'}"
     note = (
         f"Picked for each line alike by {measure.label} on {tuned['held_out']:,} training items "
-        f"that are held out, with {seeds}, from: {tried}. The test set is not looked at."
+        f"that are held out, with {seeds}, from: {tried}. The test set is not looked at. Beside what "
+        "was picked stands its lead over the next; where that is small the pick is partly chance, "
+        "which is in no interval."
     )
     return replace(
-        with_column(result, "picked", [said(sweep.settings_of(cell) or {}) for cell in cells]),
+        with_column(result, "picked", texts),
         numbers={**result.numbers, "trials": [asdict(trial) for trial in trials]},
         notes=[*result.notes, note],
     )
+
+
+def _picked(sweep: Sweep, run: Run, trials: Sequence[Trial]) -> str:
+    """What was picked for a run's line, and its lead over the next."""
+    cell = Cell(run.model, run.scheme, run.asked, 0, sweep.recipe.task)
+    own = [
+        trial
+        for trial in trials
+        if (trial.model, trial.scheme, str(trial.asked)) == (run.model, run.scheme, str(run.asked))
+    ]
+    ahead, measure = lead(own, sweep.measures[0]), sweep.measures[0]
+    by = f", by {ahead:.{measure.digits}f}" if isfinite(ahead) else ""
+    return f"{said(sweep.settings_of(cell) or {})}{by}"
 
 
 def baseline_note(sweep: Sweep) -> list[str]:
