@@ -87,9 +87,9 @@ def _with_picked(
     seeds = f"{tuned['seeds']} other seed{'' if tuned['seeds'] == 1 else 's'}"
     note = (
         f"Picked for each line alike by {measure.label} on {tuned['held_out']:,} training items "
-        f"that are held out, with {seeds}, from: {tried}. The test set is not looked at. Beside what "
-        "was picked stands its lead over the next; where that is small the pick is partly chance, "
-        "which is in no interval."
+        f"that are held out, with {seeds}, from: {tried}. The test set is not looked at. Beside "
+        "what was picked stands its lead over the next; where that is small the pick is partly "
+        "chance, which is in no interval."
     )
     return replace(
         with_column(result, "picked", texts),

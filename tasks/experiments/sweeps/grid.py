@@ -135,17 +135,14 @@ def tune(sweep: Sweep, grid: Grid) -> tuple[Sweep, list[Trial]]:
 
 
 def lead(trials: Sequence[Trial], measure: Measure) -> float:
-    """By how much the best of a line's trials was ahead of the next; inf where that diverged.
+    """By how much the best of a line's trials was ahead of the next; inf where there is none.
 
     >>> accuracy = Measure("accuracy", "accuracy %")
     >>> lead([Trial("net", "rpg", 0.1, {}, {0: score}) for score in (70.0, 72.5, 71.0)], accuracy)
     1.5
     """
-    best, second, *_ = sorted((trial.rank(measure) for trial in trials), reverse=True) + [
-        -inf,
-        -inf,
-    ]
-    return best - second if isfinite(best) else 0.0
+    *_, second, best = sorted([-inf, *(trial.rank(measure) for trial in trials)])
+    return best - second if isfinite(best) else inf
 
 
 def _trial(group: Sequence[Run], settings: Settings, measure: Measure) -> Trial:
