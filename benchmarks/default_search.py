@@ -164,7 +164,8 @@ def main() -> None:
         print(preview(sweep))
         return
     # The grid's own held-out images are the sweep's.
-    result = compare(sweep, Grid({"learning_rate": options.rates}, options.held_out))
+    grid = Grid({"learning_rate": options.rates}, options.held_out)
+    result = compare(replace(sweep, grid=grid))
     print(replace(result, title=f"{result.title}, on held-out images").markdown())
 
 

@@ -15,6 +15,7 @@ from lincon.tasks.experiments.sweeps.statistics import LOOKS, difference
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.training.recipe import Cell, Recipe, cells, open_data
 from lincon.tasks.experiments.training.run import Run
+from tests.test_cli import call
 
 RECIPE = Recipe(epochs=1, batch=16, images=512)
 GRID = Grid({"learning_rate": [1e-6, 0.1]}, held_out=200, seeds=1)
@@ -44,8 +45,9 @@ def test_holding_out_more_than_there_is_is_refused(recipe):
 def tuned(tmp_path_factory):
     """The folder of a tuned comparison of two schemes with two seeds, and its result."""
     out = tmp_path_factory.mktemp("tuned")
-    sweep = Sweep(RECIPE, cells(["resnet-small"], ["rpg", "random"], [0.1], range(2)), out)
-    return sweep, compare.compare(sweep, GRID)
+    every = cells(["resnet-small"], ["rpg", "random"], [0.1], range(2))
+    sweep = Sweep(RECIPE, every, out, grid=GRID)
+    return sweep, compare.compare(sweep)
 
 
 def test_what_scores_best_on_the_held_out_items_is_trained_with(tuned):
@@ -95,19 +97,41 @@ def test_a_tuned_comparison_continues_with_another_seed_and_trains_nothing_twice
         return train(self, cell, callbacks)
 
     monkeypatch.setattr(Sweep, "train", counted)
-    again = compare.compare(sweep, GRID)
+    again = compare.compare(sweep)
     assert (again.texts, trained) == (result.texts, [])
     with pytest.raises(LinconError, match="tuned is"):
-        compare.compare(sweep, replace(GRID, seeds=2))
+        compare.compare(replace(sweep, grid=replace(GRID, seeds=2)))
 
 
 def test_a_run_that_was_made_with_other_settings_is_refused(tuned):
     sweep, _ = tuned
     name = sweep.cells[0].name
     picked = {replace(cell, seed=0).name: {"learning_rate": 0.2} for cell in sweep.cells}
-    other = replace(sweep, choices=GRID.described, settings=picked)
+    other = replace(sweep, settings=picked)
     with pytest.raises(LinconError, match=f"{name}.*learning_rate is 0.1 there and 0.2 here"):
         other.run()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["scaling", "--model", "resnet-small", "--dof", "0.01,0.02,0.05,0.1", "--seeds", "1"],
+        ["convergence", "--model", "resnet-small", "--dof", "0.1", "--seeds", "1"],
+        ["generalization", "--model", "resnet-small", "--dof", "0.1", "--seeds", "1"],
+        ["reproduce", "generalization", "--model", "resnet-small,resnet-medium", "--seeds", "1"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_experiment_tunes(command, tmp_path):
+    shared = ["--epochs", "1", "--images", "64", "--batch", "32", "--quiet", "--out", str(tmp_path)]
+    tuned = ["--tune", "learning-rate=0.01,0.1", "--tune-seeds", "1", "--held-out", "100"]
+    result = call(*command, *shared, *tuned)
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {trial["settings"]["learning_rate"] for trial in results["trials"]} == {0.01, 0.1}
+    assert results["recipe"]["tuned"]["held_out"] == 100
+    assert "| picked |" in (tmp_path / "table.md").read_text()
+    assert "The test set is not looked at" in (tmp_path / "table.md").read_text()
 
 
 @pytest.mark.parametrize("text", ["learning-rate", "learning-rate=", "learning-rate=a"])

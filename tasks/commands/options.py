@@ -14,8 +14,9 @@ import typer
 from lincon.tasks.commands.arguments import split_names
 from lincon.tasks.commands.config import read_config
 from lincon.tasks.experiments.files import check_folder
+from lincon.tasks.interface.defaults import TRIALS
 
-NOT_OF_EXPERIMENTS = "data", "config"
+NOT_OF_EXPERIMENTS = "data", "config", "tune_seeds"
 """Options that are no `Settings`: an argument of experiments, and the command line's own."""
 
 
@@ -112,6 +113,27 @@ class SweepOptions(Options):
     parallel: Annotated[
         int, typer.Option(min=1, help="Trainings at a time, by Ray; the results are the same.")
     ] = 1
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING=VALUES",
+            help="learning-rate=0.05,0.1 or weight-decay=...: tried for every scheme and DoF alike "
+            "on training items that --held-out keeps apart; several options make a grid.",
+        ),
+    ] = None
+    tune_seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Trials of each setting; what one alone picks is partly chance."),
+    ] = TRIALS
+
+    def settings(self) -> dict[str, Any]:
+        """What they say of `lincon.experiments.Settings`; with --tune, what is held out is for it."""
+        if not self.tune:
+            return super().settings() | {"tune": None}
+        from lincon.tasks.experiments.sweeps.grid import Grid, parse
+
+        grid = Grid(parse(self.tune), self.held_out or 0, self.tune_seeds)
+        return super().settings() | {"tune": grid, "held_out": None}
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:

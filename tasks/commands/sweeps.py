@@ -1,6 +1,5 @@
 """Commands that train many models and tabulate them."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +27,6 @@ from lincon.tasks.interface.defaults import (
     CONTRASTED_DOF,
     SCALED_DOF,
     SEEDS,
-    TRIALS,
 )
 
 _CONTRASTED, _CONTRASTED_DOF, _SCALED_DOF = (
@@ -56,29 +54,11 @@ def compare(
         float | None,
         typer.Option(help="A smaller difference does not matter to --seeds auto; 0.2 by default."),
     ] = None,
-    tune: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SETTING=VALUES",
-            help="learning-rate=0.05,0.1 or weight-decay=...: tried for every scheme alike on "
-            "training items that --held-out keeps apart; several options make a grid.",
-        ),
-    ] = None,
-    tune_seeds: Annotated[
-        int,
-        typer.Option(min=1, help="Trials of each setting; what one alone picks is partly chance."),
-    ] = TRIALS,
     out: Results = None,
 ) -> None:
     """Train schemes of sharing on equal terms and tabulate them; call again to continue."""
     grid = _grid(schemes, model, dof, _seeds(seeds, hours, matters))
-    if not tune:
-        _call("compare", options, out, grid, task=task)
-        return
-    from lincon.tasks.experiments.sweeps.grid import Grid, parse
-
-    tuning = Grid(parse(tune), options.held_out or 0, tune_seeds)
-    _call("compare", replace(options, held_out=None), out, grid, task=task, tune=tuning)
+    _call("compare", options, out, grid, task=task)
 
 
 def _seeds(text: str, hours: float | None, matters: float | None) -> Any:

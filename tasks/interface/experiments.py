@@ -29,11 +29,12 @@ from lincon import Generator, LinconError
 from lincon.tasks.experiments.sweeps import compare as comparing
 from lincon.tasks.experiments.sweeps import gap
 from lincon.tasks.experiments.sweeps.auto import Auto
-from lincon.tasks.experiments.sweeps.grid import Grid, trials
+from lincon.tasks.experiments.sweeps.grid import Grid
 from lincon.tasks.experiments.sweeps.plan import preview
 from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.statistics import LOOKS
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tune import trials
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training.recipe import Cell, cells
 from lincon.tasks.interface.defaults import (
@@ -81,7 +82,6 @@ def compare(
     schemes: Schemes | None = None,
     dof: Dof | Sequence[Dof] | None = None,
     seeds: int | Sequence[int] | Auto = SEEDS,
-    tune: Grid | None = None,
     **settings: Any,
 ) -> Result:
     """Train schemes of sharing on equal terms: same model, data, schedule, seeds and DoF.
@@ -93,9 +93,9 @@ def compare(
         dof: free numbers in the body: counts (4096) or fractions (0.1).
         seeds: how many runs of each, with the seeds 0, 1, ...; or the seeds; or what chooses their
             number, as in ``Auto(hours=2)``.
-        tune: settings that are tried for every scheme alike, on training items that are held out,
-            as in ``Grid({"learning_rate": [0.05, 0.1]}, held_out=1000)``.
-        settings: of `Settings`, such as epochs, learning_rate, out.
+        settings: of `Settings`, such as epochs, learning_rate, out; ``tune`` says what is tried first
+            for every scheme alike, on training items that are held out, as in
+            ``Grid({"learning_rate": [0.05, 0.1]}, held_out=1000)``.
 
     Returns:
         A result, which shows itself as a table: ``.rows`` for pandas, ``.plot()``, ``.notes``.
@@ -118,9 +118,9 @@ def compare(
     grid = Combinations(model, data, schemes, dof, number)
 
     def work(sweep: Sweep) -> Result:
-        return comparing.compare(sweep, tune, auto)
+        return comparing.compare(sweep, auto)
 
-    return _run("compare", work, grid, settings, tune)
+    return _run("compare", work, grid, settings)
 
 
 def scaling(
@@ -210,48 +210,25 @@ def generalization(
     return _run("generalization", work, grid, settings)
 
 
-def _run(
-    command: str,
-    work: Work,
-    grid: Combinations,
-    settings: dict[str, Any],
-    tune: Grid | None = None,
-) -> Result:
+def _run(command: str, work: Work, grid: Combinations, settings: dict[str, Any]) -> Result:
     """Do the work of an experiment on the sweep of its combinations."""
     chosen = Settings.of(settings)
     with ExitStack() as names, _folder(chosen) as out:
         every = _cells(grid, chosen.task, names)
         recipe = chosen.recipe(name_of_data(grid.data, names))
-        return run(command, work, recipe, every, replace(chosen, out=out), tune)
+        return run(command, work, recipe, every, replace(chosen, out=out))
 
 
-def run(
-    command: str,
-    work: Work,
-    recipe: Any,
-    every: Sequence[Cell],
-    settings: Settings,
-    tune: Grid | None = None,
-) -> Result:
-    """Do the work on the trainings ``every``, or say what it would be; ``settings.out`` is a folder.
-
-    ``tune`` is what the work tunes first.
-    """
+def run(command: str, work: Work, recipe: Any, every: Sequence[Cell], settings: Settings) -> Result:
+    """Do the work on the trainings ``every``, or say what it would be; ``settings.out`` is a folder."""
     out = settings.folder()
     assert out is not None
-    sweep = Sweep(recipe, every, out, settings.setup(), settings.parallel, command)
+    sweep = Sweep(recipe, every, out, settings.setup(), settings.parallel, command, settings.tune)
     with _threads(settings.threads):
         if settings.dry_run:
-            return _preview(sweep, tune)
+            return preview(*(trial for _, trial in trials(sweep)), sweep)
         result = work(sweep)
         return replace(result, runs=result.runs or sweep.finished())
-
-
-def _preview(sweep: Sweep, tune: Grid | None) -> Result:
-    if tune is None:
-        return preview(sweep)
-    tuned = replace(sweep, choices=tune.described)
-    return preview(*(trial for _, trial in trials(tuned, tune)), tuned)
 
 
 @contextmanager

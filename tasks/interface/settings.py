@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from lincon.tasks.experiments.files import check_folder
 from lincon.tasks.experiments.names import choose
+from lincon.tasks.experiments.sweeps.grid import Grid
 from lincon.tasks.experiments.task import find_task
 from lincon.tasks.experiments.training.recipe import Recipe, Setup
 from lincon.tasks.experiments.training.trainer import LOGS, trainer_options
@@ -29,6 +30,7 @@ class Settings:
         schedule: "cycle", "cosine", "steps", "thirds", "tenths" or "exponential".
         weight_decay: on every parameter, the free vector included.
         held_out: training items that stand in for the test set, and are not trained on.
+        tune: what is tried first for every scheme and DoF alike, on items that it holds out.
         root: folder of the data set, for one that is not embedded.
         trainer: flags of Lightning's Trainer.
         log: "csv" and "tensorboard", beside each run.
@@ -49,6 +51,7 @@ class Settings:
     schedule: str | None = None
     weight_decay: float | None = None
     held_out: int | None = None
+    tune: Grid | None = None
     root: str | Path | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     log: Sequence[str] = ()

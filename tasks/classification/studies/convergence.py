@@ -13,8 +13,10 @@ from lincon import LinconError
 from lincon.figure import Figure
 from lincon.tasks.experiments.sweeps.curves import group_by_label
 from lincon.tasks.experiments.sweeps.figures import band, figure_of, legend, panels, shares
+from lincon.tasks.experiments.sweeps.picked import with_picked
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tune import tune
 from lincon.tasks.experiments.training.run import Run
 
 _plain = FuncFormatter(lambda value, _: f"{value:g}")
@@ -33,9 +35,11 @@ def convergence(sweep: Sweep) -> Result:
     """
     if not any(cell.scheme == "vanilla" for cell in sweep.cells):
         raise LinconError("convergence compares with vanilla: add it to --schemes.")
+    sweep = tune(sweep)
     runs = sweep.run()
     data = sweep.data
     result = summarise(runs, sweep.title, len(data.train_dataloader()))
+    result = with_picked(result, sweep, [group[0] for group in group_by_label(runs).values()])
     result.write(sweep, runs)
     return result
 

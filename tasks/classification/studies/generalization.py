@@ -24,8 +24,10 @@ from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import gap
 from lincon.tasks.experiments.sweeps.curves import group_by_label
 from lincon.tasks.experiments.sweeps.figures import band, figure_of, legend, panels, shares
+from lincon.tasks.experiments.sweeps.picked import with_picked
 from lincon.tasks.experiments.sweeps.report import Result
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tune import tune
 from lincon.tasks.experiments.training.recipe import Cell
 from lincon.tasks.experiments.training.run import Run
 
@@ -58,9 +60,11 @@ def generalization(sweep: Sweep, objectnet: Path | None = None) -> Result:
         ObjectNet(objectnet)
     else:
         _check_range(data)
+    sweep = tune(sweep)
     runs = sweep.run()
     shifted = [_evaluated(sweep, cell, data, objectnet) for cell in sweep.cells]
     result = summarise(runs, shifted, sweep.title)
+    result = with_picked(result, sweep, [group[0] for group in group_by_label(runs).values()])
     result.write(sweep, runs)
     return result
 

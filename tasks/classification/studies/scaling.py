@@ -24,8 +24,10 @@ from lincon.tasks.classification.studies.laws import (
     fit,
     held_out,
 )
-from lincon.tasks.experiments.sweeps.report import Result, lines, with_spread
+from lincon.tasks.experiments.sweeps.picked import with_picked
+from lincon.tasks.experiments.sweeps.report import Result, group_seeds, lines, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tune import tune
 from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.models import dof_of
 from lincon.tasks.experiments.training.run import Run
@@ -44,10 +46,12 @@ def scaling(sweep: Sweep, predict: float | None = None) -> Result:
     """
     measures = find_task(sweep.recipe.task).measures
     _check(sweep, measures[0], predict)  # before hours of training, not after
+    sweep = tune(sweep)
     runs = sweep.run()
     schemes = ", ".join(dict.fromkeys(cell.scheme for cell in sweep.cells))
     title = f"{schemes}: {sweep.title}"
     result = summarise(runs, title, len(sweep.data.test_set), predict, measures)
+    result = with_picked(result, sweep, [group[0] for group in group_seeds(runs)])
     result.write(sweep, runs)
     return result
 

@@ -2,46 +2,42 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from math import isfinite
 from typing import Any
 
 from lincon.tasks.experiments.output import write_output
 from lincon.tasks.experiments.sweeps import paired
 from lincon.tasks.experiments.sweeps.auto import Auto
 from lincon.tasks.experiments.sweeps.curves import picture
-from lincon.tasks.experiments.sweeps.grid import Grid, Trial, lead, said, tune
+from lincon.tasks.experiments.sweeps.picked import with_picked
 from lincon.tasks.experiments.sweeps.report import (
     Result,
     group_seeds,
     header,
     line,
     notes_of,
-    with_column,
 )
 from lincon.tasks.experiments.sweeps.statistics import LOOKS, Difference
 from lincon.tasks.experiments.sweeps.sweep import PREDICTIONS, Sweep
+from lincon.tasks.experiments.sweeps.tune import tune
 from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.ranks import exit_unless_first
 from lincon.tasks.experiments.training.recipe import Cell
 from lincon.tasks.experiments.training.run import Run
 
 
-def compare(sweep: Sweep, grid: Grid | None = None, auto: Auto | None = None) -> Result:
+def compare(sweep: Sweep, auto: Auto | None = None) -> Result:
     """Train every cell, and write table, numbers and learning curves; called again it continues.
 
     All three are written each time another seed is whole.
 
     Args:
         sweep: the trainings.
-        grid: settings that are tuned first, for every scheme alike.
         auto: says when there are seeds enough; the sweep then has the most that may be.
     """
-    trials: list[Trial] = []
-    if grid is not None:
-        sweep, trials = tune(sweep, grid)
+    sweep = tune(sweep)
     cells: list[Cell] = []
     for cells in sweep.rounds():
-        result, reason = _of_seeds(sweep, cells, trials, auto)
+        result, reason = _of_seeds(sweep, cells, auto)
         result.write(sweep, sweep.runs_of(cells))
         if reason:
             break
@@ -50,9 +46,7 @@ def compare(sweep: Sweep, grid: Grid | None = None, auto: Auto | None = None) ->
     return result
 
 
-def _of_seeds(
-    sweep: Sweep, cells: Sequence[Cell], trials: Sequence[Trial], auto: Auto | None
-) -> tuple[Result, str]:
+def _of_seeds(sweep: Sweep, cells: Sequence[Cell], auto: Auto | None) -> tuple[Result, str]:
     """The result of some seeds, and why they suffice, if `Auto` says so."""
     runs, looks = sweep.runs_of(cells), len(LOOKS) if auto else 1
     title = replace(sweep, cells=cells).title
@@ -64,7 +58,7 @@ def _of_seeds(
     elif left := len(_seeds(sweep.cells)) - len(_seeds(cells)):
         notes.append(f"So far: {left} more seed{'' if left == 1 else 's'} may be trained.")
     result = replace(result, notes=notes, runs=runs)
-    return (_with_picked(result, sweep, runs, trials) if trials else result), reason
+    return with_picked(result, sweep, [group[0] for group in group_seeds(runs)]), reason
 
 
 def _main(result: Result, score: Measure) -> Difference | None:
@@ -75,40 +69,6 @@ def _main(result: Result, score: Measure) -> Difference | None:
 
 def _seeds(cells: Sequence[Cell]) -> set[int]:
     return {cell.seed for cell in cells}
-
-
-def _with_picked(
-    result: Result, sweep: Sweep, runs: Sequence[Run], trials: Sequence[Trial]
-) -> Result:
-    """The result with what was picked for each line, and how."""
-    tuned, measure = sweep.choices["tuned"], sweep.measures[0]
-    texts = [_picked(sweep, group[0], trials) for group in group_seeds(runs)]
-    tried = "; ".join(dict.fromkeys(said(trial.settings) for trial in trials))
-    seeds = f"{tuned['seeds']} other seed{'' if tuned['seeds'] == 1 else 's'}"
-    note = (
-        f"Picked for each line alike by {measure.label} on {tuned['held_out']:,} training items "
-        f"that are held out, with {seeds}, from: {tried}. The test set is not looked at. Beside "
-        "what was picked stands its lead over the next; where that is small the pick is partly "
-        "chance, which is in no interval."
-    )
-    return replace(
-        with_column(result, "picked", texts),
-        numbers={**result.numbers, "trials": [asdict(trial) for trial in trials]},
-        notes=[*result.notes, note],
-    )
-
-
-def _picked(sweep: Sweep, run: Run, trials: Sequence[Trial]) -> str:
-    """What was picked for a run's line, and its lead over the next."""
-    cell = Cell(run.model, run.scheme, run.asked, 0, sweep.recipe.task)
-    own = [
-        trial
-        for trial in trials
-        if (trial.model, trial.scheme, str(trial.asked)) == (run.model, run.scheme, str(run.asked))
-    ]
-    ahead, measure = lead(own, sweep.measures[0]), sweep.measures[0]
-    by = f", by {ahead:.{measure.digits}f}" if isfinite(ahead) else ""
-    return f"{said(sweep.settings_of(cell) or {})}{by}"
 
 
 def baseline_note(sweep: Sweep) -> list[str]:

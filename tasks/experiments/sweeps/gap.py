@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lincon.tasks.experiments.sweeps.curves import group_by_label, picture
+from lincon.tasks.experiments.sweeps.picked import with_picked
 from lincon.tasks.experiments.sweeps.report import Result, mean_and_spread, notes_of, with_spread
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tune import tune
 from lincon.tasks.experiments.task import Measure
 from lincon.tasks.experiments.training.run import Run
 
@@ -14,6 +16,7 @@ NOTE = "Gap: of the trained model, training minus test, both on images without a
 
 def gap(sweep: Sweep) -> Result:
     """Train every cell, and write table, numbers and learning curves; called again it continues."""
+    sweep = tune(sweep)
     runs, measure = sweep.run(), sweep.measures[0]
     header, rows, table = tabulate(runs, measure)
     result = Result(
@@ -24,6 +27,7 @@ def gap(sweep: Sweep) -> Result:
         figure=picture(runs, sweep.title, measure),
         notes=[NOTE, *notes_of(runs)],
     )
+    result = with_picked(result, sweep, [group[0] for group in group_by_label(runs).values()])
     result.write(sweep, runs)
     return result
 

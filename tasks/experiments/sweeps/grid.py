@@ -1,11 +1,11 @@
-"""The same small grid of settings for every scheme, tried on training items that are held out.
+"""The same small grid of settings for every scheme, and the trials of it.
 
 The test set is not looked at: a trial trains on the other training items, with seeds of its own, and
 is measured on those that are held out. What scores best is what the comparison trains with.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from math import inf, isfinite
 from statistics import mean
@@ -13,11 +13,10 @@ from typing import Any
 
 from lincon import LinconError
 from lincon.tasks.experiments.names import choose
-from lincon.tasks.experiments.sweeps.report import group_seeds
-from lincon.tasks.experiments.sweeps.sweep import Settings, Sweep, group_name
 from lincon.tasks.experiments.task import Measure
-from lincon.tasks.experiments.training.recipe import Cell
-from lincon.tasks.experiments.training.run import Run
+
+Settings = Mapping[str, Any]
+"""Fields of a recipe, and their values."""
 
 TUNABLE = "learning_rate", "weight_decay"
 """Fields of a recipe that may be tuned."""
@@ -95,45 +94,6 @@ class Trial:
         return mean(scores) if measure.higher_is_better else -mean(scores)
 
 
-def trials(sweep: Sweep, grid: Grid) -> list[tuple[Settings, Sweep]]:
-    """The sweep of each combination of settings, in the folder ``tuning`` of the comparison."""
-    groups = dict.fromkeys(replace(cell, seed=FIRST_SEED) for cell in sweep.cells)
-    seeds = range(FIRST_SEED, FIRST_SEED + grid.seeds)
-    cells = [replace(cell, seed=seed) for seed in seeds for cell in groups]
-    found = []
-    for settings in grid.combinations:
-        folder = "-".join(f"{name}-{value:g}" for name, value in settings.items())
-        recipe = replace(sweep.recipe, held_out=grid.held_out, **settings)
-        out = sweep.out / "tuning" / folder
-        found.append((settings, replace(sweep, recipe=recipe, cells=cells, out=out)))
-    return found
-
-
-def tune(sweep: Sweep, grid: Grid) -> tuple[Sweep, list[Trial]]:
-    """Train the trials that are missing; called again, it continues.
-
-    Returns:
-        The sweep with what scored best for each model, scheme and DoF, and all trials.
-
-    Raises:
-        LinconError: whatever `Sweep.check` refuses, of the comparison or of a trial.
-    """
-    sweep = replace(sweep, choices=grid.described)
-    sweep.check()  # before hours of trials, not after
-    measure = sweep.measures[0]
-    tried = [
-        _trial(group, settings, measure)
-        for settings, trial in trials(sweep, grid)
-        for group in group_seeds(trial.run())
-    ]
-    best: dict[str, Trial] = {}
-    for each in tried:
-        name = group_name(Cell(each.model, each.scheme, each.asked, 0, sweep.recipe.task))
-        if name not in best or each.rank(measure) > best[name].rank(measure):
-            best[name] = each
-    return replace(sweep, settings={name: each.settings for name, each in best.items()}), tried
-
-
 def lead(trials: Sequence[Trial], measure: Measure) -> float:
     """By how much the best of a line's trials was ahead of the next; inf where there is none.
 
@@ -145,9 +105,13 @@ def lead(trials: Sequence[Trial], measure: Measure) -> float:
     return best - second if isfinite(best) else inf
 
 
-def _trial(group: Sequence[Run], settings: Settings, measure: Measure) -> Trial:
-    scores = {run.seed: measure.last(run.test) for run in group}
-    return Trial(group[0].model, group[0].scheme, group[0].asked, settings, scores)
+def said(settings: Settings) -> str:
+    """Settings as a table shows them.
+
+    >>> said({"learning_rate": 0.1})
+    'learning rate 0.1'
+    """
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())
 
 
 def parse(texts: Sequence[str]) -> dict[str, list[float]]:
@@ -172,12 +136,3 @@ def parse(texts: Sequence[str]) -> dict[str, list[float]]:
             )
         found[name.strip().replace("-", "_")] = list(dict.fromkeys(numbers))
     return found
-
-
-def said(settings: Settings) -> str:
-    """Settings as a table shows them.
-
-    >>> said({"learning_rate": 0.1})
-    'learning rate 0.1'
-    """
-    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in settings.items())

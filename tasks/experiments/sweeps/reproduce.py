@@ -9,9 +9,11 @@ from pathlib import Path
 
 from lincon.tasks.experiments.names import choose
 from lincon.tasks.experiments.sweeps.columns import compared
-from lincon.tasks.experiments.sweeps.report import Result
+from lincon.tasks.experiments.sweeps.picked import picked
+from lincon.tasks.experiments.sweeps.report import Result, with_column
 from lincon.tasks.experiments.sweeps.sweep import Sweep
 from lincon.tasks.experiments.sweeps.tables import Columns, PaperTable, Row
+from lincon.tasks.experiments.sweeps.tune import tune
 from lincon.tasks.experiments.task import TASKS, find_task
 from lincon.tasks.experiments.training.recipe import Cell
 from lincon.tasks.experiments.training.run import Run
@@ -41,6 +43,7 @@ def reproduce(
         sweep: the trainings, `cells` of this table and these models.
         objectnet: folder of ObjectNet, for tables that measure on it.
     """
+    sweep = tune(sweep)
     train = paper.ours or compared
     result, columns = train(sweep, objectnet)
     runs = sweep.finished()
@@ -55,6 +58,9 @@ def reproduce(
         numbers={**result.numbers, "table": table},
         notes=[*paper.notes, *result.notes],
     )
+    if sweep.trials:
+        firsts = [_runs_of(row, models, runs)[0] for row in paper.rows]
+        reproduced = with_column(reproduced, "picked", [picked(sweep, run) for run in firsts])
     reproduced.write(sweep, runs)
     return reproduced
 

@@ -17,6 +17,7 @@ from lincon.tasks.experiments.files import RESULTS
 from lincon.tasks.experiments.importing import WithGiven
 from lincon.tasks.experiments.output import check_replaceable, mark_of
 from lincon.tasks.experiments.sweeps.earlier import check_same
+from lincon.tasks.experiments.sweeps.grid import Grid, Settings, Trial
 from lincon.tasks.experiments.sweeps.store import Store
 from lincon.tasks.experiments.task import Measure, find_task
 from lincon.tasks.experiments.training.fingerprints import fingerprints
@@ -32,10 +33,6 @@ SEVERAL_PROCESSES = "strategy", "devices", "num_nodes"
 """Flags of the Trainer with which one training has several processes."""
 
 
-Settings = Mapping[str, Any]
-"""Fields of a recipe, and their values."""
-
-
 @dataclass(frozen=True)
 class Sweep:
     """The trainings of an experiment.
@@ -48,8 +45,9 @@ class Sweep:
         parallel: trainings at a time. Several run by Ray, each in a process of its own, with the
             same results.
         command: whose results these are; those of another are not replaced.
-        choices: from what the settings were picked, as plain JSON, if any were.
+        grid: settings that are to be tuned, for every scheme alike.
         settings: by `group_name`, the fields of the recipe that were picked for those cells.
+        trials: by which they were picked.
     """
 
     recipe: Recipe
@@ -58,8 +56,9 @@ class Sweep:
     setup: Setup = field(default_factory=Setup)
     parallel: int = 1
     command: str = "compare"
-    choices: Mapping[str, Any] = field(default_factory=dict)
+    grid: Grid | None = None
     settings: Mapping[str, Settings] = field(default_factory=dict)
+    trials: Sequence[Trial] = ()
 
     def run(self) -> list[Run]:
         """Train the cells that are missing, and return all runs in the order of the cells.
@@ -136,7 +135,7 @@ class Sweep:
 
     def settings_of(self, cell: Cell) -> Settings | None:
         """What was picked for a cell; None before it is."""
-        return self.settings.get(group_name(cell)) if self.choices else {}
+        return self.settings.get(group_name(cell)) if self.grid else {}
 
     def recipe_of(self, cell: Cell) -> Recipe:
         """The recipe with what was picked for a cell."""
@@ -224,7 +223,8 @@ class Sweep:
 
         Fields that were picked have the values to choose from.
         """
-        return {**describe(self.recipe, self.setup.trainer), **self.choices}
+        described = describe(self.recipe, self.setup.trainer)
+        return described | self.grid.described if self.grid else described
 
     @property
     def measures(self) -> tuple[Measure, ...]:
