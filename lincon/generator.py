@@ -512,11 +512,20 @@ class Generator(ABC):
 
         They are made again where they are needed. `lincon.kernels.release` does the same for GPUs.
         """
-        self._recycler.release()
+        self.rest()
         forget(self)
-        for inner in vars(self).values():
-            if isinstance(inner, Generator):
-                inner.release()
+        for inner in self._inner():
+            inner.release()
+
+    def rest(self) -> None:
+        """Let go of the buffers that are used again by the next call."""
+        self._recycler.release()
+        for inner in self._inner():
+            inner.rest()
+
+    def _inner(self) -> list["Generator"]:
+        """The generators that this one changes."""
+        return [each for each in vars(self).values() if isinstance(each, Generator)]
 
     # A generator is a value.
 

@@ -72,7 +72,12 @@ def test_buffers_of_a_step_are_counted(monkeypatch):
     model = nn.Sequential(nn.Linear(200, 200))
     constraint = lincon.constrain(model, "ring", dof=0.1)
     model(torch.ones(1, 200)).sum().backward()
-    assert constraint.kept_bytes >= 4 * constraint.rows
+    step = constraint.kept_bytes
+    assert step >= 4 * constraint.rows
+    model.train()
+    assert constraint.kept_bytes == step
+    assert model.eval() is model and not model[0].training
+    assert constraint.kept_bytes <= step - 4 * constraint.rows
     constraint.release()
     assert constraint.kept_bytes == 0
 

@@ -277,8 +277,8 @@ class Constraint:
         offset it leaves nothing. The next forward that trains lets go of them too.
 
         On the other hand there are tables of the maps, the divisors of gradients, and buffers of
-        32 MiB and more that a step leaves for the next one; and on a GPU what
-        `lincon.kernels.release` lets go of, for all models.
+        32 MiB and more that a step leaves for the next one, of which `model.eval()` lets go as
+        well; and on a GPU what `lincon.kernels.release` lets go of, for all models.
 
         >>> import lincon
         >>> model = nn.Sequential(nn.Linear(8, 4))
@@ -294,6 +294,11 @@ class Constraint:
         for group in self.groups:
             group.map.release()
             forget(group)
+
+    def rest(self) -> None:
+        """Let go of the buffers that a step leaves for the next one."""
+        for group in self.groups:
+            group.map.rest()
 
     @property
     def kept_bytes(self) -> int:

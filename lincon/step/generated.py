@@ -7,8 +7,9 @@ Torch's tools for parametrizations edit the class of a module. As soon as one of
 `module.parametrizations`, the module gets a class of its own, as torch would have made it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from functools import wraps
 from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
@@ -33,6 +34,9 @@ class Source(Protocol):
 
     def freeze(self, part: nn.Module, requires_grad: bool) -> None:
         """Freeze the weights that a part of the owner reads, or let them train again."""
+
+    def rest(self) -> None:
+        """Let go of the buffers that a step leaves for the next one."""
 
 
 class Generated(nn.ModuleList):
@@ -232,6 +236,7 @@ def _further(original: type[nn.Module]) -> dict[str, Any]:
     members: dict[str, Any] = {
         "__reduce_ex__": _reduce,
         "requires_grad_": _requires_grad_,
+        "train": _training(original),
         **refusing,
     }
     if issubclass(original, nn.RNNBase):
@@ -242,6 +247,19 @@ def _further(original: type[nn.Module]) -> dict[str, Any]:
 def _flat_weights(self: nn.RNNBase) -> list[Tensor | None]:
     """The weights an RNN runs on, read at every call: none is stale or keeps a graph alive."""
     return [getattr(self, name, None) for name in self._flat_weights_names]
+
+
+def _training(original: type[nn.Module]) -> Callable[[nn.Module, bool], nn.Module]:
+    """`nn.Module.train` of a class with generated weights: after `eval` no step may follow."""
+
+    @wraps(original.train)
+    def train(self: nn.Module, mode: bool = True) -> nn.Module:
+        if not mode:
+            for each in generated_in(self).values():
+                each.source.rest()
+        return original.train(self, mode)
+
+    return train
 
 
 def _requires_grad_(self: nn.Module, requires_grad: bool = True) -> nn.Module:
