@@ -656,3 +656,18 @@ def test_a_backward_in_a_backward_of_one_forward_loses_no_gradient(generator, ma
     model.nested = False
     model(x).sum().backward()
     assert torch.equal(model.free.grad, gradient)
+
+
+def test_a_layer_to_which_another_tool_gave_a_class_freezes_and_evaluates():
+    """FSDP2 puts a class of its own before that of each module it shards."""
+
+    class Sharded: ...
+
+    model = constrained(where="0")
+    layer = model[0]
+    layer.__class__ = type("ShardedLinear", (Sharded, type(layer)), {})
+    assert not model.eval()[0].training
+    layer.requires_grad_(False)
+    assert not model.free.requires_grad
+    model.train()
+    assert layer.training

@@ -235,7 +235,7 @@ def _further(original: type[nn.Module]) -> dict[str, Any]:
     refusing = refusing_methods(original, lambda module, name: name in generated_in(module))
     members: dict[str, Any] = {
         "__reduce_ex__": _reduce,
-        "requires_grad_": _requires_grad_,
+        "requires_grad_": _freezing(original),
         "train": _training(original),
         **refusing,
     }
@@ -262,14 +262,18 @@ def _training(original: type[nn.Module]) -> Callable[[nn.Module, bool], nn.Modul
     return train
 
 
-def _requires_grad_(self: nn.Module, requires_grad: bool = True) -> nn.Module:
+def _freezing(original: type[nn.Module]) -> Callable[[nn.Module, bool], nn.Module]:
     """Freeze or unfreeze a layer with its generated weights, which are not its Parameters."""
-    weights = [each for module in self.modules() for each in generated_in(module).values()]
-    sources = {id(each.source): each.source for each in weights}
-    for source in sources.values():
-        source.freeze(self, requires_grad)
-    original: type[nn.Module] = type(self).__bases__[0]
-    return original.requires_grad_(self, requires_grad)
+
+    @wraps(original.requires_grad_)
+    def requires_grad_(self: nn.Module, requires_grad: bool = True) -> nn.Module:
+        weights = [each for module in self.modules() for each in generated_in(module).values()]
+        sources = {id(each.source): each.source for each in weights}
+        for source in sources.values():
+            source.freeze(self, requires_grad)
+        return original.requires_grad_(self, requires_grad)
+
+    return requires_grad_
 
 
 def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
