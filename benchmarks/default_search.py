@@ -9,9 +9,7 @@ own, says whether it wins there. The network and the recipe are those of decides
 """
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +29,7 @@ from lincon.tasks.experiments.sweeps.compare import compare
 from lincon.tasks.experiments.sweeps.grid import FIRST_SEED, Grid
 from lincon.tasks.experiments.sweeps.plan import preview
 from lincon.tasks.experiments.sweeps.sweep import Sweep
+from lincon.tasks.experiments.sweeps.tune import trials
 from lincon.tasks.experiments.training.recipe import Recipe, Setup, cells
 
 MODEL, DATA = "resnet14:stride=2", "fashion-mnist:size=16"
@@ -88,28 +87,19 @@ class Kernels(OneNonzero):
         return (deck(rows // KERNEL) * KERNEL + rows % KERNEL) % self.dof, sign
 
 
-def ring_a_layer(
-    share: Callable[[Tensor], float], architecture: Architecture, dof: int, seed: int
-) -> nn.Module:
-    """A ring for each layer, with dof in proportion to what ``share`` says of its weights."""
+def by_fan_in(architecture: Architecture, dof: int, seed: int) -> nn.Module:
+    """A ring a layer, DoF in proportion to the weights of one filter."""
     model = architecture()
     names = body_weights(model)
-    sizes = [round(1000 * share(model.get_parameter(name))) for name in names]
-    rings = dict(zip(names, proportional(dof, sizes), strict=True))
+    filters = [model.get_parameter(name)[0].numel() for name in names]
+    rings = dict(zip(names, proportional(dof, filters), strict=True))
     lincon.constrain(model, "ring", seed=seed, where=names, scope=rings)
     return model
 
 
-def fan_in(weight: Tensor) -> float:
-    """Weights of one filter."""
-    return weight[0].numel()
-
-
 def project(model: nn.Module, dof: int, data: Data) -> None:
     """Constrain a trained model by a ring, fitted to its weights."""
-    lincon.constrain(
-        model, "ring", dof=dof, where=body_weights(model), scale="match", init="project"
-    )
+    lincon.constrain(model, "ring", dof=dof, where=body_weights(model), init="project")
 
 
 TRIALS: dict[str, Scheme] = {
@@ -120,9 +110,7 @@ TRIALS: dict[str, Scheme] = {
     "ring, balanced signs": constrained("trial-balanced"),
     "whole kernels": constrained("trial-kernels"),
     "whole kernels, no sign": constrained("trial-kernels", sign=False),
-    "ring a layer, by fan-in": Scheme(
-        partial(ring_a_layer, fan_in), about="A ring a layer, DoF by fan-in."
-    ),
+    "ring a layer, by fan-in": Scheme(by_fan_in),
     "ring, projected": Scheme(
         vanilla,
         (Phase(1 / 6), Phase(5 / 6, project)),
@@ -140,7 +128,8 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
     first = FIRST_SEED + 100
     every = cells([options.model], list(TRIALS), options.dof, range(first, first + options.seeds))
     setup = Setup(options.root, quiet=True)
-    return Sweep(recipe, every, options.out, setup, command="default_search")
+    grid = Grid({"learning_rate": options.rates}, options.held_out)
+    return Sweep(recipe, every, options.out, setup, command="default_search", grid=grid)
 
 
 def main() -> None:
@@ -161,11 +150,9 @@ def main() -> None:
     SCHEMES.update(TRIALS)
     sweep = sweep_of(options)
     if options.plan:
-        print(preview(sweep))
+        print(preview(*(trial for _, trial in trials(sweep)), sweep))
         return
-    # The grid's own held-out images are the sweep's.
-    grid = Grid({"learning_rate": options.rates}, options.held_out)
-    result = compare(replace(sweep, grid=grid))
+    result = compare(sweep)
     print(replace(result, title=f"{result.title}, on held-out images").markdown())
 
 

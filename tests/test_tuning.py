@@ -54,7 +54,8 @@ def tuned(tmp_path_factory):
 def test_what_scores_best_on_the_held_out_items_is_trained_with(tuned):
     sweep, result = tuned
     assert result.header[-1] == "picked"
-    low, high = ([t["scores"][str(FIRST_SEED)] for t in pair] for pair in _by_rate(result))
+    trials = result.numbers["trials"]
+    low, high = ([t["scores"][FIRST_SEED] for t in pair] for pair in (trials[:2], trials[2:]))
     for row, worse, better in zip(result.texts, low, high, strict=True):
         assert row[-1] == f"learning rate 0.1, by {better - worse:.2f}"
     assert "partly chance" in result.notes[-1]
@@ -62,11 +63,6 @@ def test_what_scores_best_on_the_held_out_items_is_trained_with(tuned):
         record = json.loads((sweep.out / "runs" / cell.name / "training.json").read_text())
         assert record["learning_rate"] == 0.1
         assert "held_out" not in record
-
-
-def _by_rate(result):
-    trials = json.loads(json.dumps(result.numbers["trials"]))
-    return trials[:2], trials[2:]
 
 
 def test_trials_have_seeds_of_their_own_and_are_in_the_results(tuned):
